@@ -1,0 +1,330 @@
+"""Arguments in, exit status out: the only file that parses options, draws bars and prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+from datasets import DATASETS, chosen
+from errors import BucketError, ExtractionError, UsageError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from extraction import Progress, Result
+
+VERSION = "1.0.0"
+INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+SHOWN = 5  # missing objects named in the log; failures.csv has all
+LINE_EVERY = 10  # seconds, where there is no terminal
+log = logging.getLogger("spotted")
+
+DESCRIPTION = """\
+Move public dog image datasets from their sources into a Google Cloud Storage bucket: download, extract and
+store in one pass, without local disk. A run that was broken off is continued by the same command.
+"""
+EPILOG = """\
+examples:
+  python cli.py -a --sample --to /tmp/sample     a miniature of everything, in seconds
+  python cli.py -a --to gs://my-bucket           all three datasets
+  python cli.py -b -d tsinghua-high              the breed datasets, and the high-resolution one
+
+Every option --like-this can be set as SPOTTED_LIKE_THIS in the environment; the command line wins.
+Also read: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+
+exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
+130 interrupted
+"""
+
+
+# ── arguments ────────────────────────────────────────────────────────────────────────────────────
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar; defaults come from the environment."""
+    parser = argparse.ArgumentParser(
+        "cli.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what to extract (these add up)")
+    what.add_argument("-a", "--all", action="store_true", help="all groups: --breed and --individual")
+    what.add_argument("-b", "--breed", action="store_true", help="breed datasets: stanford, tsinghua")
+    what.add_argument("-i", "--individual", action="store_true", help="datasets of individual dogs: austin")
+    what.add_argument("-d", "--dataset", action="append", default=[], metavar="NAME", choices=DATASETS,
+                      help=f"one dataset, may be repeated: {', '.join(DATASETS)}")  # fmt: skip
+    where = parser.add_argument_group("where from, where to")
+    where.add_argument(
+        "--to", metavar="DEST", default="gs://spot-raw-data", help="gs://bucket or a directory (default: %(default)s)"
+    )
+    where.add_argument("--via", choices=("auto", "mount", "api"), default="auto",
+                       help="how a gs:// bucket is written; auto: a mount where there is one, else the API")  # fmt: skip
+    where.add_argument("--mirror", metavar="URL", default="", help="take every source from this URL or directory")
+    where.add_argument("--sample", action="store_true", help="the miniature sources that come with the tool")
+    how = parser.add_argument_group("how")
+    how.add_argument("--verify", action="store_true", help="compare the bucket with the manifest; write nothing")
+    how.add_argument("--force", action="store_true", help="extract again, whatever is there")
+    how.add_argument(
+        "--connections", type=positive, default=8, metavar="N", help="to a source at once (default: %(default)s)"
+    )
+    how.add_argument(
+        "--uploads", type=positive, metavar="N", help="objects written at once (default: 256, mount 64, directory 8)"
+    )
+    how.add_argument("--workers", type=positive, metavar="N", help="processes on this machine (default: this one)")
+    how.add_argument("--scheduler", metavar="ADDRESS", default="", help="of a dask cluster: tcp://host:8786")
+    how.add_argument("--log-format", choices=("text", "json"), default="text")
+    how.add_argument("--quiet", action="store_true", help="only warnings, errors and the result")
+    how.add_argument("-v", "--verbose", action="store_true", help="also retries, and the traceback of an error")
+    how.add_argument("--version", action="version", version=f"spotted-data-extraction {VERSION}")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1; argparse shows the reason of the ValueError's kind."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """The options of a command line; raises UsageError, or leaves by argparse with status 2."""
+    grammar = parser()
+    options = grammar.parse_args([*from_environment(grammar, environment), *arguments])
+    options.datasets = chosen(
+        ("breed",) * (options.breed or options.all) + ("individual",) * (options.individual or options.all),
+        options.dataset,
+    )
+    if not options.datasets:
+        grammar.print_help(sys.stderr)
+        raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
+    for one, other in (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force")):
+        if getattr(options, one) and getattr(options, other):
+            raise UsageError(f"--{one} and --{other} do not go together")
+    return options
+
+
+def from_environment(grammar: argparse.ArgumentParser, environment: Mapping[str, str]) -> list[str]:
+    """SPOTTED_… variables as the options that they stand for; SPOTTED_DATASET takes several names, by commas."""
+    found: list[str] = []
+    for action in grammar._actions:
+        value = environment.get(f"SPOTTED_{action.dest.upper()}", "")
+        option = action.option_strings[-1]
+        if isinstance(action, argparse._StoreTrueAction):
+            found += [option] if value.lower() in ("1", "true", "yes", "on") else []
+        elif isinstance(action, argparse._AppendAction):
+            found += [f"{option}={name.strip()}" for name in value.split(",") if name.strip()]
+        elif value and isinstance(action, argparse._StoreAction):
+            found.append(f"{option}={value}")
+    return found
+
+
+# ── what the user sees ───────────────────────────────────────────────────────────────────────────
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the keys that Cloud Logging reads (severity, message, time)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "severity": record.levelname,
+            "message": record.getMessage(),
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+        }
+        return json.dumps(fields | getattr(record, "fields", {}))
+
+
+class Screen:
+    """Shows progress: bars on a terminal, elsewhere a line every few seconds."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.bars = sys.stderr.isatty() and not options.quiet and options.log_format == "text"
+        self.bar: tqdm[NoReturn] | None = None
+        self.name, self.started, self.spoken = "", 0.0, 0.0
+
+    def show(self, progress: Progress) -> None:
+        """One progress event."""
+        if progress.dataset != self.name:
+            self.name, self.started, self.spoken = progress.dataset, time.monotonic(), time.monotonic()
+            self.close()
+        if self.bars:
+            self._draw(progress)
+        elif time.monotonic() - self.spoken >= LINE_EVERY:
+            self._say(progress)
+
+    def _draw(self, progress: Progress) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            is_bytes = progress.unit == "B"
+            self.bar = tqdm(desc=progress.dataset, total=progress.total, initial=progress.done, unit=progress.unit,
+                            unit_scale=is_bytes, unit_divisor=1000, dynamic_ncols=True)  # fmt: skip
+        self.bar.total = progress.total
+        self.bar.set_postfix_str(f"{progress.objects:,} objects", refresh=False)
+        self.bar.update(progress.done - self.bar.n)
+
+    def _say(self, progress: Progress) -> None:
+        self.spoken = time.monotonic()
+        done = f"{amount(progress.done, progress.unit)} of {amount(progress.total, progress.unit)}"
+        fields = {
+            "dataset": progress.dataset,
+            "objects": progress.objects,
+            "done": progress.done,
+            "total": progress.total,
+            "unit": progress.unit,
+        }
+        log.info("%s: %s, %s objects", progress.dataset, done, f"{progress.objects:,}", extra={"fields": fields})
+
+    def close(self) -> None:
+        """Take the bar away before something else is printed."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with its unit, bytes in decimal multiples."""
+    if unit != "B":
+        return f"{value:,} {unit}s"
+    for prefix in ("", "k", "M", "G"):
+        if value < 1000:
+            break
+        value /= 1000
+    else:
+        prefix = "T"
+    return f"{value:.{0 if not prefix else 1}f} {prefix}B"
+
+
+def start_log(options: argparse.Namespace) -> None:
+    """Send the program's log to stderr, above the bars."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
+    log.propagate = False
+
+
+# ── the run ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; the exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    verbose = "-v" in sys.argv or "--verbose" in sys.argv
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        return run(options)
+    except KeyboardInterrupt:
+        return _leave_at_once()
+    except (ExtractionError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if verbose:
+            traceback.print_exc()
+        return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _leave_at_once() -> int:
+    """End within two seconds: what is under way is given one to end by itself, the next run does it again."""
+    print("interrupted; what is stored stays, the same command goes on from there", file=sys.stderr)
+    if "units" in sys.modules:
+        sys.modules["units"].stop.set()
+        time.sleep(1)
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Extract or verify what the options ask for; 0, or the exit status of the worst that happened."""
+    screen = Screen(options)
+    start_log(options)
+    log.info("%s to %s", ", ".join(dataset.name for dataset in options.datasets), options.to)
+    with contextlib.ExitStack() as stack:
+        if screen.bars:
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            stack.enter_context(logging_redirect_tqdm([log]))
+        stack.callback(screen.close)
+        results = [
+            finished(result) for result in (_verify(options) if options.verify else _extract(options, screen, stack))
+        ]
+    print_summary(results, options)
+    return min((result.status for result in results if result.status), default=0)
+
+
+def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
+    from extraction import Order, Result, extract  # dask and the clouds' libraries take a second: not for --help
+    from gcs import Destination, open_bucket
+    from transfer import crew
+    from units import Settings
+
+    settings = Settings(Destination(options.to, options.via), options.connections, options.uploads)
+    bucket = open_bucket(settings.destination)
+    bucket.ready()
+    order = Order(_mirror(options, stack), options.sample, options.force)
+    workers = stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
+    for dataset in options.datasets:
+        try:
+            yield extract(dataset, order, bucket, workers, screen.show)
+        except BucketError:
+            raise
+        except ExtractionError as error:  # of one dataset: the others go on
+            yield Result(dataset, error=str(error))
+
+
+def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:
+    if not options.sample:
+        return str(options.mirror)
+    from sample import serve
+
+    return stack.enter_context(serve())
+
+
+def _verify(options: argparse.Namespace) -> Iterator[Result]:
+    from extraction import verify
+    from gcs import Destination, open_bucket
+
+    bucket = open_bucket(Destination(options.to, options.via))
+    for dataset in options.datasets:
+        yield verify(dataset, bucket)
+
+
+def finished(result: Result) -> Result:
+    """Tell in the log how a dataset ended, as soon as it has."""
+    name = result.dataset.name
+    if result.error:
+        log.error("error: %s", result.error)
+    for row in result.missing[:SHOWN]:
+        log.warning("%s: missing %s: %s", name, row.path, row.reason)
+    if len(result.missing) > SHOWN:
+        log.warning("%s: … and %d more, all in _extraction/%s/failures.csv", name, len(result.missing) - SHOWN, name)
+    if result.was_complete:
+        log.info("%s: is complete already; its %d objects were compared with the listing", name, result.objects)
+    return result
+
+
+def print_summary(results: list[Result], options: argparse.Namespace) -> None:
+    """The result, one line a dataset, on stdout."""
+    if options.log_format == "json":
+        for result in results:
+            print(json.dumps({"dataset": result.dataset.name, "state": result.state, "objects": result.objects,
+                              "bytes": result.size, "missing": len(result.missing), "gone": result.gone,
+                              "seconds": round(result.seconds, 1), "to": options.to}))  # fmt: skip
+        return
+    print(f"{'dataset':<14} {'state':<11} {'objects':>9} {'size':>9} {'missing':>8} {'gone':>6} {'time':>8}")
+    for each in results:
+        print(f"{each.dataset.name:<14} {each.state:<11} {each.objects:>9,} {amount(each.size, 'B'):>9}"
+              f" {len(each.missing):>8,} {each.gone:>6,} {each.seconds:>6.1f} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

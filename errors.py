@@ -1,0 +1,43 @@
+"""What can go wrong, each kind with the exit status that cli.py ends with."""
+
+
+class ExtractionError(Exception):
+    """The run, or one dataset of it, cannot be finished; the message is the one line a user reads."""
+
+    exit_status = 1
+
+
+class UsageError(ExtractionError):
+    """The command itself is wrong: an option's value, or options that do not go together."""
+
+    exit_status = 2
+
+
+class IncompleteError(ExtractionError):
+    """Everything that could be stored is stored and verified, but something is missing."""
+
+    exit_status = 3
+
+
+class SourceError(ExtractionError):
+    """A source does not answer, or not with what it should; retries are used up."""
+
+
+class SourceChangedError(SourceError):
+    """The source is another version than the one this run began with."""
+
+
+class GoneError(SourceError):
+    """The source says that the file is not there (404, 410)."""
+
+
+class ArchiveError(ExtractionError):
+    """The bytes of an archive are not the archive they should be."""
+
+
+class BucketError(ExtractionError):
+    """The destination cannot be used at all: no further member could be stored either."""
+
+
+class MemberError(Exception):
+    """One member could not be stored; it becomes a row, and the others go on."""

@@ -1,0 +1,318 @@
+"""The routine that turns a dataset into stored objects: plan, store, prove, write down."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from archives import broken_link
+from datasets import Dataset
+from errors import ArchiveError, ExtractionError, IncompleteError
+from gcs import Bucket, Stored
+from manifest import FAILED, GONE, STORED, Book, Entry, Row, missing, still_valid, winners
+from planning import Planned, plan
+from transfer import Crew, run
+from units import Digest, PhotoWork, SpanWork, Unit, Wanted, digests
+
+log = logging.getLogger("spotted")
+
+GONE_LIMIT = 0.05  # share of photos that may be gone at the source; 0.9 % of Austin's are, and that is normal
+FOLDERS_AT_ONCE = 32
+REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user wants of the extraction, beyond the dataset."""
+
+    mirror: str = ""  # URL or directory that has all sources
+    is_sample: bool = False
+    force: bool = False
+
+
+@dataclass
+class Result:
+    """How an extraction ended. It is complete when nothing is missing."""
+
+    dataset: Dataset
+    objects: int = 0
+    size: int = 0  # bytes of all objects
+    was_complete: bool = False
+    missing: list[Row] = field(default_factory=list)
+    gone: int = 0  # photos that the source does not have, where that is within what is normal
+    seconds: float = 0
+    error: str = ""
+
+    @property
+    def status(self) -> int:
+        """The exit status that it makes."""
+        if self.error:
+            return ExtractionError.exit_status
+        return IncompleteError.exit_status if self.missing else 0
+
+    @property
+    def state(self) -> str:
+        """The same in a word."""
+        return {0: "complete", ExtractionError.exit_status: "failed"}.get(self.status, "incomplete")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An event: how far a dataset is. `done` and `total` are bytes of archives and numbers of photos, in `unit`."""
+
+    dataset: str
+    done: int
+    total: int
+    objects: int
+    unit: str
+
+
+Report = Callable[[Progress], None]
+Listing = dict[str, Stored]
+
+
+def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: Report) -> Result:
+    """Make a dataset complete in the bucket, or say what is missing.
+
+    What is there already and right is not stored again; a dataset whose manifest is there is only compared with
+    the bucket's listing. Raises ExtractionError when it cannot go on; what is stored by then stays, and is
+    found by the next run.
+    """
+    start = time.monotonic()
+    book = Book(bucket, dataset.name)
+    result = _already_complete(dataset, order, book) or _Extraction(dataset, order, book, crew, report).run()
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def list_all(bucket: Bucket, dataset: Dataset) -> Listing:
+    """All that the bucket lists in the dataset's folder, by name."""
+    return {stored.name: stored for stored in bucket.list(dataset.folder)}
+
+
+def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | None:
+    found = book.manifest()
+    if found is None or order.force:
+        return None
+    rows, about = found
+    if about["sample"] != order.is_sample:
+        what = ("the sample", "the real dataset")[order.is_sample]
+        raise ExtractionError(
+            f"{dataset.name}: {book.bucket.url} holds {what} of it; --force puts the other in its place"
+        )
+    lost = missing(rows, list_all(book.bucket, dataset))
+    if lost:
+        log.warning(
+            "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, len(lost)
+        )
+        return None
+    return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
+
+
+def verify(dataset: Dataset, bucket: Bucket) -> Result:
+    """Compare a dataset's manifest with the bucket's listing; writes nothing."""
+    found = Book(bucket, dataset.name).manifest()
+    if found is None:
+        return Result(dataset, error=f"{dataset.name}: {bucket.url} has no manifest of it: it is not complete")
+    rows, about = found
+    lost = missing(rows, list_all(bucket, dataset))
+    return Result(dataset, len(rows), sum(row.size for row in rows), missing=lost, gone=about["gone"])
+
+
+class _Extraction:
+    """One dataset on its way into one bucket."""
+
+    def __init__(self, dataset: Dataset, order: Order, book: Book, crew: Crew, report: Report) -> None:
+        self.dataset, self.order, self.book, self.crew, self.report = dataset, order, book, crew, report
+        self.bucket = book.bucket
+        self.planned, photo_units = plan(dataset, order.mirror)
+        self.units = {unit.id: unit for unit in itertools.chain(*(each.units for each in self.planned), photo_units)}
+        self.entries: dict[str, Entry] = {}  # by unit
+        self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
+        self.listed: Listing = {}  # what was there at the beginning
+        self.unwanted: set[str] = set()  # objects of ours that may not belong here after all
+        self.done = self.objects = 0
+
+    def run(self) -> Result:
+        self._begin()
+        todo = self._resume()
+        self._watch_checksums(todo)
+        self._store(todo, self._unvouched())
+        self._join_chains()
+        self._compare_checksums()
+        self._make_folders()
+        self.bucket.delete(sorted(self.unwanted - self._won().keys()))
+        return self._finish(self._prove())
+
+    def _begin(self) -> None:
+        """Open the dataset for change; with --force nothing of an earlier run counts."""
+        found = self.book.manifest() if self.order.force else None
+        self.book.reopen()
+        if self.order.force:
+            self.book.forget()
+            self.unwanted = {row.path for row in found[0]} if found else set()
+        else:
+            self.listed = list_all(self.bucket, self.dataset)
+
+    def _resume(self) -> list[Unit]:
+        """Take over what the journal vouches for; the units that are still to do."""
+        journal = self.book.journal()
+        for unit in self.units.values():
+            if unit.id in journal and still_valid(journal[unit.id], unit.fingerprint, self.listed):
+                self._take(unit, journal[unit.id])
+        if self.entries:
+            log.info("%s: going on: %d of %d pieces are there", self.dataset.name, len(self.entries), len(self.units))
+        return [unit for unit in self.units.values() if unit.id not in self.entries]
+
+    def _unvouched(self) -> Listing:
+        """The objects that are there although no journal entry tells of them: the last ones of a killed run."""
+        vouched = {row.path for entry in self.entries.values() for row in entry.rows}
+        return {name: stored for name, stored in self.listed.items() if not name.endswith("/") and name not in vouched}
+
+    # ── storing ──────────────────────────────────────────────────────────────────────────────────
+
+    def _store(self, units: list[Unit], present: Listing, wanted: Wanted = None) -> None:
+        for unit, entry in run(self.crew, units, present, wanted):
+            self._take(unit, entry)
+            if entry.error:
+                log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
+                self._drop_digest(unit)
+
+    def _take(self, unit: Unit, entry: Entry) -> None:
+        if unit.id not in self.entries:
+            self.done, self.objects = self.done + unit.size, self.objects + len(entry.rows)
+        self.entries[unit.id] = entry
+        total = sum(unit.size for unit in self.units.values())
+        self.report(Progress(self.dataset.name, self.done, total, self.objects, self.dataset.counted_in))
+
+    def _drop_digest(self, unit: Unit) -> None:
+        if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
+            digests.pop(unit.work.source.name, None)
+
+    def _make_folders(self) -> None:
+        """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
+        folders = {path[: at + 1] for path in self._won() for at, letter in enumerate(path) if letter == "/"}
+        with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
+            list(pool.map(lambda name: self.bucket.put(name, b""), sorted(folders - self.listed.keys())))
+
+    # ── proving ──────────────────────────────────────────────────────────────────────────────────
+
+    def _watch_checksums(self, todo: list[Unit]) -> None:
+        """Have the archives' checksums computed from what passes through, where all of an archive does."""
+        for each in self.planned:
+            if not each.sha256:
+                self.checks[each.archive.file] = "not compared: none is published"
+            elif not self.crew.is_local:
+                self.checks[each.archive.file] = "not compared: several processes read the archive"
+            elif not {unit.id for unit in each.units} <= {unit.id for unit in todo}:
+                self.checks[each.archive.file] = "not compared: an earlier run read parts of the archive"
+            else:
+                digests[each.source.name] = Digest()
+
+    def _compare_checksums(self) -> None:
+        for each in self.planned:
+            digest = digests.pop(each.source.name, None)
+            got = digest.finish(each.source) if digest else None
+            if got and got != each.sha256:
+                self.book.forget(unit.id for unit in each.units)
+                raise ArchiveError(
+                    f"{each.source.name}: expected sha256 {each.sha256}, got {got}: not the published archive;"
+                    " nothing of it counts as extracted"
+                )
+            check = self.checks.setdefault(
+                each.archive.file, "equal" if got else "not compared: not all of it was read"
+            )
+            log.info("%s: %s: sha256 %s", self.dataset.name, each.archive.file, check)
+
+    def _join_chains(self) -> None:
+        for each in self.planned:
+            if each.kind == "tar" and not any(self.entries[unit.id].error for unit in each.units):
+                self._join_chain(each)
+
+    def _join_chain(self, each: Planned) -> None:
+        """Read again the spans of a tar that began at the wrong place; what those stored is not wanted."""
+        spans = [work.span for work in each.works]
+        while broken := broken_link(each.source.name, spans, [self.entries[unit.id].link for unit in each.units]):
+            index, span = broken
+            unit = each.units[index]
+            self.unwanted |= {row.path for row in self.entries[unit.id].rows}
+            self.entries[unit.id] = Entry(unit.id, unit.fingerprint)
+            self.book.forget([unit.id])
+            if span is not None:
+                spans[index] = span
+                self.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
+                self._store([self.units[unit.id]], {})
+
+    def _won(self) -> dict[str, Row]:
+        rows = [row for unit in self.units for row in self.entries[unit].rows]
+        return winners(rows)
+
+    def _prove(self) -> list[Row]:
+        """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
+        for round in range(REPAIRS + 1):
+            lost = missing(self._won().values(), list_all(self.bucket, self.dataset))
+            if not lost or round == REPAIRS:
+                break
+            log.info("%s: storing %d objects again that the bucket lists otherwise", self.dataset.name, len(lost))
+            self._store(*self._again(lost))
+        return [row._replace(outcome=FAILED, reason="the bucket's listing does not show it so") for row in lost]
+
+    def _again(self, lost: list[Row]) -> tuple[list[Unit], Listing, Wanted]:
+        wanted = {row.path: row.offset for row in lost}
+        units = [
+            unit for unit in self.units.values()
+            if any(wanted.get(row.path) == row.offset for row in self.entries[unit.id].rows)
+        ]  # fmt: skip
+        return units, {}, wanted
+
+    # ── writing down ─────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self, lost: list[Row]) -> Result:
+        rows = [row for row in self._won().values() if not row.is_folder]
+        failures = [*self._failures(), *lost]
+        gone = [row for row in failures if row.outcome == GONE]
+        if len(gone) <= GONE_LIMIT * self._photos():
+            counted = [row for row in failures if row.outcome != GONE]
+        else:
+            counted = failures
+        result = Result(self.dataset, len(rows), sum(row.size for row in rows), missing=counted, gone=len(gone))
+        if counted:
+            self.book.write_failures(failures)
+        else:
+            self.book.finish(sorted(rows), failures, self._about(result))
+        return result
+
+    def _failures(self) -> list[Row]:
+        rows = [row for unit in self.units for row in self.entries[unit].rows if row.outcome != STORED]
+        broken = [entry for entry in self.entries.values() if entry.error]
+        return rows + [Row(self.dataset.folder, 0, 0, entry.unit, 0, FAILED, entry.error) for entry in broken]
+
+    def _photos(self) -> int:
+        return sum(len(unit.work.photos) for unit in self.units.values() if isinstance(unit.work, PhotoWork))
+
+    def _about(self, result: Result) -> dict[str, object]:
+        return {
+            "dataset": self.dataset.name,
+            "title": self.dataset.title,
+            "sample": self.order.is_sample,
+            "objects": result.objects,
+            "bytes": result.size,
+            "gone": result.gone,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sources": [
+                {
+                    "file": each.archive.file,
+                    "url": each.source.name,
+                    "size": each.source.size,
+                    "version": each.source.version,
+                    "sha256": each.sha256,
+                    "sha256_check": self.checks[each.archive.file],
+                }
+                for each in self.planned
+            ],
+        }

@@ -1,0 +1,182 @@
+"""What has landed: a journal entry for each finished unit, and at the end the manifest, all in the bucket.
+
+Everything is under `_extraction/<dataset>/`, never in the dataset's own folders: what comes after this
+program parses every file that it finds there. A dataset is complete when, and only when, its manifest is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from archives import Link
+from gcs import Bucket, Stored
+
+STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
+MANIFEST = ("path", "size", "crc32c", "source", "offset")
+FAILURES = ("path", "source", "offset", "outcome", "reason")
+READS_AT_ONCE = 32  # journal entries
+
+
+class Row(NamedTuple):
+    """What became of one member or photo."""
+
+    path: str  # object name, from the bucket's root
+    size: int  # bytes
+    crc32c: int
+    source: str  # URL of the archive or photo
+    offset: int  # bytes into the archive; 0 for a photo
+    outcome: str = STORED
+    reason: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.endswith("/")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A journal entry: the rows of a finished unit, and of what exactly it was a unit."""
+
+    unit: str
+    fingerprint: str
+    rows: tuple[Row, ...] = ()
+    link: Link = field(default_factory=Link)
+    error: str = ""  # why the unit is not finished; such an entry is never written down
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Entry:
+        """Raises ValueError, KeyError or TypeError when this is no entry."""
+        fields = json.loads(data)
+        link = Link(**fields.pop("link"))
+        link.pax = tuple((key, value) for key, value in link.pax)
+        rows = tuple(Row(*row) for row in fields.pop("rows"))
+        return cls(**fields, rows=rows, link=link)
+
+
+# ── decisions ────────────────────────────────────────────────────────────────────────────────────
+
+
+def winners(rows: Iterable[Row]) -> dict[str, Row]:
+    """The row that counts for each stored path: of several members of one name the last, as tar and zip have it."""
+    return {row.path: row for row in rows if row.outcome == STORED}
+
+
+def agrees(row: Row, stored: Stored | None) -> bool:
+    """Whether the listing shows what the row says; a listing without checksums can only tell by the size."""
+    return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
+
+
+def missing(rows: Iterable[Row], listing: Mapping[str, Stored]) -> list[Row]:
+    """The rows that the listing does not show, or shows otherwise."""
+    return [row for row in rows if not agrees(row, listing.get(row.path))]
+
+
+def still_valid(entry: Entry, fingerprint: str, listing: Mapping[str, Stored]) -> bool:
+    """Whether a journal entry is of the same piece of the same source, and all it stored is there."""
+    return entry.fingerprint == fingerprint and not missing(
+        (row for row in entry.rows if row.outcome == STORED and not row.is_folder), listing
+    )
+
+
+# ── the book ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Book:
+    """The journal and the manifest of one dataset in one bucket."""
+
+    def __init__(self, bucket: Bucket, dataset: str) -> None:
+        self.bucket, self.folder = bucket, f"_extraction/{dataset}/"
+
+    def write(self, entry: Entry) -> None:
+        """Write down a finished unit, after its members are stored."""
+        self.bucket.put(f"{self.folder}journal/{entry.unit}.json", entry.encode(), "application/json")
+
+    def journal(self) -> dict[str, Entry]:
+        """All readable entries by unit; what a killed writer left on a mount is no entry, and is passed over."""
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            found = pool.map(self._entry, self._journal_names())
+            return {entry.unit: entry for entry in found if entry}
+
+    def _entry(self, name: str) -> Entry | None:
+        try:
+            return Entry.decode(self.bucket.get(name) or b"")
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _journal_names(self) -> list[str]:
+        return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
+
+    def forget(self, units: Iterable[str] | None = None) -> None:
+        """Remove the journal entries of these units, or the whole journal."""
+        if units is not None:
+            self.bucket.delete(f"{self.folder}journal/{unit}.json" for unit in units)
+            return
+        names = self._journal_names()
+        folders = {name[: at + 1] for name in names for at in range(len(self.folder), len(name)) if name[at] == "/"}
+        self.bucket.delete(names)
+        self.bucket.delete(sorted(folders, key=len, reverse=True))
+
+    def manifest(self) -> tuple[list[Row], dict[str, Any]] | None:
+        """The rows and the description of a complete dataset; None when it is not complete."""
+        table, about = self.bucket.get(self.folder + "manifest.csv"), self.bucket.get(self.folder + "manifest.json")
+        if table is None or about is None:
+            return None
+        return list(_read_rows(table)), json.loads(about)
+
+    def finish(self, rows: Iterable[Row], failures: list[Row], about: Mapping[str, Any]) -> None:
+        """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
+        self.write_failures(failures)
+        self.bucket.put(self.folder + "manifest.json", json.dumps(about, indent=2).encode(), "application/json")
+        self.bucket.put(self.folder + "manifest.csv", _table(MANIFEST, map(_manifest_line, rows)), "text/csv")
+        self.forget()
+
+    def write_failures(self, failures: list[Row]) -> None:
+        """Write failures.csv, or remove it when there are none."""
+        if failures:
+            lines = ((row.path, row.source, row.offset, row.outcome, row.reason) for row in failures)
+            self.bucket.put(self.folder + "failures.csv", _table(FAILURES, lines), "text/csv")
+        else:
+            self.bucket.delete([self.folder + "failures.csv"])
+
+    def reopen(self) -> None:
+        """Say that the dataset is not complete, before anything of it is changed."""
+        self.bucket.delete([self.folder + "manifest.csv"])
+
+
+def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return text.getvalue().encode()
+
+
+def _manifest_line(row: Row) -> tuple[object, ...]:
+    return row.path, row.size, encode_crc32c(row.crc32c), row.source, row.offset
+
+
+def _read_rows(table: bytes) -> Iterator[Row]:
+    lines = csv.reader(io.StringIO(table.decode()))
+    next(lines)
+    for path, size, crc32c, source, offset in lines:
+        yield Row(path, int(size), decode_crc32c(crc32c), source, int(offset))
+
+
+def encode_crc32c(value: int) -> str:
+    """A checksum as GCS and `gcloud storage hash` write it: base64 of four bytes, the highest first."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def decode_crc32c(text: str) -> int:
+    """The reverse of encode_crc32c."""
+    return int.from_bytes(base64.b64decode(text), "big")

@@ -1,0 +1,92 @@
+"""A dataset becomes units of work: its sources are opened, held to what is published, and cut up."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import archives
+import sources
+import web
+from datasets import Archive, Dataset, PhotoTables
+from errors import GoneError, SourceError
+from photos import Photo, join
+from units import PhotoWork, SpanWork, Unit
+
+PHOTOS_PER_UNIT = 200
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An archive that is open and cut into units."""
+
+    archive: Archive
+    source: sources.Source
+    works: tuple[SpanWork, ...]
+    units: tuple[Unit, ...]  # one for each of `works`
+    sha256: str  # what it must be; "" where nobody says
+
+    @property
+    def kind(self) -> str:
+        return self.works[0].span.kind
+
+
+def plan(dataset: Dataset, mirror: str) -> tuple[list[Planned], list[Unit]]:
+    """Open every source of a dataset and cut it into units; the second list is the batches of photos."""
+    sums = _checksums(mirror) if mirror else None
+    planned = [_plan_archive(dataset, archive, mirror, sums) for archive in dataset.archives]
+    return planned, _plan_photos(dataset, dataset.tables, mirror) if dataset.tables else []
+
+
+def _plan_archive(dataset: Dataset, archive: Archive, mirror: str, sums: dict[str, str] | None) -> Planned:
+    urls = tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
+    sha256 = archive.sha256 if sums is None else sums.get(archive.file, "")
+    source = sources.open_source(urls, archive.size if sums is None else None)
+    works = tuple(SpanWork(source, span, archive.prefix) for span in archives.plan(source))
+    return Planned(archive, source, works, tuple(_unit(dataset, archive, work) for work in works), sha256)
+
+
+def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
+    start, stop = work.span.start, work.span.stop
+    fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}"
+    return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start)
+
+
+def _plan_photos(dataset: Dataset, tables: PhotoTables, mirror: str) -> list[Unit]:
+    dogs, photos = (
+        web.fetch(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url) for url in (tables.dogs, tables.photos)
+    )
+    found = [_mirrored_photo(mirror, photo) for photo in join(dogs, photos)]
+    batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
+    return [
+        Unit(
+            f"photos/{number:06d}",
+            dataset.name,
+            hashlib.sha256(repr(batch).encode()).hexdigest(),
+            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix),
+            len(batch),
+        )
+        for number, batch in enumerate(batches)
+    ]
+
+
+def _mirrored(mirror: str, path: str) -> str:
+    return f"{mirror.rstrip('/')}/{path.lstrip('/')}"
+
+
+def _mirrored_photo(mirror: str, photo: Photo) -> Photo:
+    return photo._replace(url=_mirrored(mirror, urlsplit(photo.url).path)) if mirror else photo
+
+
+def _checksums(mirror: str) -> dict[str, str] | None:
+    """The mirror's SHA256SUMS as file name → checksum, or None where it has none (then the published ones hold)."""
+    try:
+        text = web.fetch(_mirrored(mirror, "SHA256SUMS")).decode()
+        return {
+            name.lstrip("*"): sha256.lower() for sha256, name in (line.split(maxsplit=1) for line in text.splitlines())
+        }
+    except GoneError:
+        return None
+    except ValueError as error:
+        raise SourceError(f"{mirror}/SHA256SUMS: expected lines as sha256sum writes them: {error}") from error

@@ -1,0 +1,136 @@
+"""Runs units over dask, in this process or on a cluster, and answers what became of each as it finishes.
+
+Never more than a window of units is handed out ahead of the oldest unfinished one: that bounds the memory,
+and keeps the bytes that wait for an archive's checksum few.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed.comm.core import CommClosedError
+
+from errors import ExtractionError, SourceError
+from gcs import Stored
+from manifest import Entry
+from units import Settings, SpanWork, Unit, Wanted, run_unit
+
+SPARE_UNITS = 4  # units that store while as many as there are connections read
+
+
+@dataclass
+class Crew:
+    """The workers: dask's client, how many units they work on at once, and whether they are this very process."""
+
+    client: Client
+    settings: Settings
+    at_once: int
+    is_local: bool
+
+
+@contextmanager
+def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[Crew]:
+    """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`."""
+    threads = settings.connections + SPARE_UNITS
+    with _client(threads, workers, scheduler) as client:
+        at_once = sum(client.nthreads().values())
+        if not at_once:
+            raise ExtractionError(
+                f"{scheduler}: the scheduler has no workers; start some with: dask worker {scheduler}"
+            )
+        yield Crew(client, settings, at_once, not (workers or scheduler))
+
+
+def _client(threads: int, workers: int, scheduler: str) -> Client:
+    if scheduler:
+        try:
+            return Client(scheduler, timeout=10)
+        except OSError as error:
+            raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
+    return Client(
+        LocalCluster(
+            n_workers=workers or 1,
+            threads_per_worker=threads,
+            processes=bool(workers),
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        )
+    )
+
+
+def run(
+    crew: Crew, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted = None
+) -> Iterator[tuple[Unit, Entry]]:
+    """Run all units; each comes out as it finishes, one that failed with the reason in its entry's `error`.
+
+    Raises what makes going on useless: BucketError, SourceChangedError, and SourceError once as many units in a
+    row have failed as are worked on at once.
+    """
+    return _Run(crew, units, present, wanted).results()
+
+
+class _Run:
+    def __init__(self, crew: Crew, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
+        self.crew, self.units, self.wanted = crew, units, wanted
+        self.present = crew.client.scatter(dict(present), broadcast=True) if present else {}
+        self.unfinished: dict[Future[Entry], int] = {}  # future → index of its unit, the oldest first
+        self.next = self.failures = 0
+        self.covered: dict[str, int] = {}  # source → up to which byte a large member of it was already stored
+
+    def results(self) -> Iterator[tuple[Unit, Entry]]:
+        completed = as_completed()
+        try:
+            while self.unfinished or self.next < len(self.units):
+                yield from self._hand_out(completed)
+                if self.unfinished:
+                    future = next(completed)
+                    unit = self.units[self.unfinished.pop(future)]
+                    yield unit, self._entry(unit, future)
+        finally:
+            self.crew.client.cancel(list(self.unfinished))
+
+    def _hand_out(self, completed: as_completed) -> Iterator[tuple[Unit, Entry]]:
+        while self.next < len(self.units):
+            oldest = next(iter(self.unfinished.values()), self.next)
+            if self.next - oldest >= self.crew.at_once:
+                return
+            unit = self.units[self.next]
+            if self._is_covered(unit):
+                yield unit, Entry(unit.id, unit.fingerprint)
+            else:
+                future = self._submit(unit)
+                self.unfinished[future] = self.next
+                completed.add(future)
+            self.next += 1
+
+    def _submit(self, unit: Unit) -> Future[Entry]:
+        key = f"{unit.dataset}/{unit.id}#{uuid4().hex}"
+        return self.crew.client.submit(
+            run_unit, unit, self.crew.settings, self.present, self.wanted, key=key, pure=False
+        )
+
+    def _is_covered(self, unit: Unit) -> bool:
+        work = unit.work
+        return (
+            isinstance(work, SpanWork)
+            and work.span.begin is None
+            and work.span.stop <= self.covered.get(work.source.name, 0)
+        )
+
+    def _entry(self, unit: Unit, future: Future[Entry]) -> Entry:
+        try:
+            entry: Entry = future.result()
+        except (KilledWorker, CancelledError, CommClosedError) as error:
+            raise ExtractionError(f"the dask cluster was lost ({error}); what is stored stays: run again") from error
+        if isinstance(unit.work, SpanWork):
+            self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
+        self.failures = self.failures + 1 if entry.error else 0
+        if self.failures >= self.crew.at_once:
+            raise SourceError(f"{self.failures} pieces in a row failed; the last: {entry.error}")
+        return entry

@@ -1,0 +1,317 @@
+"""A unit of work, and what a worker does with it: read a span of an archive or a batch of photos, and store it.
+
+`run_unit` is what dask executes, in this process or in another; running a unit twice does no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future as Pending
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
+from dataclasses import dataclass
+from functools import lru_cache
+
+import google_crc32c
+
+import archives
+import sources
+import web
+from archives import Link, Member, Span
+from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
+from gcs import Data, Destination, Stored, object_name, open_bucket
+from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
+from photos import Photo
+
+BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
+MOST_REREAD = 32 << 20  # bytes that may be read again to finish an archive's checksum
+PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
+IMAGES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG": "image/png",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+    b"BM": "image/bmp",
+}
+
+Wanted = Mapping[str, int] | None  # object name → offset of its member; None for all members
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every worker must know; picklable."""
+
+    destination: Destination
+    connections: int = 8  # to the source, from each process
+    uploads: int | None = None  # puts in flight in each process; None: what suits the bucket
+
+
+@dataclass(frozen=True)
+class SpanWork:
+    """A span of an archive, whose members become objects under `prefix`."""
+
+    source: sources.Source
+    span: Span
+    prefix: str
+
+
+@dataclass(frozen=True)
+class PhotoWork:
+    """Photos and their annotations, which become objects under two prefixes."""
+
+    photos: tuple[Photo, ...]
+    image_prefix: str
+    annotation_prefix: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work; small, picklable, idempotent. `fingerprint` tells of which bytes of which version it is."""
+
+    id: str
+    dataset: str
+    fingerprint: str
+    work: SpanWork | PhotoWork
+    size: int  # bytes to fetch, as far as known; for the progress
+
+
+# ── in the worker ────────────────────────────────────────────────────────────────────────────────
+
+
+class Digest:
+    """A SHA-256 over bytes that arrive in any order; what came too early waits in memory."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self._hash, self._lock, self._order = hashlib.sha256(), threading.Lock(), itertools.count()
+        self._early: list[tuple[int, int, bytes]] = []
+
+    def feed(self, offset: int, data: bytes) -> None:
+        """Take bytes from `offset` on; what was taken before is ignored."""
+        with self._lock:
+            heapq.heappush(self._early, (offset, next(self._order), data))
+            while self._early and self._early[0][0] <= self.position:
+                begin, _, chunk = heapq.heappop(self._early)
+                new = memoryview(chunk)[self.position - begin :]
+                self._hash.update(new)
+                self.position += len(new)
+
+    def finish(self, source: sources.Source) -> str | None:
+        """The checksum of the whole; holes are read again unless they are large, which gives None."""
+        holes = source.size - self.position - sum(len(data) for _, _, data in self._early)
+        if holes > MOST_REREAD:
+            return None
+        while self.position < source.size:
+            stop = self._early[0][0] if self._early else source.size
+            self.feed(self.position, source.read(self.position, stop))
+        return self._hash.hexdigest()
+
+
+digests: dict[str, Digest] = {}  # by source name, of the archives that this very process reads from end to end
+stop = threading.Event()  # set to make all units of this process end soon
+
+
+class _Tee:
+    """A source that shows what is read from it to the archive's digest, and ends when the program does."""
+
+    def __init__(self, source: sources.Source, connections: threading.Semaphore) -> None:
+        self.source, self.name, self.size = source, source.name, source.size
+        self.connections, self.digest = connections, digests.get(source.name)
+
+    def read(self, start: int, stop: int) -> bytes:
+        data = b"".join(self._chunks(start, stop))
+        if self.digest:
+            self.digest.feed(start, data)
+        return data
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        for chunk in self._chunks(start, stop):
+            if self.digest:
+                self.digest.feed(start, chunk)
+            start += len(chunk)
+            yield chunk
+
+    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
+        with self.connections:
+            for chunk in self.source.stream(start, end):
+                if stop.is_set():
+                    raise ExtractionError("interrupted")
+                yield chunk
+
+
+class Budget:
+    """Bytes that may be in memory at once; one request larger than all of it is let through alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._used, self._free = size, 0, threading.Condition()
+
+    def acquire(self, size: int) -> None:
+        with self._free:
+            self._free.wait_for(lambda: not self._used or self._used + size <= self.size)
+            self._used += size
+
+    def release(self, size: int) -> None:
+        with self._free:
+            self._used -= size
+            self._free.notify_all()
+
+
+class _Process:
+    """What the units in one process share: the bucket, the threads that put, and the bounds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bucket = open_bucket(settings.destination)
+        self.uploads = ThreadPoolExecutor(settings.uploads or self.bucket.at_once, "put")
+        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
+        self.bytes = Budget(BYTES_AT_ONCE)
+        self.connections = threading.BoundedSemaphore(settings.connections)
+
+
+@lru_cache(maxsize=1)
+def _process(settings: Settings) -> _Process:
+    return _Process(settings)
+
+
+def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted = None) -> Entry:
+    """Store what a unit holds, write its journal entry, and answer it.
+
+    `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
+    those members are stored, and the others' rows are answered alone. What goes wrong with one member is a row;
+    with the source of this unit, the entry's `error`. Raises what no other unit would escape either: BucketError,
+    ArchiveError, SourceChangedError.
+    """
+    process, link = _process(settings), Link()
+    task = _Task(process, present, wanted)
+    try:
+        rows = task.photos(unit.work) if isinstance(unit.work, PhotoWork) else task.members(unit.work, link)
+    except SourceChangedError:
+        raise
+    except SourceError as error:
+        return Entry(unit.id, unit.fingerprint, error=str(error))
+    entry = Entry(unit.id, unit.fingerprint, tuple(rows), link)
+    if all(row.outcome != FAILED for row in rows):
+        Book(process.bucket, unit.dataset).write(entry)
+    return entry
+
+
+@dataclass
+class _Task:
+    """One unit being worked on."""
+
+    process: _Process
+    present: Mapping[str, Stored]
+    wanted: Wanted
+
+    def members(self, work: SpanWork, link: Link) -> list[Row]:
+        rows, last = list[Row | Pending[Row]](), dict[str, Pending[Row]]()
+        try:
+            for member in archives.members(_Tee(work.source, self.process.connections), work.span, link):
+                path, refusal = object_name(work.prefix, member.name)
+                row = Row(path, member.size, 0, work.source.name, member.offset)
+                if path in last:  # of two members of one name the later must win
+                    wait([last[path]])
+                rows.append(self._member(row, member, member.refusal or refusal))
+                if isinstance(rows[-1], Pending):
+                    last[path] = rows[-1]
+        finally:
+            wait(last.values())
+        return [row.result() if isinstance(row, Pending) else row for row in rows]
+
+    def _member(self, row: Row, member: Member, refusal: str) -> Row | Pending[Row]:
+        if refusal or member.data is None:
+            return row._replace(outcome=FAILED if member.damaged else REFUSED, reason=refusal)
+        if row.is_folder:
+            return row
+        if not isinstance(member.data, bytes):
+            return self._put_large(row, member.data)
+        self.process.bytes.acquire(len(member.data))
+        return self.process.uploads.submit(self._put_and_release, row, member.data)
+
+    def _put_and_release(self, row: Row, data: bytes) -> Row:
+        try:
+            return self._put(row, data)
+        finally:
+            self.process.bytes.release(len(data))
+
+    def _put(self, row: Row, data: bytes) -> Row:
+        row = row._replace(crc32c=google_crc32c.value(data))
+        if self._is_wanted(row) and not self._is_there(row):
+            return self._put_row(row, data, content_type(data))
+        return row
+
+    def _put_large(self, row: Row, chunks: Iterator[bytes]) -> Row:
+        checksum = google_crc32c.Checksum()
+        first = next(chunks, b"")
+        counted = _counted(itertools.chain([first], chunks), checksum)
+        if self._is_wanted(row):
+            row = self._put_row(row, counted, content_type(first))
+        for _ in counted:
+            pass
+        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
+
+    def _put_row(self, row: Row, data: Data, kind: str) -> Row:
+        try:
+            self.process.bucket.put(row.path, data, kind)
+        except MemberError as error:
+            return row._replace(outcome=FAILED, reason=str(error))
+        return row
+
+    def _is_wanted(self, row: Row) -> bool:
+        return self.wanted is None or self.wanted.get(row.path) == row.offset
+
+    def _is_there(self, row: Row) -> bool:
+        stored = self.present.get(row.path)
+        return stored is not None and stored.size == row.size and self._crc32c(stored) == row.crc32c
+
+    def _crc32c(self, stored: Stored) -> int:
+        if stored.crc32c is not None:
+            return stored.crc32c
+        return int(google_crc32c.value(self.process.bucket.get(stored.name) or b""))
+
+    def photos(self, work: PhotoWork) -> list[Row]:
+        pairs = self.process.photos.map(lambda photo: self._photo(photo, work), work.photos)
+        return list(itertools.chain.from_iterable(pairs))
+
+    def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
+        image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
+        label = Row(f"{work.annotation_prefix}{photo.name}.json", len(photo.annotation), 0, photo.url, 0)
+        there = self.present.get(image.path)
+        label = label._replace(crc32c=google_crc32c.value(photo.annotation))
+        if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
+            return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
+        image, data = _fetch(image)
+        image = self._put(image, data) if data else image
+        return [image, self._put(label, photo.annotation)] if image.outcome == STORED else [image]
+
+
+def _fetch(row: Row) -> tuple[Row, bytes]:
+    """The photo's bytes, or none and a row that says why."""
+    if stop.is_set():
+        raise ExtractionError("interrupted")
+    try:
+        data = web.fetch(row.source)
+    except GoneError as error:
+        return row._replace(outcome=GONE, reason=str(error)), b""
+    except SourceError as error:
+        return row._replace(outcome=FAILED, reason=str(error)), b""
+    if not data.strip() or data[:64].isascii():
+        what = "an empty body" if not data else "text or a web page"
+        return row._replace(outcome=GONE, reason=f"{row.source}: expected an image, got {what}"), b""
+    return row._replace(size=len(data)), data
+
+
+def _counted(chunks: Iterable[bytes], checksum: google_crc32c.Checksum) -> Iterator[bytes]:
+    for chunk in chunks:
+        checksum.update(chunk)
+        yield chunk
+
+
+def content_type(data: bytes) -> str:
+    """The media type that the first bytes tell; a name can lie, and some of Austin's .png are JPEG."""
+    if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "application/xml"
+    return next((kind for magic, kind in IMAGES.items() if data.startswith(magic)), "application/octet-stream")

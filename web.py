@@ -1,0 +1,230 @@
+"""One HTTP request, done with care: retries with back-off, statuses, lengths and web pages told apart.
+
+`get` answers an open response, `fetch` the whole of a small file; what a later try may mend is a
+PassingError, everything else a SourceError at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from errors import GoneError, SourceError
+
+if TYPE_CHECKING:
+    from obstore.store import HTTPStore
+
+log = logging.getLogger("spotted")
+
+TIMEOUT = (10, 30)  # seconds to connect, and without a byte
+ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
+LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
+POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # a later try may be answered better
+GONE = frozenset({404, 410})
+EXPIRED = frozenset({401, 403, *GONE})  # what a short-lived link answers once its time is over
+HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
+
+T = TypeVar("T")
+
+
+class PassingError(Exception):
+    """This try failed and the next may not; `wait` is what the server asks for in seconds."""
+
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+
+
+# ── small files ──────────────────────────────────────────────────────────────────────────────────
+
+
+def fetch(url: str) -> bytes:
+    """The whole of a small file: a table, a list of checksums, a photo. Raises GoneError, SourceError.
+
+    The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does
+    not get is asked for again with the care that the archives get, and that answer counts.
+    """
+    if not is_http(url):
+        return _read_file(local_path(url))
+    return _fetch_fast(url) or persist(url, lambda: _fetch_once(url), ATTEMPTS)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise GoneError(f"{path}: no such file") from None
+
+
+def _fetch_fast(url: str) -> bytes | None:
+    import obstore
+    from obstore.exceptions import BaseError
+
+    parts = urlsplit(url)
+    if parts.query or "%" in parts.path:  # obstore would encode these once more
+        return None
+    try:
+        return bytes(obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path).bytes())
+    except (BaseError, OSError, ValueError) as error:
+        log.debug("%s: asking again with requests: %s", url, error)
+        return None
+
+
+@lru_cache(maxsize=16)
+def _origin(url: str) -> HTTPStore:
+    from obstore.store import HTTPStore
+
+    return HTTPStore(
+        url,
+        client_options={"allow_http": True, "user_agent": HEADERS["User-Agent"], "timeout": timedelta(seconds=60)},
+        retry_config={"max_retries": 0},
+    )
+
+
+def _fetch_once(url: str) -> bytes:
+    with get(url, {}) as response:
+        check_status(url, response)
+        check_encoding(url, response)
+        body: bytes = response.raw.read(decode_content=False)
+        check_length(content_length(response), len(body))
+        return body
+
+
+# ── one request ──────────────────────────────────────────────────────────────────────────────────
+
+_led_to: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere when its time is over
+
+
+@lru_cache(maxsize=1)
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.headers.update(HEADERS)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL))
+    return session
+
+
+def get(url: str, headers: dict[str, str]) -> requests.Response:
+    known = _led_to.get(url, url)
+    try:
+        response = _session().get(known, headers=headers, stream=True, timeout=TIMEOUT)
+    except (requests.TooManyRedirects, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
+        raise SourceError(f"{url}: {error}") from error
+    if known != url and response.status_code in EXPIRED:
+        response.close()
+        _led_to.pop(url, None)
+        return get(url, headers)
+    if response.history:
+        _led_to[url] = response.url
+    return response
+
+
+def persist(url: str, attempt: Callable[[], T], attempts: int) -> T:
+    for failures in itertools.count(1):
+        try:
+            return attempt()
+        except RETRIED as error:
+            wait(url, error, failures, attempts)
+    raise AssertionError("itertools.count ended")
+
+
+def wait(what: str, error: Exception, failures: int, attempts: int) -> None:
+    asked = error.wait if isinstance(error, PassingError) else 0
+    if failures >= attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
+        later = f"; it asks to wait {asked:,.0f} s" if asked else ""
+        raise SourceError(f"{what}: given up after {failures} tries: {_innermost(error)}{later}") from error
+    log.debug("%s: try %d: %s", what, failures, _innermost(error))
+    time.sleep(max(asked, 2 ** (failures - 2) * random.uniform(0.75, 1.25)))  # spread: not all return at once
+
+
+def _innermost(error: BaseException) -> str:
+    """The reason in one line: requests wraps urllib3's error, which wraps the socket's."""
+    while inner := next(
+        (arg for arg in (getattr(error, "reason", None), *error.args) if isinstance(arg, Exception)), None
+    ):
+        error = inner
+    return re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error)) or type(error).__name__
+
+
+def check_status(url: str, response: requests.Response) -> None:
+    status = f"status {response.status_code} {response.reason}"
+    if response.status_code in PASSING:
+        raise PassingError(status, _retry_after(response))
+    if response.status_code in GONE:
+        raise GoneError(f"{url}: {status}: not there (any more)")
+    if response.status_code not in (200, 206):
+        raise SourceError(f"{url}: expected status 200 or 206, got {status}")
+
+
+def check_encoding(url: str, response: requests.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity")
+    # Apache's mod_mime calls a .tar.gz "Content-Encoding: x-gzip" though the bytes are the file's own.
+    if encoding != "identity" and not urlsplit(url).path.endswith((".gz", ".tgz")):
+        raise SourceError(f"{url}: expected the file as it is, got Content-Encoding {encoding}")
+
+
+def check_not_html(name: str, head: bytes) -> None:
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)", head, re.IGNORECASE):
+        raise SourceError(
+            f"{name}: expected a file, got an HTML page (an error page or a dead share link);"
+            " open it in a browser to see why, or take the file from elsewhere with --mirror"
+        )
+
+
+def check_size(name: str, got: int, expected: int | None) -> None:
+    if expected not in (got, None):
+        raise SourceError(
+            f"{name}: expected {expected:,} bytes, got {got:,}: not the published file"
+            " (a --mirror with other files brings its own SHA256SUMS)"
+        )
+
+
+def check_length(expected: int | None, got: int) -> None:
+    if expected not in (got, None):
+        raise PassingError(f"the connection ended after {got:,} of {expected:,} bytes")
+
+
+def content_length(response: requests.Response) -> int | None:
+    value = response.headers.get("Content-Length", "")
+    return int(value) if value.isdigit() else None
+
+
+def content_range(response: requests.Response) -> tuple[int, int | None]:
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (0, None)
+
+
+def version_of(response: requests.Response) -> str:
+    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+
+
+def _retry_after(response: requests.Response) -> float:
+    try:
+        return urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
+    except urllib3.exceptions.InvalidHeader:
+        return 0
+
+
+def is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def local_path(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)
