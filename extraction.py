@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from archives import broken_link
 from datasets import Dataset
 from errors import ArchiveError, ExtractionError, IncompleteError
-from gcs import Bucket, Stored
+from gcs import PART, Bucket, Stored
 from manifest import FAILED, GONE, STORED, Book, Entry, Row, missing, still_valid, winners
 from planning import Planned, plan
 from transfer import Crew, run
@@ -114,6 +115,11 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
 
 
+def with_parents(folders: Iterable[str]) -> set[str]:
+    """The placeholders of these folders and of all above them: "a/b" makes "a/b/" and "a/"."""
+    return {f"{folder[:end]}/" for folder in folders for end in (*(m.start() for m in re.finditer("/", folder)), None)}
+
+
 def verify(dataset: Dataset, bucket: Bucket) -> Result:
     """Compare a dataset's manifest with the bucket's listing; writes nothing."""
     found = Book(bucket, dataset.name).manifest()
@@ -136,6 +142,7 @@ class _Extraction:
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
         self.listed: Listing = {}  # what was there at the beginning
         self.unwanted: set[str] = set()  # objects of ours that may not belong here after all
+        self.total = sum(unit.size for unit in self.units.values())
         self.done = self.objects = 0
 
     def run(self) -> Result:
@@ -156,8 +163,9 @@ class _Extraction:
         if self.order.force:
             self.book.forget()
             self.unwanted = {row.path for row in found[0]} if found else set()
-        else:
-            self.listed = list_all(self.bucket, self.dataset)
+            return
+        self.listed = list_all(self.bucket, self.dataset)
+        self.bucket.delete(name for name in self.listed if name.rpartition("/")[2].startswith(PART))
 
     def _resume(self) -> list[Unit]:
         """Take over what the journal vouches for; the units that are still to do."""
@@ -187,8 +195,7 @@ class _Extraction:
         if unit.id not in self.entries:
             self.done, self.objects = self.done + unit.size, self.objects + len(entry.rows)
         self.entries[unit.id] = entry
-        total = sum(unit.size for unit in self.units.values())
-        self.report(Progress(self.dataset.name, self.done, total, self.objects, self.dataset.counted_in))
+        self.report(Progress(self.dataset.name, self.done, self.total, self.objects, self.dataset.counted_in))
 
     def _drop_digest(self, unit: Unit) -> None:
         if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
@@ -196,7 +203,7 @@ class _Extraction:
 
     def _make_folders(self) -> None:
         """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
-        folders = {path[: at + 1] for path in self._won() for at, letter in enumerate(path) if letter == "/"}
+        folders = with_parents({path.rpartition("/")[0] for path in self._won()})
         with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
             list(pool.map(lambda name: self.bucket.put(name, b""), sorted(folders - self.listed.keys())))
 
@@ -254,9 +261,9 @@ class _Extraction:
 
     def _prove(self) -> list[Row]:
         """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
-        for round in range(REPAIRS + 1):
+        for attempt in range(REPAIRS + 1):
             lost = missing(self._won().values(), list_all(self.bucket, self.dataset))
-            if not lost or round == REPAIRS:
+            if not lost or attempt == REPAIRS:
                 break
             log.info("%s: storing %d objects again that the bucket lists otherwise", self.dataset.name, len(lost))
             self._store(*self._again(lost))

@@ -22,7 +22,7 @@ from errors import BucketError, MemberError, UsageError
 
 log = logging.getLogger("spotted")
 
-SCRATCH = "_extraction/.tmp/"  # under the destination, so that a rename stays on one file system
+PART = ".spotted-part-"  # begins the name of a file that is still written; renamed within its folder, which is cheap
 LONGEST_NAME = 1024  # bytes of UTF-8
 NO_WAY_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN})
 Data = bytes | Iterable[bytes]
@@ -126,22 +126,16 @@ class FolderBucket:
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, str(root)
         self.mounted = _is_fuse(root)
-        self.at_once = 64 if self.mounted else 8
+        self.at_once = 64 if self.mounted else 1  # a local write is over before another thread has taken it up
         self._made: set[str] = set()
         self._numbers = itertools.count()
 
     def ready(self) -> None:
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._clear_scratch()
-            self.put(SCRATCH + "ready", b"")
-            self.delete([SCRATCH + "ready"])
-        except (OSError, MemberError) as error:
+            self.put(f"{PART}ready", b"")
+            self.delete([f"{PART}ready"])
+        except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
-
-    def _clear_scratch(self) -> None:
-        for left_over in Path(self.root, SCRATCH).glob("*"):  # of a run that was killed
-            left_over.unlink(missing_ok=True)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         path = f"{self.root}/{name}"
@@ -163,21 +157,20 @@ class FolderBucket:
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
         # On a mount an object appears when its file is closed, and a rename there is a copy and a delete.
-        target = path if self.mounted else self._scratch_path()
+        target = path if self.mounted else f"{os.path.dirname(path)}/{PART}{os.getpid()}-{next(self._numbers)}"
+        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
-            with open(target, "wb", buffering=0) as file:
+            try:
                 for chunk in chunks:
-                    _write_all(file.fileno(), chunk)
+                    _write_all(file, chunk)
+            finally:
+                os.close(file)  # on a mount this is the upload, and can fail
             if target != path:
                 os.rename(target, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(target)
             raise
-
-    def _scratch_path(self) -> str:
-        self._make_folder(f"{self.root}/{SCRATCH}")
-        return f"{self.root}/{SCRATCH}{os.getpid()}-{next(self._numbers)}"
 
     def get(self, name: str) -> bytes | None:
         try:

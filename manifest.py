@@ -51,7 +51,9 @@ class Entry:
     error: str = ""  # why the unit is not finished; such an entry is never written down
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        """As JSON, a row being a list of its fields."""
+        fields = {"unit": self.unit, "fingerprint": self.fingerprint, "rows": self.rows, "link": asdict(self.link)}
+        return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:

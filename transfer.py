@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.comm.core import CommClosedError
 
@@ -20,6 +21,7 @@ from gcs import Stored
 from manifest import Entry
 from units import Settings, SpanWork, Unit, Wanted, run_unit
 
+DASK = {"distributed.worker.profile.enabled": False}  # its sampling takes a tenth of the interpreter
 SPARE_UNITS = 4  # units that store while as many as there are connections read
 
 
@@ -37,7 +39,7 @@ class Crew:
 def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[Crew]:
     """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`."""
     threads = settings.connections + SPARE_UNITS
-    with _client(threads, workers, scheduler) as client:
+    with dask.config.set(DASK), _client(threads, workers, scheduler) as client:
         at_once = sum(client.nthreads().values())
         if not at_once:
             raise ExtractionError(

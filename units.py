@@ -11,8 +11,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future as Pending
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -165,7 +164,8 @@ class _Process:
 
     def __init__(self, settings: Settings) -> None:
         self.bucket = open_bucket(settings.destination)
-        self.uploads = ThreadPoolExecutor(settings.uploads or self.bucket.at_once, "put")
+        at_once = settings.uploads or self.bucket.at_once
+        self.uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
         self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
         self.bytes = Budget(BYTES_AT_ONCE)
         self.connections = threading.BoundedSemaphore(settings.connections)
@@ -228,6 +228,8 @@ class _Task:
             return row
         if not isinstance(member.data, bytes):
             return self._put_large(row, member.data)
+        if self.process.uploads is None:
+            return self._put(row, member.data)
         self.process.bytes.acquire(len(member.data))
         return self.process.uploads.submit(self._put_and_release, row, member.data)
 
@@ -238,7 +240,7 @@ class _Task:
             self.process.bytes.release(len(data))
 
     def _put(self, row: Row, data: bytes) -> Row:
-        row = row._replace(crc32c=google_crc32c.value(data))
+        row = Row(row.path, row.size, google_crc32c.value(data), row.source, row.offset)
         if self._is_wanted(row) and not self._is_there(row):
             return self._put_row(row, data, content_type(data))
         return row

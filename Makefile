@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+OUT ?= sample-out
+PIPENV_VERSION := 2026.10.3
+PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
+RUN := .venv/bin/python
+
+.PHONY: help setup run test check format lock clean
+
+help:  ## show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
+
+.cache/pipenv/bin/pipenv:
+	$(PYTHON) -m venv .cache/pipenv
+	.cache/pipenv/bin/pip install --quiet pipenv==$(PIPENV_VERSION)
+
+.venv/.from-lock: Pipfile.lock | .cache/pipenv/bin/pipenv
+	$(PIPENV) --python $(PYTHON) sync --dev
+	touch $@
+
+run: setup  ## run the whole job on the sample that comes with the tool, into ./sample-out
+	$(RUN) cli.py --all --sample --to $(OUT)
+
+test: setup  ## run all tests
+	$(RUN) -m pytest
+
+check: setup  ## formatting, lint and types
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+format: setup  ## put the code in order
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+lock: .cache/pipenv/bin/pipenv  ## renew Pipfile.lock from Pipfile
+	$(PIPENV) lock --dev
+
+clean:  ## remove what these targets made
+	rm -rf .venv .cache sample-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
