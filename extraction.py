@@ -23,7 +23,7 @@ from units import Digest, PhotoWork, SpanWork, Unit, Wanted, digests
 log = logging.getLogger("spotted")
 
 GONE_LIMIT = 0.05  # share of photos that may be gone at the source; 0.9 % of Austin's are, and that is normal
-FOLDERS_AT_ONCE = 32
+FOLDERS_AT_ONCE = 64
 REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
 
 

@@ -127,7 +127,6 @@ class FolderBucket:
         self.root, self.url = root, str(root)
         self.mounted = _is_fuse(root)
         self.at_once = 64 if self.mounted else 1  # a local write is over before another thread has taken it up
-        self._made: set[str] = set()
         self._numbers = itertools.count()
 
     def ready(self) -> None:
@@ -143,22 +142,16 @@ class FolderBucket:
             if name.endswith("/"):
                 os.makedirs(path, exist_ok=True)
                 return
-            self._make_folder(os.path.dirname(path))
             self._write(path, (data,) if isinstance(data, bytes) else data)
         except OSError as error:
             if error.errno in NO_WAY_ON:
                 raise BucketError(f"{path}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
 
-    def _make_folder(self, folder: str) -> None:
-        if folder not in self._made:
-            os.makedirs(folder, exist_ok=True)
-            self._made.add(folder)
-
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
         # On a mount an object appears when its file is closed, and a rename there is a copy and a delete.
         target = path if self.mounted else f"{os.path.dirname(path)}/{PART}{os.getpid()}-{next(self._numbers)}"
-        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        file = _create(target)
         try:
             try:
                 for chunk in chunks:
@@ -196,6 +189,15 @@ class FolderBucket:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 (os.rmdir if name.endswith("/") else os.unlink)(self.root / name)
+
+
+def _create(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

@@ -25,7 +25,8 @@ from gcs import Data, Stored, reason
 log = logging.getLogger("spotted")
 
 DEFAULT_REGION = "us-central1"
-CONNECTIONS = 32  # of google-cloud-storage, for what is not put through obstore
+CHUNK = 8 << 20  # bytes in one request of a resumable upload
+CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 REFUSED = (
     google.api_core.exceptions.Forbidden,
@@ -98,20 +99,22 @@ class ApiBucket:
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         try:
-            if isinstance(data, bytes) and not name.endswith("/"):
+            if not isinstance(data, bytes):
+                self._upload(name, data, content_type)
+            elif name.endswith("/"):  # obstore would drop the slash
+                self._bucket.blob(name).upload_from_string(data, content_type)
+            else:
                 attributes: obstore.Attributes = {"Content-Type": content_type}
                 obstore.put(self._store, name, data, attributes=attributes, use_multipart=False)
-            else:
-                self._upload(name, (data,) if isinstance(data, bytes) else data, content_type)
         except (PermissionError, FileNotFoundError, *REFUSED) as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise MemberError(reason(error)) from error
 
     def _upload(self, name: str, chunks: Iterable[bytes], content_type: str) -> None:
-        # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's own
-        # multipart upload would leave its parts behind, unseen and paid for; it cannot name "folder/" either.
-        with self._bucket.blob(name).open("wb", chunk_size=8 << 20, content_type=content_type) as file:
+        # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
+        # upload would leave its parts behind, unseen and paid for.
+        with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
             for chunk in chunks:
                 file.write(chunk)
 

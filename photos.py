@@ -65,7 +65,12 @@ def ranks(urls: Iterable[str]) -> Iterator[tuple[str, int]]:
 def _annotation(dog: int, rank: int, row: dict[str, str]) -> bytes:
     values: dict[str, object] = {"internal_id": dog, "image_file": f"{dog}_{rank}.png"}
     for column, (key, kind) in FIELDS.items():
-        values[key] = "null" if row[column] in MISSING else kind(row[column])
+        try:
+            values[key] = "null" if row[column] in MISSING else kind(row[column])
+        except ValueError:
+            raise SourceError(
+                f"apa_dogs.csv: dog {dog}: {column}: expected {kind.__name__}, got {row[column]!r}"
+            ) from None
     return json.dumps(values).encode()
 
 

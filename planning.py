@@ -55,7 +55,8 @@ def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
 
 def _plan_photos(dataset: Dataset, tables: PhotoTables, mirror: str) -> list[Unit]:
     dogs, photos = (
-        web.fetch(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url) for url in (tables.dogs, tables.photos)
+        web.fetch(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url, web.FIRST_ATTEMPTS)
+        for url in (tables.dogs, tables.photos)
     )
     found = [_mirrored_photo(mirror, photo) for photo in join(dogs, photos)]
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
@@ -82,7 +83,7 @@ def _mirrored_photo(mirror: str, photo: Photo) -> Photo:
 def _checksums(mirror: str) -> dict[str, str] | None:
     """The mirror's SHA256SUMS as file name → checksum, or None where it has none (then the published ones hold)."""
     try:
-        text = web.fetch(_mirrored(mirror, "SHA256SUMS")).decode()
+        text = web.fetch(_mirrored(mirror, "SHA256SUMS"), web.FIRST_ATTEMPTS).decode()
         return {
             name.lstrip("*"): sha256.lower() for sha256, name in (line.split(maxsplit=1) for line in text.splitlines())
         }

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import requests
 
@@ -27,7 +27,6 @@ from errors import GoneError, SourceChangedError, SourceError
 log = logging.getLogger("spotted")
 
 CHUNK = 1 << 20  # bytes that stream() hands on at a time
-PROBE_ATTEMPTS = 4  # the same for the first contact, where a person waits
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
 
 
@@ -61,7 +60,7 @@ def open_source(urls: tuple[str, ...], size: int | None = None) -> Source:
 
 def _open_one(url: str, size: int | None) -> Source:
     if web.is_http(url):
-        return web.persist(url, lambda: _probe(url, size), PROBE_ATTEMPTS)
+        return web.persist(url, lambda: _probe(url, size), web.FIRST_ATTEMPTS)
     return FileSource.at(web.local_path(url))
 
 
@@ -74,7 +73,10 @@ def _probe(url: str, size: int | None) -> Source:
         head = response.raw.read(512, decode_content=False)
         web.check_not_html(url, head)
         total = web.content_range(response)[1]
-        if response.status_code == 206 and total:
+        if response.status_code == 206:
+            if not total:
+                got = response.headers.get("Content-Range")
+                raise SourceError(f"{url}: expected a Content-Range that tells the file's size, got {got}")
             return HttpSource(url, total, web.version_of(response))
         return _spool(url, response, head, size)
 
@@ -84,11 +86,15 @@ def _spool(url: str, response: requests.Response, head: bytes, size: int | None)
     web.check_size(url, length if length is not None else size or 0, size)
     log.info("%s: the server has no ranges; reading it once into a temporary file in %s", url, _spool_folder())
     handle, path = tempfile.mkstemp(dir=_spool_folder())
-    with os.fdopen(handle, "wb") as file:
-        file.write(head)
-        shutil.copyfileobj(response.raw, file, CHUNK)
-        got = file.tell()
-    web.check_length(length, got)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(head)
+            shutil.copyfileobj(response.raw, file, CHUNK)
+            got = file.tell()
+        web.check_length(length, got)
+    except BaseException:
+        os.unlink(path)
+        raise
     return FileSource(path, got, web.version_of(response), url)
 
 
@@ -150,7 +156,8 @@ class HttpSource:
         first, size = web.content_range(response)
         if response.status_code == 200:
             size = web.content_length(response)
-        if web.version_of(response) != self.version or size not in (self.size, None):
+        # RFC 9110, 15.3.7: what was asked for with If-Range may come without its Last-Modified.
+        if web.version_of(response) not in (self.version, "") or size not in (self.size, None):
             raise SourceChangedError(
                 f"{self.name}: changed while it was read: expected version {self.version or '?'} ({self.size:,} bytes),"
                 f" got {web.version_of(response) or '?'} ({size or 0:,} bytes); run again"
@@ -188,7 +195,7 @@ class FileSource:
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """The same in chunks."""
-        with open(self.path, "rb") as file:
+        with self._open() as file:
             file.seek(start)
             while start < stop:
                 chunk = file.read(min(CHUNK, stop - start))
@@ -196,6 +203,12 @@ class FileSource:
                     raise SourceChangedError(f"{self.name}: expected {self.size:,} bytes, it ends after {start:,}")
                 start += len(chunk)
                 yield chunk
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise SourceError(f"{self.name}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _client(threads: int, workers: int, scheduler: str) -> Client:
             n_workers=workers or 1,
             threads_per_worker=threads,
             processes=bool(workers),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # dask opens a port for it in any case
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         )

@@ -87,9 +87,9 @@ class Digest:
     def __init__(self) -> None:
         self.position = 0
         self._hash, self._lock, self._order = hashlib.sha256(), threading.Lock(), itertools.count()
-        self._early: list[tuple[int, int, bytes]] = []
+        self._early: list[tuple[int, int, bytes | bytearray]] = []
 
-    def feed(self, offset: int, data: bytes) -> None:
+    def feed(self, offset: int, data: bytes | bytearray) -> None:
         """Take bytes from `offset` on; what was taken before is ignored."""
         with self._lock:
             heapq.heappush(self._early, (offset, next(self._order), data))
@@ -121,8 +121,11 @@ class _Tee:
         self.source, self.name, self.size = source, source.name, source.size
         self.connections, self.digest = connections, digests.get(source.name)
 
-    def read(self, start: int, stop: int) -> bytes:
-        data = b"".join(self._chunks(start, stop))
+    def read(self, start: int, stop: int) -> bytearray:
+        data, at = bytearray(stop - start), 0
+        for chunk in self._chunks(start, stop):
+            data[at : at + len(chunk)] = chunk
+            at += len(chunk)
         if self.digest:
             self.digest.feed(start, data)
         return data

@@ -31,6 +31,7 @@ log = logging.getLogger("spotted")
 
 TIMEOUT = (10, 30)  # seconds to connect, and without a byte
 ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
+FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
 LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
 POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # a later try may be answered better
@@ -55,7 +56,7 @@ RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exc
 # ── small files ──────────────────────────────────────────────────────────────────────────────────
 
 
-def fetch(url: str) -> bytes:
+def fetch(url: str, attempts: int = ATTEMPTS) -> bytes:
     """The whole of a small file: a table, a list of checksums, a photo. Raises GoneError, SourceError.
 
     The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does
@@ -63,7 +64,7 @@ def fetch(url: str) -> bytes:
     """
     if not is_http(url):
         return _read_file(local_path(url))
-    return _fetch_fast(url) or persist(url, lambda: _fetch_once(url), ATTEMPTS)
+    return _fetch_fast(url) or persist(url, lambda: _fetch_once(url), attempts)
 
 
 def _read_file(path: Path) -> bytes:
@@ -71,6 +72,8 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise GoneError(f"{path}: no such file") from None
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
 
 
 def _fetch_fast(url: str) -> bytes | None:
@@ -81,7 +84,8 @@ def _fetch_fast(url: str) -> bytes | None:
     if parts.query or "%" in parts.path:  # obstore would encode these once more
         return None
     try:
-        return bytes(obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path).bytes())
+        answer = obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path)
+        return None if answer.attributes.get("Content-Encoding", "identity") != "identity" else bytes(answer.bytes())
     except (BaseError, OSError, ValueError) as error:
         log.debug("%s: asking again with requests: %s", url, error)
         return None
@@ -125,6 +129,9 @@ def get(url: str, headers: dict[str, str]) -> requests.Response:
     known = _led_to.get(url, url)
     try:
         response = _session().get(known, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.ConnectionError:
+        _led_to.pop(url, None)  # the link may lead to a place that answers by now
+        raise
     except (requests.TooManyRedirects, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
         raise SourceError(f"{url}: {error}") from error
     if known != url and response.status_code in EXPIRED:
@@ -208,7 +215,7 @@ def content_length(response: requests.Response) -> int | None:
 
 def content_range(response: requests.Response) -> tuple[int, int | None]:
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (0, None)
+    return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
 
 
 def version_of(response: requests.Response) -> str:

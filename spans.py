@@ -1,0 +1,148 @@
+"""What tar and zip have in common: members and spans, and a reader made into a file for the standard library."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, NamedTuple, Protocol, cast
+
+from errors import ArchiveError
+
+SPAN = 8 << 20  # bytes of archive that one unit of work reads and holds in memory
+LARGE = SPAN  # bytes; a larger member is handed on in chunks
+CHUNK = 1 << 20  # bytes of such a chunk
+LONGEST_HEADER = 1 << 20  # bytes; a name or pax record beyond this is an attack, not a header
+
+Buffer = bytes | memoryview
+Pax = tuple[tuple[str, str], ...]
+
+
+class Reader(Protocol):
+    """What is read from: a source, or anything that has these."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    def read(self, start: int, stop: int) -> bytes | bytearray: ...
+    def stream(self, start: int, stop: int) -> Iterator[bytes]: ...
+
+
+class Member(NamedTuple):
+    """One entry of an archive. `data` is chunks for a large file, and None where `refusal` says why."""
+
+    name: str  # ends with "/" for a folder
+    size: int  # bytes, unpacked
+    offset: int  # bytes from the archive's beginning: to the data in a tar, to the local header in a zip
+    data: bytes | Iterator[bytes] | None
+    refusal: str = ""
+    damaged: bool = False  # refused for its bytes, which another try may bring whole
+
+
+class ZipEntry(NamedTuple):
+    """What zip's central directory says of a member; offsets and sizes in bytes."""
+
+    name: str
+    raw_name: bytes
+    offset: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+    refusal: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """The bytes [start, stop) of an archive. Of a tar, the members whose headers begin there are its own."""
+
+    kind: str  # "tar", "zip", or of a compressed tar "gz", "bz2", "xz"
+    start: int
+    stop: int
+    entries: tuple[ZipEntry, ...] = ()
+    begin: int | None = None  # tar: where the first header is, when that is known
+    pax: Pax = ()  # tar: what global extended headers before it say
+
+
+@dataclass
+class Link:
+    """What reading a tar span showed: its first header, and where the header after its last member must be.
+
+    `first` is None where no member begins in the span; `pax` are the global headers in force at its end.
+    """
+
+    first: int | None = None
+    end: int = 0
+    pax: Pax = ()
+    ended: bool = False  # the end-of-archive block was seen, at `end`
+
+
+class ArchiveFile(io.RawIOBase):
+    """A file to give to tarfile and zipfile. Positions are the archive's; `last` is what was read last."""
+
+    last = b""
+    size = sys.maxsize  # bytes, where that is known
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise ArchiveError(f"an extended header of {size:,} bytes; at most {LONGEST_HEADER:,} are read")
+        self.last = self.take(self.position, self.position + size)
+        if re.search(rb"[0-9]{512}", self.last):  # CVE-2024-6232: Python before 3.11.10 takes hours over so many
+            raise ArchiveError("an extended header of nothing but digits")
+        self.position += len(self.last)
+        return self.last
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self.take(self.position, self.position + len(buffer))
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+    def take(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop), or fewer where the archive ends."""
+        chunks = list(self.stream(start, stop))
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """The same in chunks."""
+        raise AssertionError("each kind has its own")
+
+
+class Window(ArchiveFile):
+    """A reader of which one piece, `data` at `start`, is in memory; only what lies outside is fetched."""
+
+    def __init__(self, reader: Reader, data: bytes | bytearray = b"", start: int = 0) -> None:
+        super().__init__(start)
+        self.reader, self.data, self.start, self.size = reader, memoryview(data), start, reader.size
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.position = offset + (0, self.position, self.reader.size)[whence]
+        return self.position
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        edge, stop = self.start + len(self.data), min(stop, self.reader.size)
+        if self.start <= start < edge:
+            yield bytes(self.data[start - self.start : stop - self.start])
+            start = edge
+        if start < stop:
+            yield from self.reader.stream(start, stop)
+
+
+def as_file(reader: Reader) -> IO[bytes]:
+    """The reader as a file with a buffer, for zipfile."""
+    return cast(IO[bytes], io.BufferedReader(Window(reader), CHUNK))

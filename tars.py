@@ -1,0 +1,205 @@
+"""Tar, plain and compressed: a span's members, and the proof that the spans of an archive join up.
+
+A tar has no directory. A span begins with the first block at or after its offset that is a header by its own
+checksum, and ends where the header after its last member must be; whether each end is the next beginning is for
+`broken_link` to see. The headers themselves are parsed by tarfile.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, cast
+
+from errors import ArchiveError
+from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Reader, Span, Window
+
+BLOCK = tarfile.BLOCKSIZE
+NOWHERE = -1  # where no header can be
+LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
+PAX_THAT_MATTERS = ("path", "linkpath", "size", "hdrcharset", "GNU.sparse.")  # the rest changes no member's bytes
+
+
+def broken_link(name: str, spans: Sequence[Span], links: Sequence[Link]) -> tuple[int, Span | None] | None:
+    """Follow the chain of a tar's spans; None when it joins from the first header to the end-of-archive block.
+
+    Otherwise the index of the first span that does not join, and that span as it must be read, or None
+    for one in which no member begins. Raises ArchiveError when the archive has no end.
+    """
+    here = Link(0, 0)
+    for index, (span, link) in enumerate(zip(spans, links, strict=True)):
+        if here.ended or here.end >= span.stop:
+            if link.first is not None:
+                return index, None
+        elif link.first == here.end and span.pax == here.pax:
+            here = link
+        else:
+            return index, Span(span.kind, span.start, span.stop, begin=here.end, pax=here.pax)
+    if not here.ended:
+        raise ArchiveError(f"{name}: cut off: no end-of-archive block at byte {here.end:,}")
+    return None
+
+
+def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
+    low = max(0, span.start - LOOK_BACK)
+    window = Window(reader, reader.read(low, span.stop), low)
+    start, is_tail = (0 if span.start == 0 else span.begin), False
+    if start is None:
+        start, is_tail = _first_header(window.data, low, span)
+    if start is None:
+        return
+    try:
+        yield from _tar_members(reader.name, window, start, span, link, is_tail)
+    except ArchiveError:
+        if start in (0, span.begin):
+            raise
+        link.first = NOWHERE  # a guess that proved wrong: the chain drops this span, or has it read from the right byte
+
+
+def _first_header(data: memoryview, low: int, span: Span) -> tuple[int | None, bool]:
+    """Where the first header of the span is, and whether it belongs to an extended one before the span."""
+    extended = [(low + at, info) for at in range(0, span.start - low, BLOCK) if (info := parse_header(data, at))]
+    tails = {at + BLOCK + -(-info.size // BLOCK) * BLOCK for at, info in extended if info.type in b"xgXLK"}
+    for at in range(span.start, span.stop, BLOCK):
+        if parse_header(data, at - low):
+            return at, at in tails
+    return None, False
+
+
+def parse_header(data: bytes | memoryview, at: int = 0) -> tarfile.TarInfo | None:
+    # The checksum alone tells: v7 headers have no magic, and random bytes pass about once in 10^12 blocks.
+    if not re.match(rb" *[0-7]+[ \0]", data[at + 148 : at + 156]):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(bytes(data[at : at + BLOCK]), "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+
+
+def _tar_members(name: str, file: ArchiveFile, start: int, span: Span, link: Link, is_tail: bool) -> Iterator[Member]:
+    file.seek(start)
+    link.first = None if is_tail else start
+    try:
+        archive = tarfile.TarFile(fileobj=file, pax_headers=dict(span.pax))
+        while start < span.stop and (info := archive.next()):
+            if archive.offset <= start or info.size < 0:
+                raise ArchiveError(f"{name}: the tar header at byte {start:,} has an impossible size")
+            if info.offset_data + info.size > file.size and info.isreg() and not info.issparse():
+                raise ArchiveError(f"{name}: cut off: {info.name} of {info.size:,} bytes goes beyond the archive's end")
+            start = archive.offset
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all it has seen
+            if is_tail:
+                is_tail, link.first = False, start if start < span.stop else None
+                continue
+            yield _tar_member(name, file, info)
+            file.seek(start)
+    except (tarfile.TarError, ValueError, IndexError, RecursionError) as error:  # the last two: hostile headers
+        raise ArchiveError(f"{name}: bad tar header at byte {start:,}: {error}") from error
+    link.end, link.pax = start, _pax_that_matters(archive.pax_headers)
+    link.ended = start < span.stop and _is_end(name, file.last, start)
+
+
+def _pax_that_matters(headers: Mapping[str, str]) -> Pax:
+    return tuple(sorted((key, value) for key, value in headers.items() if key.startswith(PAX_THAT_MATTERS)))
+
+
+def _is_end(name: str, block: bytes, start: int) -> bool:
+    # tarfile takes a damaged header, or none at all, for the end; only a block of zeros is one.
+    if block == bytes(BLOCK):
+        return True
+    what = "a damaged header" if len(block) == BLOCK else "the end of the file"
+    raise ArchiveError(f"{name}: expected a tar header or the end-of-archive block at byte {start:,}, got {what}")
+
+
+def _tar_member(name: str, file: ArchiveFile, info: tarfile.TarInfo) -> Member:
+    where = info.name, info.size, info.offset_data
+    if info.isdir():
+        return Member(info.name + "/", 0, info.offset_data, b"")
+    if refusal := _tar_refusal(info):
+        return Member(*where, None, refusal)
+    chunks = _exactly(name, info, file.stream(info.offset_data, info.offset_data + info.size))
+    return Member(*where, chunks if info.size > LARGE else b"".join(chunks))
+
+
+def _exactly(name: str, info: tarfile.TarInfo, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    got = 0
+    for chunk in chunks:
+        got += len(chunk)
+        yield chunk
+    if got != info.size:
+        raise ArchiveError(f"{name}: cut off: {info.name} has {got:,} of {info.size:,} bytes")
+
+
+def _tar_refusal(info: tarfile.TarInfo) -> str:
+    if info.issparse():
+        return "a sparse file: its holes would have to be written out"
+    if info.issym() or info.islnk():
+        return f"a {'symbolic' if info.issym() else 'hard'} link to {info.linkname!r}"
+    if not info.isreg():
+        return "a device or pipe" if info.type in tarfile.SUPPORTED_TYPES else f"of unknown tar type {info.type!r}"
+    return ""
+
+
+# ── compressed tar ───────────────────────────────────────────────────────────────────────────────
+
+
+class _Unpacked(ArchiveFile):
+    """A decompressor, read forwards only."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.file, self.taken = file, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        for _ in self.stream(self.taken, offset):
+            pass
+        self.position = offset
+        return offset
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        while self.taken < stop and (chunk := self.file.read(min(stop - self.taken, CHUNK))):
+            self.taken += len(chunk)
+            yield chunk
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file that is read once, from beginning to end."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks, self.rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self.rest = self.rest or next(self.chunks, b"")
+        part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def read_compressed(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
+    raw = cast(IO[bytes], io.BufferedReader(_Stream(reader.stream(span.start, span.stop)), CHUNK))
+    kinds: dict[str, Callable[[], object]] = {
+        "gz": lambda: gzip.GzipFile(fileobj=raw),
+        "bz2": lambda: bz2.BZ2File(raw),
+        "xz": lambda: lzma.LZMAFile(raw),
+    }
+    file = _Unpacked(cast(IO[bytes], kinds[span.kind]()))
+    try:
+        yield from _tar_members(reader.name, file, 0, Span("tar", 0, sys.maxsize), link, False)
+        while file.file.read(CHUNK):  # the checksum stands at the end, and is compared only when that is read
+            pass
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise ArchiveError(f"{reader.name}: not a whole .{span.kind} file: {error}") from error
+    except OSError as error:
+        if type(error) is OSError and error.errno is None:  # how bz2 says "Invalid data stream"
+            raise ArchiveError(f"{reader.name}: not a whole .{span.kind} file: {error}") from error
+        raise

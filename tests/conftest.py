@@ -1,0 +1,69 @@
+"""What several tests need: the miniature's sources as a mirror, a real emulator behind its front, and the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from gcs_front import GcsFront
+from source_server import SourceServer
+
+import sample
+
+ROOT = Path(__file__).parent.parent
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def session_front() -> Iterator[GcsFront]:
+    with GcsFront() as front:
+        yield front
+
+
+@pytest.fixture
+def front(session_front: GcsFront) -> GcsFront:
+    """The emulator behind its front, with nothing planned and nothing counted."""
+    session_front.reset()
+    return session_front
+
+
+@pytest.fixture
+def mirror() -> Iterator[SourceServer]:
+    """A server that has the miniature's files, and can be told to misbehave."""
+    with SourceServer() as server:
+        server.files.update({f"/{path}": data for path, data in sample.sources().items()})
+        yield server
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Runs cli.py as a user does, in a process of its own, with a clean environment."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            env=clean_environment(tmp_path, environment),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+
+
+def clean_environment(home: Path, more: dict[str, str]) -> dict[str, str]:
+    """This environment without anything that names a cloud, an account or an option of the program."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("SPOTTED_", "GOOGLE_", "GCP_", "GCS_", "STORAGE_", "CLOUDSDK_"))
+    }
+    return {**kept, "HOME": str(home), **more}

@@ -1,0 +1,384 @@
+"""The program as a user meets it: options, environment, messages, exit statuses, interruptions, clusters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from conftest import ROOT, Cli, clean_environment, command
+from gcs_front import GcsFront
+from source_server import Plan, SourceServer
+from test_extraction import some_members, tar_of
+
+import sample
+
+DATA = {path: data for path, data in sample.sources().items() if not path.startswith("sites/")}
+
+
+def expected_objects() -> dict[str, bytes]:
+    """What a complete extraction of the miniature holds, taken apart with the standard library alone."""
+    import io
+    import tarfile
+    import zipfile
+
+    found: dict[str, bytes] = {}
+    for name, prefix in (
+        ("images.tar", "stanford/"),
+        ("annotation.tar", "stanford/"),
+        ("lists.tar", "stanford/lists/"),
+    ):
+        with tarfile.open(fileobj=io.BytesIO(DATA[name])) as archive:
+            found |= {prefix + each.name: file.read() for each in archive if (file := archive.extractfile(each))}
+    for name in ("low-resolution.zip", "low-annotations.zip"):
+        with zipfile.ZipFile(io.BytesIO(DATA[name])) as archive_:
+            found |= {f"tsinghua/{each}": archive_.read(each) for each in archive_.namelist() if not each.endswith("/")}
+    return found
+
+
+def files_under(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def dataset_files(root: Path) -> dict[str, bytes]:
+    return {name: data for name, data in files_under(root).items() if not name.startswith("_extraction/")}
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    """The one error line; there must be no other, and no traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+# ── the whole job ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_sample_into_a_directory(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-a", "--sample", "--to", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = dataset_files(tmp_path / "out")
+    breeds = {name: data for name, data in found.items() if not name.startswith("austin/")}
+    assert breeds == expected_objects()
+    photos = [name for name in found if name.startswith("austin/full_quality/")]
+    labels = [name for name in found if name.startswith("austin/annotations/")]
+    assert len(photos) == len(labels) == 58  # 60, less one that is gone and one that is a web page
+    assert all(json.loads(found[name])["image_file"] == Path(name).stem + ".png" for name in labels)
+    failures = (tmp_path / "out/_extraction/austin/failures.csv").read_text()
+    assert failures.count(",gone,") == 2 and "got text or a web page" in failures
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
+        ["stanford", "complete"], ["tsinghua", "complete"], ["austin", "complete"],
+    ]  # fmt: skip
+
+
+def test_the_sample_into_a_bucket_by_environment_alone(cli: Cli, front: GcsFront) -> None:
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    environment = {"SPOTTED_TO": f"gs://{bucket}", "SPOTTED_SAMPLE": "1", "SPOTTED_VIA": "api", "SPOTTED_ALL": "true",
+                   "SPOTTED_DATASET": "stanford,tsinghua-high", "STORAGE_EMULATOR_HOST": front.url}  # fmt: skip
+    done = cli(**environment)
+    assert done.returncode == 0, done.stderr
+    objects = front.objects(bucket)
+    for name, data in expected_objects().items():
+        assert objects[name] == (len(data), google_crc32c.value(data))
+    assert "tsinghua/high-resolution/220-n000032-Fila Braziliero/n101.jpg" in objects
+    assert "tsinghua/low-resolution/220-n000032-Fila Braziliero/" in objects
+    assert {name: puts for name, puts in front.puts.items() if puts > 1} == {}
+    front.reset()
+    again = cli("-a", **environment)
+    assert again.returncode == 0 and again.stderr.count("is complete already") == 4
+    assert set(front.counts) <= {"xml.get", "json.list", "json.bucket.get"}
+
+
+@pytest.mark.parametrize("how", [("--workers", "2"), ("--scheduler",)])
+def test_more_processes_and_a_cluster(cli: Cli, tmp_path: Path, mirror: SourceServer, how: tuple[str, ...]) -> None:
+    members = some_members(2000, 20_000)
+    mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in members])
+    mirror.files["/SHA256SUMS"] = sums(mirror)
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+            "--scheduler-file", str(tmp_path / "scheduler.json")]  # fmt: skip
+    processes = []
+    try:
+        if how == ("--scheduler",):
+            processes.append(subprocess.Popen(dask, stderr=subprocess.DEVNULL))
+            wait_for(tmp_path / "scheduler.json")
+            address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+            worker = [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                address,
+                "--nworkers",
+                "2",
+                "--nthreads",
+                "4",
+                "--no-dashboard",
+            ]
+            processes.append(subprocess.Popen(worker, cwd=ROOT, stderr=subprocess.DEVNULL))
+            how = ("--scheduler", address)
+            time.sleep(3)
+        done = cli("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path / "out", *how)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(20)
+    assert done.returncode == 0, done.stderr
+    assert "sha256 not compared: several processes read the archive" in done.stderr
+    found = dataset_files(tmp_path / "out")
+    assert {name: data for name, data in found.items() if name.startswith("stanford/Images")} == {
+        f"stanford/Images/{name}": data for name, data in members
+    }
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def sums(mirror: SourceServer) -> bytes:
+    names = [name for name in mirror.files if name.endswith((".tar", ".zip"))]
+    return "".join(f"{hashlib.sha256(mirror.files[name]).hexdigest()}  {name[1:]}\n" for name in names).encode()
+
+
+def test_a_server_without_ranges_is_spooled_and_says_so(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    for path in list(mirror.files):
+        mirror.plan(path, Plan(ranges=False))
+    done = cli("-b", "--mirror", mirror.url, "--to", tmp_path / "out", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "low-resolution.zip: the server has no ranges; reading it once into a temporary file" in done.stderr
+    assert dataset_files(tmp_path / "out") == expected_objects()
+    assert not list(tmp_path.glob("spotted-spool-*"))
+
+
+def test_a_directory_as_mirror(cli: Cli, tmp_path: Path) -> None:
+    for name, data in sample.sources().items():
+        (tmp_path / "mirror" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mirror" / name).write_bytes(data)
+    done = cli("-a", "--mirror", tmp_path / "mirror", "--to", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert len(dataset_files(tmp_path / "out")) == len(expected_objects()) + 116
+
+
+# ── interruptions ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def slow_mirror(mirror: SourceServer) -> SourceServer:
+    """A mirror whose images.tar is 40 MB, and comes slowly enough to be interrupted."""
+    mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in some_members(2500, 20_000)])
+    mirror.files["/SHA256SUMS"] = sums(mirror)
+    mirror.plan("/images.tar", Plan(drip=0.0005))
+    return mirror
+
+
+def start(
+    tmp_path: Path, mirror: SourceServer, to: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    arguments = command("-d", "stanford", "--mirror", mirror.url, "--to", to)
+    return subprocess.Popen(
+        arguments, env=clean_environment(tmp_path, environment or {}), stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("moment", [0.15, 0.4, 0.8])
+def test_kill_9_and_the_same_command_again(
+    cli: Cli, tmp_path: Path, slow_mirror: SourceServer, front: GcsFront, moment: float
+) -> None:
+    to, environment = f"gs://test-{uuid.uuid4().hex[:12]}", {"STORAGE_EMULATOR_HOST": front.url}
+    process = start(tmp_path, slow_mirror, to, environment)
+    while front.counts["xml.put"] < 2500 * moment:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    slow_mirror.plan("/images.tar", Plan())
+    before = dict(front.puts)
+    done = cli("-d", "stanford", "--mirror", slow_mirror.url, "--to", to, **environment)
+    assert done.returncode == 0, done.stderr
+    members = {f"stanford/Images/{name}": data for name, data in some_members(2500, 20_000)}
+    objects = front.objects(to.removeprefix("gs://"))
+    assert {name: objects[name] for name in members} == {
+        n: (len(d), google_crc32c.value(d)) for n, d in members.items()
+    }
+    assert before, "it was killed before it stored anything"
+    twice = [name for name in members if front.puts[name] > 1]
+    assert len(twice) < 0.1 * len(members)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
+    cli: Cli, tmp_path: Path, slow_mirror: SourceServer, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    process = start(tmp_path, slow_mirror, str(out))
+    while not list(out.glob("stanford/Images/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.Random(number).random())
+    process.send_signal(number)
+    begin = time.monotonic()
+    _, stderr = process.communicate(timeout=10)
+    assert time.monotonic() - begin < 2
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1] == "interrupted; what is stored stays, the same command goes on from there"
+    done = cli("-d", "stanford", "--mirror", slow_mirror.url, "--to", out)
+    assert done.returncode == 0, done.stderr
+    found = {name: data for name, data in dataset_files(out).items() if name.startswith("stanford/Images")}
+    assert found == {f"stanford/Images/{name}": data for name, data in some_members(2500, 20_000)}
+
+
+# ── bad input ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_asked_for_is_wrong_use_with_the_help(cli: Cli) -> None:
+    done = cli()
+    assert done.returncode == 2 and "usage: cli.py" in done.stderr
+    assert "expected at least one of -a, -b, -i, -d NAME" in message(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-d", "poodles"], "invalid choice: 'poodles'"),
+        (["-a", "--connections", "0"], "expected a whole number from 1, got '0'"),
+        (["-a", "--uploads", "many"], "expected a whole number from 1, got 'many'"),
+        (["-a", "--sample", "--mirror", "http://x"], "--sample and --mirror do not go together"),
+        (["-a", "--workers", "2", "--scheduler", "tcp://x"], "--workers and --scheduler do not go together"),
+        (["-a", "--sample", "--to", "gs://Not_A_Bucket!"], "gs://Not_A_Bucket!: not a bucket name"),
+        (["-a", "--sample", "--to", "gs://bucket/prefix"], "gs://bucket/prefix: not a bucket name"),
+    ],
+)
+def test_wrong_use(cli: Cli, arguments: list[str], expected: str) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert expected in done.stderr.splitlines()[-1]
+
+
+def test_no_credentials_is_one_line_within_five_seconds(cli: Cli) -> None:
+    begin = time.monotonic()
+    done = cli("-a", "--sample", "--to", "gs://spot-raw-data", "--via", "api")
+    assert time.monotonic() - begin < 5
+    assert done.returncode == 1
+    assert "gcloud auth application-default login" in message(done)
+
+
+def test_an_unreachable_source(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-d", "stanford", "--mirror", "http://127.0.0.1:9", "--to", tmp_path / "out")
+    assert done.returncode == 1
+    assert "Connection refused" in message(done) and "http://127.0.0.1:9/" in message(done)
+
+
+def test_a_web_page_instead_of_an_archive(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    mirror.files["/low-resolution.zip"] = sample.HTML
+    done = cli("-b", "--mirror", mirror.url, "--to", tmp_path / "out")
+    assert done.returncode == 1
+    assert f"{mirror.url}/low-resolution.zip: expected a file, got an HTML page" in message(done)
+    assert "stanford       complete" in done.stdout and "tsinghua       failed" in done.stdout
+
+
+def test_the_published_pins_hold_for_a_mirror_without_its_own(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    del mirror.files["/SHA256SUMS"]
+    done = cli("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path / "out")
+    assert done.returncode == 1
+    assert "images.tar: expected 793,579,520 bytes, got " in message(done)
+
+
+def test_a_checksum_that_differs(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    mirror.files["/SHA256SUMS"] = re.sub(rb"^.{64}", b"0" * 64, mirror.files["/SHA256SUMS"])
+    done = cli("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path / "out")
+    assert done.returncode == 1
+    assert f"images.tar: expected sha256 {'0' * 64}, got " in message(done)
+
+
+def test_a_destination_that_cannot_be_written(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-a", "--sample", "--to", "/proc/spotted")
+    assert done.returncode == 1 and "/proc/spotted: expected a directory that can be written" in message(done)
+
+
+def test_a_full_disk(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in some_members(300, 20_000)])
+    mirror.files["/SHA256SUMS"] = sums(mirror)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", full], check=True)
+    try:
+        done = cli("-d", "stanford", "--mirror", mirror.url, "--to", full)
+        assert not list(full.glob("**/.spotted-part-*"))
+    finally:
+        subprocess.run(["umount", full], check=True)
+    assert done.returncode == 1 and "No space left on device" in message(done)
+
+
+def test_too_many_photos_gone_is_incomplete(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    for path in [path for path in mirror.files if path.endswith("_0.png")]:
+        del mirror.files[path]
+    done = cli("-i", "--mirror", mirror.url, "--to", tmp_path / "out")
+    assert done.returncode == 3, done.stderr
+    assert "austin         incomplete" in done.stdout
+    assert not (tmp_path / "out/_extraction/austin/manifest.csv").exists()
+
+
+def test_verify(cli: Cli, tmp_path: Path) -> None:
+    assert cli("-d", "stanford", "--verify", "--to", tmp_path / "out").returncode == 1
+    assert cli("-d", "stanford", "--sample", "--to", tmp_path / "out").returncode == 0
+    assert cli("-d", "stanford", "--verify", "--to", tmp_path / "out").returncode == 0
+    (tmp_path / "out/stanford/lists/file_list.mat").unlink()
+    done = cli("-d", "stanford", "--verify", "--to", tmp_path / "out")
+    assert done.returncode == 3 and "missing stanford/lists/file_list.mat" in done.stderr
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_help_is_quick_and_loads_nothing_of_the_cloud(cli: Cli) -> None:
+    code = "import sys; sys.argv = ['cli.py', '--help']; import cli\ntry: cli.main()\nexcept SystemExit: pass\nprint(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"dask", "distributed", "obstore", "requests", "tqdm"} & set(modules)
+    assert not [module for module in modules if module.startswith("google")]
+
+
+def test_logs_and_result_as_json(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-a", "--sample", "--to", tmp_path / "out", "--log-format", "json")
+    assert done.returncode == 0
+    logged = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"severity", "message", "time"} <= set(line) for line in logged)
+    assert [json.loads(line)["state"] for line in done.stdout.splitlines()] == ["complete"] * 3
+
+
+def test_quiet_says_nothing_but_the_result(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-a", "--sample", "--to", tmp_path / "out", "--quiet")
+    assert done.stderr == "" and len(done.stdout.splitlines()) == 4
+
+
+def test_bars_on_a_terminal(tmp_path: Path) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command("-a", "--sample", "--to", tmp_path / "out"), env=clean_environment(tmp_path, {"TERM": "xterm"}),
+        stdout=subprocess.PIPE, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(screen, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the other end of a terminal is closed
+        pass
+    process.communicate()
+    os.close(screen)
+    assert process.returncode == 0
+    assert b"stanford: 100%" in shown and b"austin: 100%" in shown

@@ -1,0 +1,319 @@
+"""A dataset's way into a bucket, in this process: what lands, what is proved, what is refused, what is resumed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import random
+import tarfile
+import uuid
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gcs_front import GcsFront
+from source_server import Plan, SourceServer
+
+import tars
+from datasets import Archive, Dataset
+from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
+from extraction import Order, Progress, Result, extract, verify
+from gcs import Bucket, Destination, open_bucket
+from transfer import Crew, crew
+from units import Settings
+
+MB = 1 << 20
+
+
+def tar_of(members: list[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def zip_of(members: list[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def some_members(count: int, size: int, seed: int = 1) -> list[tuple[str, bytes]]:
+    rng = random.Random(seed)
+    return [(f"f{number % 7}/{number}.jpg", rng.randbytes(rng.randint(size // 2, size))) for number in range(count)]
+
+
+class Bench:
+    """A source server, a destination and a crew, and what it takes to extract archives with them."""
+
+    def __init__(self, server: SourceServer, destination: Destination, workers: Crew) -> None:
+        self.server, self.destination, self.workers = server, destination, workers
+        self.events: list[Progress] = []
+
+    @property
+    def bucket(self) -> Bucket:
+        return open_bucket(self.destination)
+
+    def dataset(self, pin: bool = False, **files: bytes) -> Dataset:
+        """A dataset of these archives, a_tar standing for a.tar."""
+        found = []
+        for key, data in files.items():
+            name = key.replace("_", ".")
+            self.server.files[f"/{name}"] = data
+            pins = (len(data), hashlib.sha256(data).hexdigest()) if pin else (None, "")
+            found.append(Archive((f"{self.server.url}/{name}",), "mini/", name, *pins))
+        return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
+
+    def extract(self, dataset: Dataset, order: Order = Order()) -> Result:  # noqa: B008 - frozen
+        return extract(dataset, order, self.bucket, self.workers, self.events.append)
+
+    def objects(self) -> dict[str, bytes | None]:
+        listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
+        return {name.removeprefix("mini/"): self.bucket.get(name) for name in listed}
+
+    def about(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.bucket.get("_extraction/mini/manifest.json") or b"{}")
+        return found
+
+
+@pytest.fixture
+def server() -> Iterator[SourceServer]:
+    with SourceServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bench(server: SourceServer, tmp_path: Path) -> Iterator[Bench]:
+    destination = Destination(str(tmp_path / "out"))
+    with crew(Settings(destination, connections=4)) as workers:
+        yield Bench(server, destination, workers)
+
+
+@pytest.fixture
+def api_bench(server: SourceServer, front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+    destination = Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api")
+    open_bucket(destination).ready()
+    with crew(Settings(destination, connections=4)) as workers:
+        yield Bench(server, destination, workers)
+
+
+# ── whole archives ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", [tar_of, zip_of])
+@pytest.mark.parametrize("place", ["bench", "api_bench"])
+def test_every_member_lands_and_is_proved(kind: object, place: str, request: pytest.FixtureRequest) -> None:
+    bench: Bench = request.getfixturevalue(place)
+    members = some_members(900, 40_000)  # three spans
+    assert callable(kind)
+    result = bench.extract(bench.dataset(a_tar=kind(members), pin=True))
+    assert (result.state, result.objects, result.size) == ("complete", 900, sum(len(data) for _, data in members))
+    assert bench.objects() == dict(members)
+    sources = bench.about()["sources"]
+    assert isinstance(sources, list) and sources[0]["sha256_check"] == "equal"
+    table = list(csv.DictReader(io.StringIO((bench.bucket.get("_extraction/mini/manifest.csv") or b"").decode())))
+    assert {row["path"] for row in table} == {f"mini/{name}" for name, _ in members}
+    assert bench.events[-1].done == bench.events[-1].total
+    assert verify(bench.dataset(), bench.bucket).state == "complete"
+
+
+def test_folders_have_placeholders(api_bench: Bench, front: GcsFront) -> None:
+    api_bench.extract(api_bench.dataset(a_tar=tar_of([("x/y/z.jpg", b"1"), ("top.jpg", b"2")])))
+    listed = {stored.name for stored in api_bench.bucket.list("mini/")}
+    assert listed == {"mini/", "mini/x/", "mini/x/y/", "mini/x/y/z.jpg", "mini/top.jpg"}
+
+
+def test_members_larger_than_a_span_stream_through(api_bench: Bench) -> None:
+    rng = random.Random(3)
+    members = [("a.jpg", b"1"), ("large.bin", rng.randbytes(30 * MB)), ("b.jpg", b"2")]
+    result = api_bench.extract(
+        api_bench.dataset(a_tar=tar_of(members), b_zip=zip_of([("large.zip.bin", members[1][1])]), pin=True)
+    )
+    assert result.state == "complete"
+    assert api_bench.objects() == {**dict(members), "large.zip.bin": members[1][1]}
+    sources = api_bench.about()["sources"]
+    assert isinstance(sources, list) and [source["sha256_check"] for source in sources] == ["equal", "equal"]
+
+
+def test_compressed_tar(bench: Bench) -> None:
+    import gzip
+
+    members = some_members(50, 10_000)
+    assert bench.extract(bench.dataset(a_tar_gz=gzip.compress(tar_of(members)), pin=True)).state == "complete"
+    assert bench.objects() == dict(members)
+
+
+def test_no_byte_is_fetched_twice_but_the_seams(bench: Bench) -> None:
+    data = tar_of(some_members(900, 40_000))
+    bench.extract(bench.dataset(a_tar=data, pin=True))
+    wanted = [header for _, header, _ in bench.server.requests if header]
+    fetched = sum(
+        int(stop) - int(start) + 1 for start, stop in (header.removeprefix("bytes=").split("-") for header in wanted)
+    )
+    assert len(data) <= fetched < len(data) * 1.01 + tars.LOOK_BACK * 4
+
+
+# ── hostile and damaged archives ─────────────────────────────────────────────────────────────────
+
+
+def test_of_two_members_of_one_name_the_last_wins(bench: Bench) -> None:
+    filler = some_members(500, 40_000)
+    members = [("twice.jpg", b"first"), *filler, ("twice.jpg", b"second"), ("near.jpg", b"1"), ("near.jpg", b"2")]
+    assert bench.extract(bench.dataset(a_tar=tar_of(members))).state == "complete"
+    assert bench.objects() == {**dict(filler), "twice.jpg": b"second", "near.jpg": b"2"}
+
+
+@pytest.mark.parametrize("place", ["bench", "api_bench"])
+def test_a_tar_inside_a_tar_stays_one_member(place: str, request: pytest.FixtureRequest) -> None:
+    bench: Bench = request.getfixturevalue(place)
+    inner = tar_of([("outer/a.jpg", b"old"), ("only-inner.jpg", b"x"), *some_members(700, 60_000)])
+    members = [("outer/a.jpg", b"new"), ("inner.tar", inner), ("last.jpg", b"2")]
+    assert bench.extract(bench.dataset(a_tar=tar_of(members), pin=True)).state == "complete"
+    assert bench.objects() == dict(members)
+
+
+def test_unsafe_members_are_refused_and_the_rest_is_stored(bench: Bench) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in ("good.jpg", "../evil.jpg", "/abs.jpg", "a/../../b.jpg", "c:\\x.jpg"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    result = bench.extract(bench.dataset(a_tar=file.getvalue()))
+    assert (result.state, result.status, list(bench.objects())) == ("incomplete", 3, ["good.jpg"])
+    reasons = (bench.bucket.get("_extraction/mini/failures.csv") or b"").decode()
+    assert reasons.count("refused") == 5
+    assert "a symbolic link to '/etc/passwd'" in reasons and "an absolute name" in reasons
+    assert bench.about() == {}
+
+
+def test_a_damaged_zip_member_is_listed_and_the_others_stored(bench: Bench) -> None:
+    members = some_members(20, 5000)
+    data = bytearray(zip_of(members))
+    data[data.index(b"f3/3.jpg") + 200] ^= 1
+    result = bench.extract(bench.dataset(a_zip=bytes(data)))
+    assert (result.status, [row.path for row in result.missing]) == (3, ["mini/f3/3.jpg"])
+    assert bench.objects() == {name: content for name, content in members if name != "f3/3.jpg"}
+    bench.server.files["/a.zip"] = zip_of(members)
+    assert bench.extract(bench.dataset(a_zip=zip_of(members))).state == "complete"
+
+
+def test_a_checksum_that_differs_fails_and_nothing_counts(bench: Bench) -> None:
+    data = bytearray(tar_of(some_members(500, 40_000)))
+    dataset = bench.dataset(a_tar=bytes(data), pin=True)
+    data[5_000_000] ^= 1
+    bench.server.files["/a.tar"] = bytes(data)
+    with pytest.raises(ArchiveError, match=r"a.tar: expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"):
+        bench.extract(dataset)
+    assert bench.about() == {}
+    assert [stored.name for stored in bench.bucket.list("_extraction/mini/") if stored.name.endswith(".json")] == []
+
+
+@pytest.mark.parametrize("cut", [1024 * 10, 5_000_000, 1536])
+def test_a_truncated_tar_is_called_that(bench: Bench, cut: int) -> None:
+    data = tar_of(some_members(500, 40_000))
+    with pytest.raises(ArchiveError, match="a.tar: .*(cut off|end of the file)"):
+        bench.extract(bench.dataset(a_tar=data[: -cut - 10240]))
+    assert bench.about() == {}
+
+
+def test_a_truncated_zip_is_called_that(bench: Bench) -> None:
+    with pytest.raises(ArchiveError, match="not a whole zip archive"):
+        bench.extract(bench.dataset(a_zip=zip_of(some_members(50, 4000))[:-100]))
+
+
+def test_a_size_that_differs_fails_before_anything_is_written(bench: Bench) -> None:
+    dataset = bench.dataset(a_tar=tar_of([("a", b"1")]), pin=True)
+    bench.server.files["/a.tar"] += bytes(512)
+    with pytest.raises(SourceError, match="expected 10,240 bytes, got 10,752"):
+        bench.extract(dataset)
+    assert bench.objects() == {}
+
+
+def test_a_source_that_changes_is_an_error_never_a_mixture(bench: Bench, server: SourceServer) -> None:
+    dataset = bench.dataset(a_tar=tar_of(some_members(900, 40_000)))
+    server.plan("/a.tar", Plan(), times=2)
+    server.plan("/a.tar", Plan(body=tar_of(some_members(900, 40_000, seed=2)), etag='"2"'))
+    with pytest.raises(SourceChangedError, match="changed while it was read"):
+        bench.extract(dataset)
+    assert bench.about() == {}
+
+
+# ── again ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_second_run_only_lists(api_bench: Bench, front: GcsFront) -> None:
+    dataset = api_bench.dataset(a_tar=tar_of(some_members(300, 1000)))
+    api_bench.extract(dataset)
+    front.reset()
+    api_bench.server.requests.clear()
+    assert api_bench.extract(dataset).was_complete
+    assert {kind: count for kind, count in front.counts.items() if count} == {"xml.get": 2, "json.list": 1}
+    assert api_bench.server.requests == []
+
+
+def test_a_lost_object_is_found_and_only_that_is_written(api_bench: Bench, front: GcsFront) -> None:
+    dataset = api_bench.dataset(a_tar=tar_of(some_members(300, 1000)))
+    api_bench.extract(dataset)
+    api_bench.bucket.delete(["mini/f3/3.jpg"])
+    assert verify(dataset, api_bench.bucket).status == 3
+    front.reset()
+    assert api_bench.extract(dataset).state == "complete"
+    assert {name for name in front.puts if name.startswith("mini/")} == {"mini/f3/3.jpg"}
+
+
+def test_a_changed_object_is_put_right(bench: Bench) -> None:
+    members = some_members(30, 1000)
+    dataset = bench.dataset(a_tar=tar_of(members))
+    bench.extract(dataset)
+    bench.bucket.put("mini/f3/3.jpg", b"half")
+    assert bench.extract(dataset).state == "complete"
+    assert bench.objects() == dict(members)
+
+
+def test_force_extracts_again_and_removes_what_no_longer_belongs(api_bench: Bench, front: GcsFront) -> None:
+    members = some_members(30, 1000)
+    api_bench.extract(api_bench.dataset(a_tar=tar_of([*members, ("old.jpg", b"x")])))
+    front.reset()
+    assert api_bench.extract(api_bench.dataset(a_tar=tar_of(members)), Order(force=True)).state == "complete"
+    assert api_bench.objects() == dict(members)
+    assert all(front.puts[f"mini/{name}"] == 1 for name, _ in members)
+
+
+def test_a_partial_folder_is_not_taken_for_a_complete_one(bench: Bench) -> None:
+    members = some_members(30, 1000)
+    for name, data in members[:20]:
+        bench.bucket.put(f"mini/{name}", data)
+    bench.bucket.put(f"mini/{members[20][0]}", bytes(len(members[20][1])))  # the right size, the wrong bytes
+    result = bench.extract(bench.dataset(a_tar=tar_of(members)))
+    assert not result.was_complete and bench.objects() == dict(members)
+
+
+def test_the_sample_and_the_real_thing_do_not_mix(bench: Bench) -> None:
+    dataset = bench.dataset(a_tar=tar_of(some_members(3, 100)))
+    bench.extract(dataset, Order(is_sample=True))
+    with pytest.raises(ExtractionError, match="holds the sample of it; --force"):
+        bench.extract(dataset)
+    assert bench.extract(dataset, Order(force=True)).state == "complete"
+
+
+def test_a_member_that_the_bucket_refuses_is_missing_and_comes_with_the_next_run(
+    api_bench: Bench, front: GcsFront
+) -> None:
+    members = some_members(30, 1000)
+    dataset = api_bench.dataset(a_tar=tar_of(members))
+    front.fail("xml.put", 400, times=1)
+    result = api_bench.extract(dataset)
+    assert (result.status, len(result.missing)) == (3, 1)
+    assert api_bench.extract(dataset).state == "complete"
+    assert api_bench.objects() == dict(members)

@@ -1,0 +1,240 @@
+"""One contract for all buckets: a directory, and the API of a real emulator."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from gcs_front import GcsFront
+
+from errors import BucketError, MemberError, UsageError
+from gcs import PART, Bucket, Destination, FolderBucket, bucket_name, object_name, open_bucket
+
+JPEG = b"\xff\xd8\xff" + bytes(5000)
+
+
+@pytest.fixture
+def api(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+    return open_bucket(Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api"))
+
+
+@pytest.fixture(params=["folder", "api"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    found: Bucket = FolderBucket(tmp_path / "out") if request.param == "folder" else request.getfixturevalue("api")
+    found.ready()
+    return found
+
+
+def names(bucket: Bucket, prefix: str) -> list[str]:
+    return sorted(stored.name for stored in bucket.list(prefix) if not stored.name.endswith("/"))
+
+
+def test_what_is_put_is_listed_and_read_back(bucket: Bucket) -> None:
+    bucket.put("stanford/Images/Fila Braziliero/é~#[1]%20.jpg", JPEG, "image/jpeg")
+    (stored,) = [stored for stored in bucket.list("stanford/") if not stored.name.endswith("/")]
+    assert (stored.name, stored.size) == ("stanford/Images/Fila Braziliero/é~#[1]%20.jpg", len(JPEG))
+    assert stored.crc32c in (google_crc32c.value(JPEG), None)
+    assert bucket.get(stored.name) == JPEG
+
+
+def test_the_api_lists_the_checksum(api: Bucket) -> None:
+    api.ready()
+    api.put("a/b", JPEG)
+    assert [stored.crc32c for stored in api.list("a/")] == [google_crc32c.value(JPEG)]
+
+
+def test_chunks_become_one_object(bucket: Bucket) -> None:
+    chunks = [bytes([number]) * (1 << 20) for number in range(20)]
+    bucket.put("large", iter(chunks), "application/octet-stream")
+    assert bucket.get("large") == b"".join(chunks)
+
+
+def test_an_empty_object(bucket: Bucket) -> None:
+    bucket.put("a/empty", b"")
+    assert bucket.get("a/empty") == b""
+
+
+def test_putting_again_replaces(bucket: Bucket) -> None:
+    for data in (b"first and longer", b"second"):
+        bucket.put("a/x", data)
+    assert bucket.get("a/x") == b"second"
+    assert names(bucket, "a/") == ["a/x"]
+
+
+def test_chunks_that_fail_leave_nothing(bucket: Bucket) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield bytes(9 << 20)
+        raise MemberError("damaged")
+
+    bucket.put("a/other", b"1")
+    with pytest.raises(MemberError, match="damaged"):
+        bucket.put("a/x", chunks())
+    assert names(bucket, "a/") == ["a/other"]
+
+
+def test_placeholders(bucket: Bucket) -> None:
+    bucket.put("a/b/", b"")
+    bucket.put("a/b/", b"")
+    assert "a/b/" in [stored.name for stored in bucket.list("a/")]
+
+
+def test_nothing_under_a_prefix(bucket: Bucket) -> None:
+    bucket.put("ab/x", b"1")
+    assert list(bucket.list("a/")) == []
+    assert bucket.get("a/none") is None
+
+
+def test_delete(bucket: Bucket) -> None:
+    for name in ("a/x", "a/y", "b/z"):
+        bucket.put(name, b"1")
+    bucket.delete(["a/x", "b/z", "a/was never there"])
+    assert names(bucket, "a/") == ["a/y"]
+
+
+def test_many_pages(api: Bucket) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    api.ready()
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda number: api.put(f"m/{number:05d}", b"1"), range(2100)))
+    assert names(api, "m/") == [f"m/{number:05d}" for number in range(2100)]
+
+
+# ── ready ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_missing_bucket_is_created_as_it_should_be(
+    api: Bucket, front: GcsFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    monkeypatch.setenv("GCS_REGION", "europe-west4")
+    api.ready()
+    assert front.counts["json.bucket.create"] == 1
+    found = requests.get(f"{front.url}/storage/v1/b/{api.url.removeprefix('gs://')}", timeout=5).json()
+    assert found["location"].lower() == "europe-west4"
+
+
+def test_object_rights_alone_are_enough(api: Bucket, front: GcsFront) -> None:
+    api.ready()
+    front.deny("json.bucket.get", "json.bucket.create")
+    api.ready()
+    api.put("a", b"1")
+    assert front.counts["json.list"] == 1
+
+
+def test_no_right_to_create_says_what_to_run(api: Bucket, front: GcsFront) -> None:
+    front.deny("json.bucket.create")
+    with pytest.raises(BucketError, match=r"roles/storage.admin.*gcloud storage buckets create gs://test-"):
+        api.ready()
+
+
+def test_no_right_to_list_says_which_role(api: Bucket, front: GcsFront) -> None:
+    api.ready()
+    front.deny("json.bucket.get", "json.list")
+    with pytest.raises(BucketError, match="roles/storage.objectAdmin"):
+        api.ready()
+
+
+def test_no_right_to_write_ends_everything(api: Bucket, front: GcsFront) -> None:
+    api.ready()
+    front.deny("xml.put")
+    with pytest.raises(BucketError, match="takes no objects"):
+        api.put("a", b"1")
+
+
+def test_a_bucket_that_is_gone_ends_everything(api: Bucket) -> None:
+    with pytest.raises(BucketError, match="takes no objects"):
+        api.put("a", b"1")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_passing_refusals_are_tried_again(api: Bucket, front: GcsFront, status: int) -> None:
+    api.ready()
+    front.fail("xml.put", status, times=2)
+    api.put("a", JPEG)
+    assert api.get("a") == JPEG
+
+
+# ── directories ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_directory_under_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BucketError, match="expected a directory that can be written"):
+        FolderBucket(tmp_path / "file" / "out").ready()
+
+
+def test_a_full_disk_ends_everything() -> None:
+    bucket = FolderBucket(Path("/dev"))
+    with pytest.raises(BucketError, match="No space left"):
+        bucket.mounted = True  # so that /dev/full itself is written
+        bucket.put("full", b"1")
+
+
+def test_a_name_that_the_file_system_refuses_is_one_members_trouble(tmp_path: Path) -> None:
+    with pytest.raises(MemberError, match="name too long"):
+        FolderBucket(tmp_path).put("a/" + "x" * 300, b"1")
+    assert not list(tmp_path.glob(f"**/{PART}*"))
+
+
+def test_a_file_and_a_folder_of_one_name(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    bucket.put("a", b"1")
+    with pytest.raises(MemberError):
+        bucket.put("a/b", b"2")
+    assert bucket.get("a") == b"1"
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Images/a.jpg", "p/Images/a.jpg"),
+        ("./Images//a.jpg", "p/Images/a.jpg"),
+        ("Images/./x/", "p/Images/x/"),
+        ("Fila Braziliero/é.jpg", "p/Fila Braziliero/é.jpg"),
+        ("..a/b..", "p/..a/b.."),
+    ],
+)
+def test_member_names_become_object_names(name: str, expected: str) -> None:
+    assert object_name("p/", name) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "a/../../x",
+        "..",
+        "/etc/passwd",
+        "C:/x",
+        "c:\\x",
+        "a\\..\\x",
+        "a\nb",
+        "a\rb",
+        "a\0b",
+        "a\x7f",
+        "é" * 512,
+        "a\udc80",
+    ],
+)
+def test_hostile_names_are_refused(name: str) -> None:
+    assert object_name("p/", name)[1]
+
+
+@pytest.mark.parametrize("name", ["gs://ab", "gs://UPPER", "gs://a b", "gs://-a-b", "gs://goog-x", "gs://1.2.3.4", "gs://" + "a" * 64, "gs://bucket/prefix", "gs://"])  # fmt: skip
+def test_bucket_names_that_gcs_refuses(name: str) -> None:
+    with pytest.raises(UsageError, match="not a bucket name"):
+        bucket_name(name)
+
+
+@pytest.mark.parametrize("name", ["gs://spot-raw-data", "gs://a_b.c1", "gs://abc/"])
+def test_bucket_names_that_gcs_takes(name: str) -> None:
+    assert bucket_name(name) == name.removeprefix("gs://").rstrip("/")

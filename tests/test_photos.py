@@ -1,0 +1,84 @@
+"""The Austin join, ranks, names and annotations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from errors import SourceError
+from photos import join, ranks
+
+DOGS = b"""\
+"AnimalID","AnimalInternal-ID","AnimalName","AnimalType","AnimalSex","AnimalCurrentWeightPounds","AnimalDOB","AnimalBreed","AnimalColor","AnimalPattern"
+1,20,"Emma","Dog","Female",53.3,20150306,"Retriever, Yellow Labrador /Mix","Blond /None",NULL
+2,7,"Bo","Dog","",20,NULL,"NULL",,"Merle"
+"""
+HEADER = b'"AnimalInternal-ID","PhotoUrl"\n'
+HOST = "https://www.shelterluv.com/sites/default/files/animal_pics/464/2018/"
+
+
+def table(*rows: tuple[int, str]) -> bytes:
+    return HEADER + "".join(f'{dog},"{url}"\n' for dog, url in rows).encode()
+
+
+def test_join_names_ranks_and_annotates() -> None:
+    photos = join(DOGS, table((20, HOST + "b.png"), (7, HOST + "c.png"), (20, HOST + "a.png"), (99, HOST + "d.png")))
+    assert [(photo.name, photo.url) for photo in photos] == [
+        ("7_1", HOST + "c.png"),
+        ("20_1", HOST + "a.png"),
+        ("20_2", HOST + "b.png"),
+    ]
+    assert list(json.loads(photos[1].annotation).items()) == [
+        ("internal_id", 20),
+        ("image_file", "20_1.png"),
+        ("name", "Emma"),
+        ("sex", "Female"),
+        ("weight_pounds", 53.3),
+        ("dob", 20150306),
+        ("breed", "Retriever, Yellow Labrador /Mix"),
+        ("color", "Blond /None"),
+        ("pattern", "null"),
+    ]
+
+
+def test_missing_values_are_the_string_null_and_weights_are_floats() -> None:
+    (photo,) = join(DOGS, table((7, HOST + "c.png")))
+    found = json.loads(photo.annotation)
+    assert {key for key, value in found.items() if value == "null"} == {"sex", "dob", "breed", "color"}
+    assert b'"weight_pounds": 20.0' in photo.annotation
+
+
+def test_the_wrong_host_is_put_right_before_ranking() -> None:
+    wrong = HOST.replace("www.", "live-cdn.")
+    photos = join(DOGS, table((20, wrong + "b.png"), (20, HOST + "a.png"), (20, HOST + "b.png")))
+    assert [(photo.url, photo.name) for photo in photos] == [(HOST + "a.png", "20_1"), (HOST + "b.png", "20_2")]
+
+
+@pytest.mark.parametrize(
+    ("urls", "expected"),
+    [
+        (["a"], [("a", 1)]),
+        (["b", "a"], [("a", 1), ("b", 2)]),
+        (["a", "b", "b"], [("a", 1), ("b", 2)]),  # equal at 2 and 3 → 2.5, cut to 2, and there is no 3
+        (["a", "b", "b", "c"], [("a", 1), ("b", 2), ("c", 4)]),
+        (["a", "a", "a"], [("a", 2)]),
+        (["b", "B", "a"], [("B", 1), ("a", 2), ("b", 3)]),
+    ],
+)
+def test_ranks(urls: list[str], expected: list[tuple[str, int]]) -> None:
+    assert list(ranks(urls)) == expected
+
+
+@pytest.mark.parametrize(
+    ("dogs", "photos", "message"),
+    [
+        (DOGS, b"<html>", "apa_photos.csv: expected a column AnimalInternal-ID, got <html>"),
+        (b"", HEADER, "apa_dogs.csv: expected a column AnimalInternal-ID, got nothing"),
+        (DOGS, HEADER + b'x,"u"\n', "apa_photos.csv, line 2: expected a number as AnimalInternal-ID, got 'x'"),
+        (DOGS.replace(b"53.3", b"heavy"), table((20, "u")), "apa_dogs.csv: dog 20: AnimalCurrentWeightPounds"),
+    ],
+)
+def test_a_table_in_another_form_is_named(dogs: bytes, photos: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=f"^{message.replace('(', '[(]')}"):
+        join(dogs, photos)

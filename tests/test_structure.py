@@ -1,0 +1,78 @@
+"""The layout keeps its promises: imports run one way, only cli.py talks, datasets are well formed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from datasets import DATASETS, chosen
+
+ROOT = Path(__file__).parent.parent
+# Each module may import from those that stand below it, never from one above or beside it on its own line.
+LAYERS = [
+    {"cli"},
+    {"extraction"},
+    {"planning", "transfer"},
+    {"units"},
+    {"manifest", "gcs_api", "sample"},
+    {"archives", "datasets", "gcs", "photos", "sources"},
+    {"tars", "zips", "web"},
+    {"spans"},
+    {"errors"},
+]
+# A bucket's API costs half a second of imports; gcs.py makes that import when a bucket is opened.
+LATE = {("gcs", "gcs_api")}
+
+
+def imports(module: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse((ROOT / f"{module}.py").read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("module", sorted(set().union(*LAYERS)))
+def test_imports_run_one_way(module: str) -> None:
+    at = next(index for index, layer in enumerate(LAYERS) if module in layer)
+    upwards = imports(module) & set().union(*LAYERS[: at + 1])
+    assert {(module, other) for other in upwards} <= LATE
+
+
+@pytest.mark.parametrize("module", sorted(set().union(*LAYERS) - {"cli"}))
+def test_only_cli_talks_and_ends_the_program(module: str) -> None:
+    calls = [
+        node.func for node in ast.walk(ast.parse((ROOT / f"{module}.py").read_text())) if isinstance(node, ast.Call)
+    ]
+    assert not {func.id for func in calls if isinstance(func, ast.Name)} & {"print", "exit", "tqdm", "input"}
+    assert not imports(module) & {"argparse", "tqdm"}
+
+
+@pytest.mark.parametrize("dataset", DATASETS.values(), ids=list(DATASETS))
+def test_datasets_are_well_formed(dataset: object) -> None:
+    from datasets import Dataset
+
+    assert isinstance(dataset, Dataset)
+    assert dataset.folder.endswith("/") and not dataset.folder.startswith(("/", "_extraction"))
+    assert bool(dataset.archives) != bool(dataset.tables)
+    assert len({file for archive in dataset.archives for file in archive.files}) == sum(
+        len(a.urls) for a in dataset.archives
+    )
+    for archive in dataset.archives:
+        assert archive.prefix.startswith(dataset.folder) and archive.prefix.endswith("/")
+        assert all(url.startswith(("http://", "https://")) for url in archive.urls)
+        assert len(archive.sha256) in (0, 64)
+
+
+def test_groups_add_up_without_repetition() -> None:
+    assert [dataset.name for dataset in chosen(["breed", "individual"], ["stanford"])] == [
+        "stanford",
+        "tsinghua",
+        "austin",
+    ]
+    assert [dataset.name for dataset in chosen([], ["tsinghua-high"])] == ["tsinghua-high"]
+    assert chosen([], []) == []
