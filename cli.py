@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VERSION = "1.0.0"
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 SHOWN = 5  # missing objects named in the log; failures.csv has all
+DEFAULT_TO = "gs://spot-raw-data"
 LINE_EVERY = 10  # seconds, where there is no terminal
 log = logging.getLogger("spotted")
 
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
                       help=f"one dataset, may be repeated: {', '.join(DATASETS)}")  # fmt: skip
     where = parser.add_argument_group("where from, where to")
     where.add_argument(
-        "--to", metavar="DEST", default="gs://spot-raw-data", help="gs://bucket or a directory (default: %(default)s)"
+        "--to", metavar="DEST", default=DEFAULT_TO, help="gs://bucket or a directory (default: %(default)s)"
     )
     where.add_argument("--via", choices=("auto", "mount", "api"), default="auto",
                        help="how a gs:// bucket is written; auto: a mount where there is one, else the API")  # fmt: skip
@@ -192,13 +193,8 @@ def amount(value: float, unit: str) -> str:
     """A number with its unit, bytes in decimal multiples."""
     if unit != "B":
         return f"{value:,} {unit}s"
-    for prefix in ("", "k", "M", "G"):
-        if value < 1000:
-            break
-        value /= 1000
-    else:
-        prefix = "T"
-    return f"{value:.{0 if not prefix else 1}f} {prefix}B"
+    thousands = min(len(f"{int(value):,}".split(",")) - 1, 4)
+    return f"{value / 1000**thousands:.{min(thousands, 1)}f} {' kMGT'[thousands]}B".replace("  ", " ")
 
 
 def start_log(options: argparse.Namespace) -> None:

@@ -93,8 +93,8 @@ def bucket_name(url: str) -> str:
     bad = not re.fullmatch(rule, name) or ("." not in name and len(name) > 63) or re.fullmatch(r"(\d+\.){3}\d+", name)
     if bad or name.startswith("goog") or "google" in name:
         raise UsageError(
-            f"{url}: not a bucket name that Google Cloud Storage takes: expected gs:// and 3 to 63 of a-z, 0-9, '-', '_', '.',"
-            " beginning and ending with a letter or digit"
+            f"{url}: not a bucket name that Google Cloud Storage takes: expected gs:// and 3 to 63 of"
+            " a-z, 0-9, '-', '_', '.', beginning and ending with a letter or digit"
         )
     return name
 

@@ -8,6 +8,8 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import google.api_core.exceptions
 import google.auth
@@ -22,13 +24,27 @@ from obstore.store import GCSStore
 from errors import BucketError, MemberError
 from gcs import Data, Stored, reason
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
 log = logging.getLogger("spotted")
 
 DEFAULT_REGION = "us-central1"
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
 CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
+# Of obstore, for 408, 429, 5xx and broken connections. Its own ten tries are over in three seconds, while a
+# bucket that is asked for too much at once needs minutes (https://cloud.google.com/storage/docs/request-rate).
+RETRIES: RetryConfig = {
+    "max_retries": 15,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
+}
+CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
 REFUSED = (
+    obstore.exceptions.PermissionDeniedError,
+    obstore.exceptions.UnauthenticatedError,
+    FileNotFoundError,  # how obstore says 404: the bucket is gone
     google.api_core.exceptions.Forbidden,
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
@@ -74,8 +90,9 @@ class ApiBucket:
             self._create()
         except google.api_core.exceptions.Forbidden as error:
             raise BucketError(
-                f"{self.url}: {self._who()} may not list its objects; run: gcloud storage buckets add-iam-policy-binding"
-                f" {self.url} --member=serviceAccount:ACCOUNT --role=roles/storage.objectAdmin"
+                f"{self.url}: {self._who()} may not list its objects; run:"
+                f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
+                " --role=roles/storage.objectAdmin"
             ) from error
 
     def _create(self) -> None:
@@ -106,7 +123,7 @@ class ApiBucket:
             else:
                 attributes: obstore.Attributes = {"Content-Type": content_type}
                 obstore.put(self._store, name, data, attributes=attributes, use_multipart=False)
-        except (PermissionError, FileNotFoundError, *REFUSED) as error:
+        except REFUSED as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise MemberError(reason(error)) from error
@@ -123,7 +140,7 @@ class ApiBucket:
             return bytes(obstore.get(self._store, name).bytes())
         except FileNotFoundError:
             return None
-        except (PermissionError, obstore.exceptions.BaseError) as error:
+        except obstore.exceptions.BaseError as error:
             raise BucketError(f"{self.url}: {name} cannot be read: {reason(error)}") from error
 
     def list(self, prefix: str) -> Iterator[Stored]:
@@ -172,7 +189,11 @@ def _client(credentials: google.auth.credentials.Credentials) -> storage.Client:
 def _store(name: str, credentials: google.auth.credentials.Credentials) -> GCSStore:
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator is None:
-        return GCSStore(name, credential_provider=GoogleCredentialProvider(credentials))
+        return GCSStore(
+            name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=RETRIES
+        )
     url = emulator if "://" in emulator else f"http://{emulator}"
     key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
-    return GCSStore(name, service_account_key=json.dumps(key), client_options={"allow_http": True})
+    return GCSStore(
+        name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=RETRIES
+    )

@@ -184,7 +184,8 @@ def _voc(name: str) -> bytes:
     breed, _, file = name.partition("/")
     box = "<bndbox><xmin>16</xmin><ymin>8</ymin><xmax>112</xmax><ymax>120</ymax></bndbox>"
     size = "<size><width>128</width><height>128</height><depth>3</depth></size>"
-    return f"<annotation><filename>{file}</filename>{size}<object><name>{breed}</name>{box}</object></annotation>\n".encode()
+    found = f"<object><name>{breed}</name>{box}</object>"
+    return f"<annotation><filename>{file}</filename>{size}{found}</annotation>\n".encode()
 
 
 # ── serving ──────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data[start:stop])
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         pass  # the library is silent
 
 

@@ -86,8 +86,8 @@ class ArchiveFile(io.RawIOBase):
     last = b""
     size = sys.maxsize  # bytes, where that is known
 
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
+    def __init__(self, name: str, position: int = 0) -> None:
+        self.name, self.position = name, position
 
     def readable(self) -> bool:
         return True
@@ -127,7 +127,7 @@ class Window(ArchiveFile):
     """A reader of which one piece, `data` at `start`, is in memory; only what lies outside is fetched."""
 
     def __init__(self, reader: Reader, data: bytes | bytearray = b"", start: int = 0) -> None:
-        super().__init__(start)
+        super().__init__(reader.name, start)
         self.reader, self.data, self.start, self.size = reader, memoryview(data), start, reader.size
 
     def seek(self, offset: int, whence: int = 0) -> int:

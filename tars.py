@@ -24,6 +24,11 @@ from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Reader, Span, Wi
 BLOCK = tarfile.BLOCKSIZE
 NOWHERE = -1  # where no header can be
 LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
+DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    "gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),  # noqa: SIM115 - read_compressed closes it
+    "bz2": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
+    "xz": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),
+}
 PAX_THAT_MATTERS = ("path", "linkpath", "size", "hdrcharset", "GNU.sparse.")  # the rest changes no member's bytes
 
 
@@ -56,7 +61,7 @@ def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     if start is None:
         return
     try:
-        yield from _tar_members(reader.name, window, start, span, link, is_tail)
+        yield from _tar_members(window, start, span, link, is_tail)
     except ArchiveError:
         if start in (0, span.begin):
             raise
@@ -83,48 +88,50 @@ def parse_header(data: bytes | memoryview, at: int = 0) -> tarfile.TarInfo | Non
         return None
 
 
-def _tar_members(name: str, file: ArchiveFile, start: int, span: Span, link: Link, is_tail: bool) -> Iterator[Member]:
+def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail: bool) -> Iterator[Member]:
     file.seek(start)
     link.first = None if is_tail else start
     try:
         archive = tarfile.TarFile(fileobj=file, pax_headers=dict(span.pax))
         while start < span.stop and (info := archive.next()):
             if archive.offset <= start or info.size < 0:
-                raise ArchiveError(f"{name}: the tar header at byte {start:,} has an impossible size")
+                raise ArchiveError(f"{file.name}: the tar header at byte {start:,} has an impossible size")
             if info.offset_data + info.size > file.size and info.isreg() and not info.issparse():
-                raise ArchiveError(f"{name}: cut off: {info.name} of {info.size:,} bytes goes beyond the archive's end")
+                raise ArchiveError(
+                    f"{file.name}: cut off: {info.name} of {info.size:,} bytes goes beyond the archive's end"
+                )
             start = archive.offset
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all it has seen
             if is_tail:
                 is_tail, link.first = False, start if start < span.stop else None
                 continue
-            yield _tar_member(name, file, info)
+            yield _tar_member(file, info)
             file.seek(start)
     except (tarfile.TarError, ValueError, IndexError, RecursionError) as error:  # the last two: hostile headers
-        raise ArchiveError(f"{name}: bad tar header at byte {start:,}: {error}") from error
+        raise ArchiveError(f"{file.name}: bad tar header at byte {start:,}: {error}") from error
     link.end, link.pax = start, _pax_that_matters(archive.pax_headers)
-    link.ended = start < span.stop and _is_end(name, file.last, start)
+    link.ended = start < span.stop and _is_end(file, start)
 
 
 def _pax_that_matters(headers: Mapping[str, str]) -> Pax:
     return tuple(sorted((key, value) for key, value in headers.items() if key.startswith(PAX_THAT_MATTERS)))
 
 
-def _is_end(name: str, block: bytes, start: int) -> bool:
+def _is_end(file: ArchiveFile, start: int) -> bool:
     # tarfile takes a damaged header, or none at all, for the end; only a block of zeros is one.
-    if block == bytes(BLOCK):
+    if file.last == bytes(BLOCK):
         return True
-    what = "a damaged header" if len(block) == BLOCK else "the end of the file"
-    raise ArchiveError(f"{name}: expected a tar header or the end-of-archive block at byte {start:,}, got {what}")
+    what = "a damaged header" if len(file.last) == BLOCK else "the end of the file"
+    raise ArchiveError(f"{file.name}: expected a tar header or the end-of-archive block at byte {start:,}, got {what}")
 
 
-def _tar_member(name: str, file: ArchiveFile, info: tarfile.TarInfo) -> Member:
+def _tar_member(file: ArchiveFile, info: tarfile.TarInfo) -> Member:
     where = info.name, info.size, info.offset_data
     if info.isdir():
         return Member(info.name + "/", 0, info.offset_data, b"")
     if refusal := _tar_refusal(info):
         return Member(*where, None, refusal)
-    chunks = _exactly(name, info, file.stream(info.offset_data, info.offset_data + info.size))
+    chunks = _exactly(file.name, info, file.stream(info.offset_data, info.offset_data + info.size))
     return Member(*where, chunks if info.size > LARGE else b"".join(chunks))
 
 
@@ -153,8 +160,8 @@ def _tar_refusal(info: tarfile.TarInfo) -> str:
 class _Unpacked(ArchiveFile):
     """A decompressor, read forwards only."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        super().__init__(name)
         self.file, self.taken = file, 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -186,20 +193,14 @@ class _Stream(io.RawIOBase):
 
 
 def read_compressed(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
+    """The members of a compressed tar, whose decompressor is read to its end, where its checksum stands."""
     raw = cast(IO[bytes], io.BufferedReader(_Stream(reader.stream(span.start, span.stop)), CHUNK))
-    kinds: dict[str, Callable[[], object]] = {
-        "gz": lambda: gzip.GzipFile(fileobj=raw),
-        "bz2": lambda: bz2.BZ2File(raw),
-        "xz": lambda: lzma.LZMAFile(raw),
-    }
-    file = _Unpacked(cast(IO[bytes], kinds[span.kind]()))
     try:
-        yield from _tar_members(reader.name, file, 0, Span("tar", 0, sys.maxsize), link, False)
-        while file.file.read(CHUNK):  # the checksum stands at the end, and is compared only when that is read
-            pass
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        with DECOMPRESSORS[span.kind](raw) as unpacked:
+            yield from _tar_members(_Unpacked(reader.name, unpacked), 0, Span("tar", 0, sys.maxsize), link, False)
+            while unpacked.read(CHUNK):
+                pass
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; gzip's and bz2's have no number
+            raise
         raise ArchiveError(f"{reader.name}: not a whole .{span.kind} file: {error}") from error
-    except OSError as error:
-        if type(error) is OSError and error.errno is None:  # how bz2 says "Invalid data stream"
-            raise ArchiveError(f"{reader.name}: not a whole .{span.kind} file: {error}") from error
-        raise

@@ -136,9 +136,9 @@ def _inflate(chunks: Iterator[Buffer]) -> Iterator[bytes]:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         for chunk in chunks:
-            while len(chunk):
-                yield inflater.decompress(chunk, CHUNK)
-                chunk = inflater.unconsumed_tail
+            yield inflater.decompress(chunk, CHUNK)
+            while inflater.unconsumed_tail:
+                yield inflater.decompress(inflater.unconsumed_tail, CHUNK)
         yield inflater.flush()
     except zlib.error as error:
         raise MemberError(f"damaged: {error}") from error

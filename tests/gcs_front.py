@@ -138,6 +138,7 @@ class GcsFront:
         """Forget plans, denials, delay and counts; objects stay."""
         self.delay = 0.0  # seconds, before each answer
         self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
+        self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
         self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
         self._denied: set[str] = set()
         self._plans: list[Plan] = []
@@ -266,7 +267,8 @@ class GcsFront:
                 del self._uploads[call.query["upload_id"]]
                 return web.Response(status=499)  # https://cloud.google.com/storage/docs/performing-resumable-uploads
             case "json.bucket.create":
-                _check_bucket(json.loads(call.body).get("name", ""))
+                self.created.append(json.loads(call.body))
+                _check_bucket(self.created[-1].get("name", ""))
             case "xml.delete" | "json.delete":
                 async with self._lock(call):
                     await self._check_generation(call)
