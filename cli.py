@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "--to", metavar="DEST", default=DEFAULT_TO, help="gs://bucket or a directory (default: %(default)s)"
     )
     where.add_argument("--via", choices=("auto", "mount", "api"), default="auto",
-                       help="how a gs:// bucket is written; auto: a mount where there is one, else the API")  # fmt: skip
+                       help="how a gs:// bucket is written; auto: a mount if there is one, else the API")  # fmt: skip
     where.add_argument("--mirror", metavar="URL", default="", help="take every source from this URL or directory")
     where.add_argument("--sample", action="store_true", help="the miniature sources that come with the tool")
     how = parser.add_argument_group("how")

@@ -33,9 +33,13 @@ class Planned:
 
 
 def plan(dataset: Dataset, mirror: str) -> tuple[list[Planned], list[Unit]]:
-    """Open every source of a dataset and cut it into units; the second list is the batches of photos."""
+    """Open every source of a dataset and cut it into units; the second list is the batches of photos.
+
+    Small archives come first: their many small objects are stored while a large one is still being read.
+    """
     sums = _checksums(mirror) if mirror else None
     planned = [_plan_archive(dataset, archive, mirror, sums) for archive in dataset.archives]
+    planned.sort(key=lambda each: each.source.size)
     return planned, _plan_photos(dataset, dataset.tables, mirror) if dataset.tables else []
 
 

@@ -25,9 +25,9 @@ BLOCK = tarfile.BLOCKSIZE
 NOWHERE = -1  # where no header can be
 LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
 DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    "gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),  # noqa: SIM115 - read_compressed closes it
+    "gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
     "bz2": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
-    "xz": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),
+    "xz": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),  # noqa: SIM115 - read_compressed closes it
 }
 PAX_THAT_MATTERS = ("path", "linkpath", "size", "hdrcharset", "GNU.sparse.")  # the rest changes no member's bytes
 

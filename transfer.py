@@ -21,7 +21,10 @@ from gcs import Stored
 from manifest import Entry
 from units import Settings, SpanWork, Unit, Wanted, run_unit
 
-DASK = {"distributed.worker.profile.enabled": False}  # its sampling takes a tenth of the interpreter
+DASK = {
+    "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
+    "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
+}
 SPARE_UNITS = 4  # units that store while as many as there are connections read
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import heapq
 import itertools
@@ -27,6 +28,7 @@ from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
 from photos import Photo
 
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 MOST_REREAD = 32 << 20  # bytes that may be read again to finish an archive's checksum
 PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
 IMAGES = {
@@ -166,12 +168,21 @@ class _Process:
     """What the units in one process share: the bucket, the threads that put, and the bounds."""
 
     def __init__(self, settings: Settings) -> None:
+        _keep_heap_small()
         self.bucket = open_bucket(settings.destination)
         at_once = settings.uploads or self.bucket.at_once
         self.uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
         self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
         self.bytes = Budget(BYTES_AT_ONCE)
         self.connections = threading.BoundedSemaphore(settings.connections)
+
+
+def _keep_heap_small() -> None:
+    """Have glibc give large buffers back at once: it learns not to, and 290 MB become 370 (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, archives.SPAN // 8)
+        mallopt(M_ARENA_MAX, 2)
 
 
 @lru_cache(maxsize=1)
