@@ -172,7 +172,10 @@ class Screen:
 
     def _say(self, progress: Progress) -> None:
         self.spoken = time.monotonic()
-        done = f"{amount(progress.done, progress.unit)} of {amount(progress.total, progress.unit)}"
+        if progress.unit == "B":
+            done = f"{amount(progress.done)} of {amount(progress.total)}"
+        else:
+            done = f"{progress.done:,} of {progress.total:,} {progress.unit}s"
         fields = {
             "dataset": progress.dataset,
             "objects": progress.objects,
@@ -189,10 +192,8 @@ class Screen:
             self.bar = None
 
 
-def amount(value: float, unit: str) -> str:
-    """A number with its unit, bytes in decimal multiples."""
-    if unit != "B":
-        return f"{value:,} {unit}s"
+def amount(value: float) -> str:
+    """Bytes in decimal multiples."""
     thousands = min(len(f"{int(value):,}".split(",")) - 1, 4)
     return f"{value / 1000**thousands:.{min(thousands, 1)}f} {' kMGT'[thousands]}B".replace("  ", " ")
 
@@ -318,7 +319,7 @@ def print_summary(results: list[Result], options: argparse.Namespace) -> None:
         return
     print(f"{'dataset':<14} {'state':<11} {'objects':>9} {'size':>9} {'missing':>8} {'gone':>6} {'time':>8}")
     for each in results:
-        print(f"{each.dataset.name:<14} {each.state:<11} {each.objects:>9,} {amount(each.size, 'B'):>9}"
+        print(f"{each.dataset.name:<14} {each.state:<11} {each.objects:>9,} {amount(each.size):>9}"
               f" {len(each.missing):>8,} {each.gone:>6,} {each.seconds:>6.1f} s")  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 from archives import broken_link
 from datasets import Dataset
-from errors import ArchiveError, ExtractionError, IncompleteError
+from digest import Digest, digests
+from errors import ArchiveError, ExtractionError, IncompleteError, MemberError
 from gcs import PART, Bucket, Stored
 from manifest import FAILED, GONE, STORED, Book, Entry, Row, missing, still_valid, winners
 from planning import Planned, plan
 from transfer import Crew, run
-from units import Digest, PhotoWork, SpanWork, Unit, Wanted, digests
+from units import PhotoWork, SpanWork, Unit, Wanted
 
 log = logging.getLogger("spotted")
 
@@ -141,6 +142,7 @@ class _Extraction:
         self.entries: dict[str, Entry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
         self.listed: Listing = {}  # what was there at the beginning
+        self.lost_folders: list[Row] = []
         self.unwanted: set[str] = set()  # objects of ours that may not belong here after all
         self.total = sum(unit.size for unit in self.units.values())
         self.done = self.objects = 0
@@ -205,7 +207,15 @@ class _Extraction:
         """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
         folders = with_parents({path.rpartition("/")[0] for path in self._won()})
         with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
-            list(pool.map(lambda name: self.bucket.put(name, b""), sorted(folders - self.listed.keys())))
+            made = pool.map(self._make_folder, sorted(folders - self.listed.keys()))
+            self.lost_folders = [row for row in made if row]
+
+    def _make_folder(self, name: str) -> Row | None:
+        try:
+            self.bucket.put(name, b"")
+        except MemberError as error:  # in a directory, a file and a folder of one name
+            return Row(name, 0, 0, "", 0, FAILED, str(error))
+        return None
 
     # ── proving ──────────────────────────────────────────────────────────────────────────────────
 
@@ -281,7 +291,7 @@ class _Extraction:
 
     def _finish(self, lost: list[Row]) -> Result:
         rows = [row for row in self._won().values() if not row.is_folder]
-        failures = [*self._failures(), *lost]
+        failures = [*self._failures(), *self.lost_folders, *lost]
         gone = [row for row in failures if row.outcome == GONE]
         if len(gone) <= GONE_LIMIT * self._photos():
             counted = [row for row in failures if row.outcome != GONE]

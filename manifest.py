@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from archives import Link
+from errors import BucketError, MemberError
 from gcs import Bucket, Stored
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
@@ -49,6 +50,13 @@ class Entry:
     rows: tuple[Row, ...] = ()
     link: Link = field(default_factory=Link)
     error: str = ""  # why the unit is not finished; such an entry is never written down
+
+    @property
+    def failure(self) -> str:
+        """Why nothing at all came of the unit, or ""."""
+        if self.rows and all(row.outcome == FAILED for row in self.rows):
+            return self.rows[0].reason
+        return self.error
 
     def encode(self) -> bytes:
         """As JSON, a row being a list of its fields."""
@@ -101,7 +109,13 @@ class Book:
 
     def write(self, entry: Entry) -> None:
         """Write down a finished unit, after its members are stored."""
-        self.bucket.put(f"{self.folder}journal/{entry.unit}.json", entry.encode(), "application/json")
+        self._put(f"journal/{entry.unit}.json", entry.encode(), "application/json")
+
+    def _put(self, name: str, data: bytes, kind: str) -> None:
+        try:
+            self.bucket.put(self.folder + name, data, kind)
+        except MemberError as error:
+            raise BucketError(f"{self.bucket.url}: {self.folder}{name} cannot be written: {error}") from error
 
     def journal(self) -> dict[str, Entry]:
         """All readable entries by unit; what a killed writer left on a mount is no entry, and is passed over."""
@@ -138,15 +152,15 @@ class Book:
     def finish(self, rows: Iterable[Row], failures: list[Row], about: Mapping[str, Any]) -> None:
         """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
         self.write_failures(failures)
-        self.bucket.put(self.folder + "manifest.json", json.dumps(about, indent=2).encode(), "application/json")
-        self.bucket.put(self.folder + "manifest.csv", _table(MANIFEST, map(_manifest_line, rows)), "text/csv")
+        self._put("manifest.json", json.dumps(about, indent=2).encode(), "application/json")
+        self._put("manifest.csv", _table(MANIFEST, map(_manifest_line, rows)), "text/csv")
         self.forget()
 
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it when there are none."""
         if failures:
             lines = ((row.path, row.source, row.offset, row.outcome, row.reason) for row in failures)
-            self.bucket.put(self.folder + "failures.csv", _table(FAILURES, lines), "text/csv")
+            self._put("failures.csv", _table(FAILURES, lines), "text/csv")
         else:
             self.bucket.delete([self.folder + "failures.csv"])
 

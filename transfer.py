@@ -135,7 +135,7 @@ class _Run:
             raise ExtractionError(f"the dask cluster was lost ({error}); what is stored stays: run again") from error
         if isinstance(unit.work, SpanWork):
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
-        self.failures = self.failures + 1 if entry.error else 0
+        self.failures = self.failures + 1 if entry.failure else 0
         if self.failures >= self.crew.at_once:
-            raise SourceError(f"{self.failures} pieces in a row failed; the last: {entry.error}")
+            raise SourceError(f"{self.failures} pieces in a row failed; the last: {entry.failure}")
         return entry

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import heapq
 import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +20,7 @@ import archives
 import sources
 import web
 from archives import Link, Member, Span
+from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
 from gcs import Data, Destination, Stored, object_name, open_bucket
 from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
@@ -29,7 +28,6 @@ from photos import Photo
 
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
-MOST_REREAD = 32 << 20  # bytes that may be read again to finish an archive's checksum
 PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
 IMAGES = {
     b"\xff\xd8\xff": "image/jpeg",
@@ -83,36 +81,6 @@ class Unit:
 # ── in the worker ────────────────────────────────────────────────────────────────────────────────
 
 
-class Digest:
-    """A SHA-256 over bytes that arrive in any order; what came too early waits in memory."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self._hash, self._lock, self._order = hashlib.sha256(), threading.Lock(), itertools.count()
-        self._early: list[tuple[int, int, bytes | bytearray]] = []
-
-    def feed(self, offset: int, data: bytes | bytearray) -> None:
-        """Take bytes from `offset` on; what was taken before is ignored."""
-        with self._lock:
-            heapq.heappush(self._early, (offset, next(self._order), data))
-            while self._early and self._early[0][0] <= self.position:
-                begin, _, chunk = heapq.heappop(self._early)
-                new = memoryview(chunk)[self.position - begin :]
-                self._hash.update(new)
-                self.position += len(new)
-
-    def finish(self, source: sources.Source) -> str | None:
-        """The checksum of the whole; holes are read again unless they are large, which gives None."""
-        holes = source.size - self.position - sum(len(data) for _, _, data in self._early)
-        if holes > MOST_REREAD:
-            return None
-        while self.position < source.size:
-            stop = self._early[0][0] if self._early else source.size
-            self.feed(self.position, source.read(self.position, stop))
-        return self._hash.hexdigest()
-
-
-digests: dict[str, Digest] = {}  # by source name, of the archives that this very process reads from end to end
 stop = threading.Event()  # set to make all units of this process end soon
 
 

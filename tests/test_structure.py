@@ -16,7 +16,7 @@ LAYERS = [
     {"extraction"},
     {"planning", "transfer"},
     {"units"},
-    {"manifest", "gcs_api", "sample"},
+    {"digest", "manifest", "gcs_api", "sample"},
     {"archives", "datasets", "gcs", "photos", "sources"},
     {"tars", "zips", "web"},
     {"spans"},
