@@ -76,7 +76,10 @@ def parser() -> argparse.ArgumentParser:
         "--connections", type=positive, default=8, metavar="N", help="to a source at once (default: %(default)s)"
     )
     how.add_argument(
-        "--uploads", type=positive, metavar="N", help="objects written at once (default: 256, mount 64, directory 8)"
+        "--uploads",
+        type=positive,
+        metavar="N",
+        help="objects written at once (default: 256, mount 64, directory: as many as read)",
     )
     how.add_argument("--workers", type=positive, metavar="N", help="processes on this machine (default: this one)")
     how.add_argument("--scheduler", metavar="ADDRESS", default="", help="of a dask cluster: tcp://host:8786")
@@ -254,6 +257,7 @@ def run(options: argparse.Namespace) -> int:
         results = [
             finished(result) for result in (_verify(options) if options.verify else _extract(options, screen, stack))
         ]
+    log.info("in %s; what each object is and came from: _extraction/<dataset>/manifest.csv", options.to)
     print_summary(results, options)
     return min((result.status for result in results if result.status), default=0)
 

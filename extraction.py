@@ -195,7 +195,7 @@ class _Extraction:
 
     def _take(self, unit: Unit, entry: Entry) -> None:
         if unit.id not in self.entries:
-            self.done, self.objects = self.done + unit.size, self.objects + len(entry.rows)
+            self.done, self.objects = self.done + unit.size, self.objects + entry.objects
         self.entries[unit.id] = entry
         self.report(Progress(self.dataset.name, self.done, self.total, self.objects, self.dataset.counted_in))
 

@@ -52,6 +52,11 @@ class Entry:
     error: str = ""  # why the unit is not finished; such an entry is never written down
 
     @property
+    def objects(self) -> int:
+        """How many members it stored or found stored."""
+        return sum(row.outcome == STORED and not row.is_folder for row in self.rows)
+
+    @property
     def failure(self) -> str:
         """Why nothing at all came of the unit, or ""."""
         if self.rows and all(row.outcome == FAILED for row in self.rows):
