@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +172,54 @@ def test_a_directory_as_mirror(cli: Cli, tmp_path: Path) -> None:
     done = cli("-a", "--mirror", tmp_path / "mirror", "--to", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert len(dataset_files(tmp_path / "out")) == len(expected_objects()) + 116
+
+
+def test_nothing_is_written_to_local_disk(tmp_path: Path, slow_mirror: SourceServer, front: GcsFront) -> None:
+    slow_mirror.plan("/images.tar", Plan())
+    environment = {"STORAGE_EMULATOR_HOST": front.url, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(tmp_path)}
+    process = start(tmp_path, slow_mirror, f"gs://test-{uuid.uuid4().hex[:12]}", environment)
+    written = spooled = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError):  # it has just ended, or a folder of dask's has
+            written = int(re.findall(r"^write_bytes: (\d+)", Path(f"/proc/{process.pid}/io").read_text(), re.M)[0])
+            spooled += sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        time.sleep(0.05)
+    process.communicate()
+    assert process.returncode == 0 and spooled == 0
+    assert written < 100_000  # directories that dask makes; the archive has 40 MB
+
+
+def test_photos_go_on_photo_by_photo(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    out = tmp_path / "out"
+    assert cli("-i", "--mirror", mirror.url, "--to", out).returncode == 0
+    shutil.rmtree(out / "_extraction")  # as if it had been killed before the batch was done
+    (out / "austin/full_quality/1003_2.png").unlink()
+    (out / "austin/annotations/1004_1.json").unlink()
+    mirror.requests.clear()
+    assert cli("-i", "--mirror", mirror.url, "--to", out).returncode == 0
+    fetched = sorted({request.path.rpartition("/")[2] for request in mirror.requests if request.path.endswith(".png")})
+    assert fetched == ["1_2.png", "3_1.png", "4_0.png", "4_3.png"]  # two that lacked something, two that are gone
+    assert len(dataset_files(out)) == 116
+
+
+def test_photos_that_are_none_are_listed_and_told_by_their_bytes(
+    cli: Cli, tmp_path: Path, mirror: SourceServer
+) -> None:
+    empty, page, text = (f"/sites/default/files/animal_pics/464/2018/01/01/00/0_{number}.png" for number in range(3))
+    for path in [path for path in mirror.files if path.startswith("/sites/") and mirror.files[path] == sample.HTML]:
+        mirror.files[path] = sample.picture(1)
+    mirror.files |= {empty: b"", page: b"\n<html>", text: b"Access denied"}
+    done = cli("-i", "--mirror", mirror.url, "--to", tmp_path / "out")
+    assert done.returncode == 3  # 4 of 60 are more than 5 %
+    failures = (tmp_path / "out/_extraction/austin/failures.csv").read_text()
+    assert [line.split(",")[0][-10:] for line in failures.splitlines()[1:]] == [
+        "1000_1.png",
+        "1000_2.png",
+        "1000_3.png",
+        "1001_3.png",
+    ]
+    assert "expected an image, got an empty body" in failures
+    assert not (tmp_path / "out/austin/annotations/1000_1.json").exists()
 
 
 # ── interruptions ────────────────────────────────────────────────────────────────────────────────
