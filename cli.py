@@ -20,7 +20,7 @@ from errors import BucketError, ExtractionError, UsageError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from extraction import Progress, Result
+    from events import Progress, Result
 
 VERSION = "1.0.0"
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
@@ -263,7 +263,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
-    from extraction import Order, Result, extract  # dask and the clouds' libraries take a second: not for --help
+    from events import Result
+    from extraction import Order, extract  # dask and the clouds' libraries take a second: not for --help
     from gcs import Destination, open_bucket
     from transfer import crew
     from units import Settings

@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from archives import broken_link
 from datasets import Dataset
 from digest import Digest, digests
-from errors import ArchiveError, ExtractionError, IncompleteError, MemberError
+from errors import ArchiveError, ExtractionError, MemberError
+from events import Progress, Result
 from gcs import PART, Bucket, Stored
 from manifest import FAILED, GONE, STORED, Book, Entry, Row, missing, still_valid, winners
 from planning import Planned, plan
@@ -35,43 +36,6 @@ class Order:
     mirror: str = ""  # URL or directory that has all sources
     is_sample: bool = False
     force: bool = False
-
-
-@dataclass
-class Result:
-    """How an extraction ended. It is complete when nothing is missing."""
-
-    dataset: Dataset
-    objects: int = 0
-    size: int = 0  # bytes of all objects
-    was_complete: bool = False
-    missing: list[Row] = field(default_factory=list)
-    gone: int = 0  # photos that the source does not have, where that is within what is normal
-    seconds: float = 0
-    error: str = ""
-
-    @property
-    def status(self) -> int:
-        """The exit status that it makes."""
-        if self.error:
-            return ExtractionError.exit_status
-        return IncompleteError.exit_status if self.missing else 0
-
-    @property
-    def state(self) -> str:
-        """The same in a word."""
-        return {0: "complete", ExtractionError.exit_status: "failed"}.get(self.status, "incomplete")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """An event: how far a dataset is. `done` and `total` are bytes of archives and numbers of photos, in `unit`."""
-
-    dataset: str
-    done: int
-    total: int
-    objects: int
-    unit: str
 
 
 Report = Callable[[Progress], None]
@@ -116,8 +80,9 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
 
 
-def with_parents(folders: Iterable[str]) -> set[str]:
-    """The placeholders of these folders and of all above them: "a/b" makes "a/b/" and "a/"."""
+def parents(paths: Iterable[str]) -> set[str]:
+    """The placeholders of all folders above these paths: "a/b/c" makes "a/b/" and "a/", "a/b/" itself and "a/"."""
+    folders = {path.rpartition("/")[0] for path in paths}
     return {f"{folder[:end]}/" for folder in folders for end in (*(m.start() for m in re.finditer("/", folder)), None)}
 
 
@@ -143,7 +108,8 @@ class _Extraction:
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
         self.listed: Listing = {}  # what was there at the beginning
         self.lost_folders: list[Row] = []
-        self.unwanted: set[str] = set()  # objects of ours that may not belong here after all
+        self.outdated: set[str] = set()  # objects of a manifest that --force overrules
+        self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
         self.total = sum(unit.size for unit in self.units.values())
         self.done = self.objects = 0
 
@@ -154,8 +120,8 @@ class _Extraction:
         self._store(todo, self._unvouched())
         self._join_chains()
         self._compare_checksums()
+        self._remove_what_is_not_ours()
         self._make_folders()
-        self.bucket.delete(sorted(self.unwanted - self._won().keys()))
         return self._finish(self._prove())
 
     def _begin(self) -> None:
@@ -164,7 +130,7 @@ class _Extraction:
         self.book.reopen()
         if self.order.force:
             self.book.forget()
-            self.unwanted = {row.path for row in found[0]} if found else set()
+            self.outdated = {row.path for row in found[0]} if found else set()
             return
         self.listed = list_all(self.bucket, self.dataset)
         self.bucket.delete(name for name in self.listed if name.rpartition("/")[2].startswith(PART))
@@ -203,9 +169,13 @@ class _Extraction:
         if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
             digests.pop(unit.work.source.name, None)
 
+    def _remove_what_is_not_ours(self) -> None:
+        won = self._won()
+        self.bucket.delete(sorted((self.outdated | self.false_starts) - won.keys() - parents(won), reverse=True))
+
     def _make_folders(self) -> None:
         """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
-        folders = with_parents({path.rpartition("/")[0] for path in self._won()})
+        folders = parents(self._won())
         with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
             made = pool.map(self._make_folder, sorted(folders - self.listed.keys()))
             self.lost_folders = [row for row in made if row]
@@ -252,12 +222,12 @@ class _Extraction:
                 self._join_chain(each)
 
     def _join_chain(self, each: Planned) -> None:
-        """Read again the spans of a tar that began at the wrong place; what those stored is not wanted."""
+        """Read again the spans of a tar that began at the wrong place; what those stored is remembered."""
         spans = [work.span for work in each.works]
         while broken := broken_link(each.source.name, spans, [self.entries[unit.id].link for unit in each.units]):
             index, span = broken
             unit = each.units[index]
-            self.unwanted |= {row.path for row in self.entries[unit.id].rows}
+            self.false_starts |= {row.path for row in self.entries[unit.id].rows}
             self.entries[unit.id] = Entry(unit.id, unit.fingerprint)
             self.book.forget([unit.id])
             if span is not None:
@@ -271,13 +241,26 @@ class _Extraction:
 
     def _prove(self) -> list[Row]:
         """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
+        won, contested = self._won(), self._contested()
         for attempt in range(REPAIRS + 1):
-            lost = missing(self._won().values(), list_all(self.bucket, self.dataset))
+            listing = list_all(self.bucket, self.dataset)
+            lost = missing(won.values(), listing)
+            if attempt == 0:  # a listing without checksums does not show who wrote last
+                lost += [won[path] for path in contested if path in listing and listing[path].crc32c is None]
             if not lost or attempt == REPAIRS:
                 break
-            log.info("%s: storing %d objects again that the bucket lists otherwise", self.dataset.name, len(lost))
+            log.info("%s: storing %d objects again that are not as they should be", self.dataset.name, len(lost))
             self._store(*self._again(lost))
         return [row._replace(outcome=FAILED, reason="the bucket's listing does not show it so") for row in lost]
+
+    def _contested(self) -> set[str]:
+        """The stored paths that more than one unit wrote: members of one name, or what a false start wrote over."""
+        seen, twice, won = set(self.false_starts), set[str](), self._won()
+        for entry in self.entries.values():
+            paths = {row.path for row in entry.rows if row.outcome == STORED and not row.is_folder}
+            twice |= seen & paths
+            seen |= paths
+        return twice & won.keys()
 
     def _again(self, lost: list[Row]) -> tuple[list[Unit], Listing, Wanted]:
         wanted = {row.path: row.offset for row in lost}
@@ -290,7 +273,9 @@ class _Extraction:
     # ── writing down ─────────────────────────────────────────────────────────────────────────────
 
     def _finish(self, lost: list[Row]) -> Result:
-        rows = [row for row in self._won().values() if not row.is_folder]
+        won = self._won()
+        rows = [row for row in won.values() if not row.is_folder]
+        self._tell_of_repeats(len(won))
         failures = [*self._failures(), *self.lost_folders, *lost]
         gone = [row for row in failures if row.outcome == GONE]
         if len(gone) <= GONE_LIMIT * self._photos():
@@ -303,6 +288,11 @@ class _Extraction:
         else:
             self.book.finish(sorted(rows), failures, self._about(result))
         return result
+
+    def _tell_of_repeats(self, won: int) -> None:
+        stored = sum(row.outcome == STORED for entry in self.entries.values() for row in entry.rows)
+        if stored > won:
+            log.info("%s: %d members have the name of a later one, which counts", self.dataset.name, stored - won)
 
     def _failures(self) -> list[Row]:
         rows = [row for unit in self.units for row in self.entries[unit].rows if row.outcome != STORED]

@@ -187,8 +187,11 @@ class FolderBucket:
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 (os.rmdir if name.endswith("/") else os.unlink)(self.root / name)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # what is not empty is no placeholder
+                    raise BucketError(f"{self.root / name}: cannot be removed: {reason(error)}") from error
 
 
 def _create(path: str) -> int:

@@ -290,6 +290,19 @@ def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
     assert found == {f"stanford/Images/{name}": data for name, data in some_members(2500, 20_000)}
 
 
+def test_an_interrupt_does_not_wait_for_a_source_that_is_silent(tmp_path: Path, slow_mirror: SourceServer) -> None:
+    slow_mirror.plan("/images.tar", Plan(), times=2)  # the probe, and the look at what it is
+    slow_mirror.plan("/images.tar", Plan(stall=20))
+    process = start(tmp_path, slow_mirror, str(tmp_path / "out"))
+    while not (tmp_path / "out/stanford/lists").is_dir():
+        assert process.poll() is None
+        time.sleep(0.01)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert time.monotonic() - begin < 2 and process.returncode == 130
+
+
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────
 
 

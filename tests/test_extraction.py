@@ -20,7 +20,8 @@ from source_server import Plan, SourceServer
 import tars
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
-from extraction import Order, Progress, Result, extract, verify
+from events import Progress, Result
+from extraction import Order, extract, verify
 from gcs import Bucket, Destination, open_bucket
 from transfer import Crew, crew
 from units import Settings
@@ -172,13 +173,25 @@ def test_of_two_members_of_one_name_the_last_wins(bench: Bench) -> None:
     assert bench.objects() == {**dict(filler), "twice.jpg": b"second", "near.jpg": b"2"}
 
 
+@pytest.mark.parametrize("turn", range(3))
+def test_the_last_of_one_name_and_size_wins_in_a_directory_too(bench: Bench, turn: int) -> None:
+    filler = some_members(500, 40_000, seed=turn)
+    members = [("twice.jpg", b"first_"), *filler, ("twice.jpg", b"second")]
+    assert bench.extract(bench.dataset(a_tar=tar_of(members))).state == "complete"
+    assert bench.objects() == {**dict(filler), "twice.jpg": b"second"}
+
+
 @pytest.mark.parametrize("place", ["bench", "api_bench"])
 def test_a_tar_inside_a_tar_stays_one_member(place: str, request: pytest.FixtureRequest) -> None:
     bench: Bench = request.getfixturevalue(place)
-    inner = tar_of([("outer/a.jpg", b"old"), ("only-inner.jpg", b"x"), *some_members(700, 60_000)])
+    filler = some_members(700, 60_000)
+    inner = tar_of([*filler[:350], ("outer/a.jpg", b"old"), ("only/inner.jpg", b"x"), *filler[350:]])
     members = [("outer/a.jpg", b"new"), ("inner.tar", inner), ("last.jpg", b"2")]
     assert bench.extract(bench.dataset(a_tar=tar_of(members), pin=True)).state == "complete"
     assert bench.objects() == dict(members)
+    assert {name for name in (stored.name for stored in bench.bucket.list("mini/")) if name.endswith("/")} >= {
+        "mini/outer/"
+    }
 
 
 def test_unsafe_members_are_refused_and_the_rest_is_stored(bench: Bench) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
     {"extraction"},
-    {"planning", "transfer"},
+    {"events", "planning", "transfer"},
     {"units"},
     {"digest", "manifest", "gcs_api", "sample"},
     {"archives", "datasets", "gcs", "photos", "sources"},

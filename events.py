@@ -1,0 +1,46 @@
+"""What an extraction tells of itself: how far it is, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from errors import ExtractionError, IncompleteError
+from manifest import Row
+
+
+@dataclass
+class Result:
+    """How an extraction ended. It is complete when nothing is missing."""
+
+    dataset: Dataset
+    objects: int = 0
+    size: int = 0  # bytes of all objects
+    was_complete: bool = False
+    missing: list[Row] = field(default_factory=list)
+    gone: int = 0  # photos that the source does not have, where that is within what is normal
+    seconds: float = 0
+    error: str = ""
+
+    @property
+    def status(self) -> int:
+        """The exit status that it makes."""
+        if self.error:
+            return ExtractionError.exit_status
+        return IncompleteError.exit_status if self.missing else 0
+
+    @property
+    def state(self) -> str:
+        """The same in a word."""
+        return {0: "complete", ExtractionError.exit_status: "failed"}.get(self.status, "incomplete")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An event: how far a dataset is. `done` and `total` are bytes of archives and numbers of photos, in `unit`."""
+
+    dataset: str
+    done: int
+    total: int
+    objects: int
+    unit: str
