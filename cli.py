@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
 from datasets import DATASETS, chosen
@@ -121,12 +122,18 @@ def from_environment(grammar: argparse.ArgumentParser, environment: Mapping[str,
         value = environment.get(f"SPOTTED_{action.dest.upper()}", "")
         option = action.option_strings[-1]
         if isinstance(action, argparse._StoreTrueAction):
-            found += [option] if value.lower() in ("1", "true", "yes", "on") else []
+            found += [option] if _is_true(f"SPOTTED_{action.dest.upper()}", value) else []
         elif isinstance(action, argparse._AppendAction):
             found += [f"{option}={name.strip()}" for name in value.split(",") if name.strip()]
         elif value and isinstance(action, argparse._StoreAction):
             found.append(f"{option}={value}")
     return found
+
+
+def _is_true(name: str, value: str) -> bool:
+    if value.lower() not in ("", "0", "1", "false", "no", "off", "on", "true", "yes"):
+        raise UsageError(f"{name}: expected 1 or 0, got {value!r}")
+    return value.lower() in ("1", "on", "true", "yes")
 
 
 # ── what the user sees ───────────────────────────────────────────────────────────────────────────
@@ -150,12 +157,12 @@ class Screen:
     def __init__(self, options: argparse.Namespace) -> None:
         self.bars = sys.stderr.isatty() and not options.quiet and options.log_format == "text"
         self.bar: tqdm[NoReturn] | None = None
-        self.name, self.started, self.spoken = "", 0.0, 0.0
+        self.name, self.spoken = "", 0.0
 
     def show(self, progress: Progress) -> None:
         """One progress event."""
         if progress.dataset != self.name:
-            self.name, self.started, self.spoken = progress.dataset, time.monotonic(), time.monotonic()
+            self.name, self.spoken = progress.dataset, time.monotonic()
             self.close()
         if self.bars:
             self._draw(progress)
@@ -179,14 +186,8 @@ class Screen:
             done = f"{amount(progress.done)} of {amount(progress.total)}"
         else:
             done = f"{progress.done:,} of {progress.total:,} {progress.unit}s"
-        fields = {
-            "dataset": progress.dataset,
-            "objects": progress.objects,
-            "done": progress.done,
-            "total": progress.total,
-            "unit": progress.unit,
-        }
-        log.info("%s: %s, %s objects", progress.dataset, done, f"{progress.objects:,}", extra={"fields": fields})
+        extra = {"fields": asdict(progress)}
+        log.info("%s: %s, %s objects", progress.dataset, done, f"{progress.objects:,}", extra=extra)
 
     def close(self) -> None:
         """Take the bar away before something else is printed."""

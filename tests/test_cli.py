@@ -330,6 +330,11 @@ def test_wrong_use(cli: Cli, arguments: list[str], expected: str) -> None:
     assert expected in done.stderr.splitlines()[-1]
 
 
+def test_a_wrong_value_in_the_environment(cli: Cli) -> None:
+    done = cli("-a", SPOTTED_SAMPLE="maybe")
+    assert done.returncode == 2 and message(done) == "error: SPOTTED_SAMPLE: expected 1 or 0, got 'maybe'"
+
+
 def test_no_credentials_is_one_line_within_five_seconds(cli: Cli) -> None:
     begin = time.monotonic()
     done = cli("-a", "--sample", "--to", "gs://spot-raw-data", "--via", "api")
