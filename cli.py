@@ -235,11 +235,11 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
 
 
 def _leave_at_once() -> int:
-    """End within two seconds: what is under way is given one to end by itself, the next run does it again."""
+    """End well within two seconds: what is under way may end by itself, the next run does the rest."""
     print("interrupted; what is stored stays, the same command goes on from there", file=sys.stderr)
     if "units" in sys.modules:
         sys.modules["units"].stop.set()
-        time.sleep(1)
+        time.sleep(0.5)
     sys.stderr.flush()
     os._exit(INTERRUPTED)
 

@@ -164,6 +164,16 @@ def test_passing_refusals_are_tried_again(api: Bucket, front: GcsFront, status: 
     assert api.get("a") == JPEG
 
 
+@pytest.mark.parametrize("answer", ["drop", "commit_then_fail"])
+def test_a_connection_that_breaks_before_or_after_the_object_is_stored(
+    api: Bucket, front: GcsFront, answer: str
+) -> None:
+    api.ready()
+    getattr(front, answer)("xml.put", times=2)
+    api.put("a/x", JPEG)
+    assert names(api, "a/") == ["a/x"] and api.get("a/x") == JPEG
+
+
 # ── directories ──────────────────────────────────────────────────────────────────────────────────
 
 
