@@ -56,9 +56,9 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
     return result
 
 
-def list_all(bucket: Bucket, dataset: Dataset) -> Listing:
-    """All that the bucket lists in the dataset's folder, by name."""
-    return {stored.name: stored for stored in bucket.list(dataset.folder)}
+def list_all(bucket: Bucket, dataset: Dataset, known: Iterable[str] = ()) -> Listing:
+    """All that the bucket lists in the dataset's folder, by name; `known` are names that are likely there."""
+    return {stored.name: stored for stored in bucket.list(dataset.folder, sorted(known))}
 
 
 def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | None:
@@ -71,7 +71,7 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
         raise ExtractionError(
             f"{dataset.name}: {book.bucket.url} holds {what} of it; --force puts the other in its place"
         )
-    lost = missing(rows, list_all(book.bucket, dataset))
+    lost = missing(rows, list_all(book.bucket, dataset, (row.path for row in rows)))
     if lost:
         log.warning(
             "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, len(lost)
@@ -92,7 +92,7 @@ def verify(dataset: Dataset, bucket: Bucket) -> Result:
     if found is None:
         return Result(dataset, error=f"{dataset.name}: {bucket.url} has no manifest of it: it is not complete")
     rows, about = found
-    lost = missing(rows, list_all(bucket, dataset))
+    lost = missing(rows, list_all(bucket, dataset, (row.path for row in rows)))
     return Result(dataset, len(rows), sum(row.size for row in rows), missing=lost, gone=about["gone"])
 
 
@@ -243,7 +243,7 @@ class _Extraction:
         """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
         won, contested = self._won(), self._contested()
         for attempt in range(REPAIRS + 1):
-            listing = list_all(self.bucket, self.dataset)
+            listing = list_all(self.bucket, self.dataset, won)
             lost = missing(won.values(), listing)
             if attempt == 0:  # a listing without checksums does not show who wrote last
                 lost += [won[path] for path in contested if path in listing and listing[path].crc32c is None]

@@ -6,13 +6,14 @@ that ends with "/" is a folder's placeholder, without which GCSFuse shows the fo
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import itertools
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,8 +52,11 @@ class Bucket(Protocol):
     def get(self, name: str) -> bytes | None:
         """An object's bytes, or None when there is none of that name."""
 
-    def list(self, prefix: str) -> Iterator[Stored]:
-        """All objects, and placeholders, whose name begins with `prefix`, which ends with "/"."""
+    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
+        """All objects, and placeholders, whose name begins with `prefix`, which ends with "/".
+
+        `known` are names that are likely there, sorted: a bucket may list between them in several pieces at once.
+        """
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; one that is not there is no error."""
@@ -120,6 +124,16 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
     return full, "" if length <= LONGEST_NAME else f"a name of {length:,} bytes; {LONGEST_NAME:,} are allowed"
 
 
+def encode_crc32c(value: int) -> str:
+    """A checksum as GCS and `gcloud storage hash` write it: base64 of four bytes, the highest first."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def decode_crc32c(text: str) -> int:
+    """The reverse of encode_crc32c."""
+    return int.from_bytes(base64.b64decode(text), "big")
+
+
 class FolderBucket:
     """A directory, or a mounted bucket, as a bucket."""
 
@@ -171,7 +185,7 @@ class FolderBucket:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
-    def list(self, prefix: str) -> Iterator[Stored]:
+    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
         if os.path.isdir(self.root / prefix):
             yield Stored(prefix, 0, None)
             yield from self._walk(prefix)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
 from errors import BucketError, MemberError
-from gcs import Data, Stored, reason
+from gcs import Data, Stored, decode_crc32c, reason
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -31,6 +30,7 @@ log = logging.getLogger("spotted")
 
 DEFAULT_REGION = "us-central1"
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
+LISTED_AT_ONCE = 5000  # objects; five pages of one listing, the next pieces being listed meanwhile
 CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 # Of obstore, for 408, 429, 5xx and broken connections. Its own ten tries are over in three seconds, while a
@@ -143,11 +143,18 @@ class ApiBucket:
         except obstore.exceptions.BaseError as error:
             raise BucketError(f"{self.url}: {name} cannot be read: {reason(error)}") from error
 
-    def list(self, prefix: str) -> Iterator[Stored]:
+    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
+        cuts = [*known[LISTED_AT_ONCE::LISTED_AT_ONCE]]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            for part in pool.map(lambda ends: self._list(prefix, *ends), zip(["", *cuts], [*cuts, ""], strict=True)):
+                yield from part
+
+    def _list(self, prefix: str, start: str, stop: str) -> Sequence[Stored]:
         fields = "items(name,size,crc32c),nextPageToken"
+        ends = {"start_offset": start or None, "end_offset": stop or None}
         try:
-            for blob in self._client.list_blobs(self._bucket, prefix=prefix, fields=fields, page_size=1000):
-                yield Stored(blob.name, int(blob.size or 0), int.from_bytes(base64.b64decode(blob.crc32c or ""), "big"))
+            blobs = self._client.list_blobs(self._bucket, prefix=prefix, fields=fields, page_size=1000, **ends)
+            return [Stored(blob.name, int(blob.size or 0), decode_crc32c(blob.crc32c or "")) for blob in blobs]
         except NO_ANSWER as error:
             raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
 

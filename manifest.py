@@ -6,7 +6,6 @@ program parses every file that it finds there. A dataset is complete when, and o
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 from archives import Link
 from errors import BucketError, MemberError
-from gcs import Bucket, Stored
+from gcs import Bucket, Stored, decode_crc32c, encode_crc32c
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 MANIFEST = ("path", "size", "crc32c", "source", "offset")
@@ -191,13 +190,3 @@ def _read_rows(table: bytes) -> Iterator[Row]:
     next(lines)
     for path, size, crc32c, source, offset in lines:
         yield Row(path, int(size), decode_crc32c(crc32c), source, int(offset))
-
-
-def encode_crc32c(value: int) -> str:
-    """A checksum as GCS and `gcloud storage hash` write it: base64 of four bytes, the highest first."""
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
-
-
-def decode_crc32c(text: str) -> int:
-    """The reverse of encode_crc32c."""
-    return int.from_bytes(base64.b64decode(text), "big")

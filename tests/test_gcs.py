@@ -95,13 +95,17 @@ def test_delete(bucket: Bucket) -> None:
     assert names(bucket, "a/") == ["a/y"]
 
 
-def test_many_pages(api: Bucket) -> None:
+def test_many_pages_and_pieces(api: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     api.ready()
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(lambda number: api.put(f"m/{number:05d}", b"1"), range(2100)))
-    assert names(api, "m/") == [f"m/{number:05d}" for number in range(2100)]
+    expected = [f"m/{number:05d}" for number in range(2100)]
+    assert names(api, "m/") == expected
+    monkeypatch.setattr("gcs_api.LISTED_AT_ONCE", 300)
+    for known in (expected, expected[::2], [*expected, "z"], ["a", "b"] * 300, ["m/00700x"] * 900):
+        assert [stored.name for stored in api.list("m/", sorted(known))] == expected
 
 
 # ── ready ────────────────────────────────────────────────────────────────────────────────────────
