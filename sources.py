@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -81,7 +82,7 @@ def _probe(url: str, size: int | None) -> Source:
         return _spool(url, response, head, size)
 
 
-def _spool(url: str, response: requests.Response, head: bytes, size: int | None) -> FileSource:
+def _spool(url: str, response: requests.Response, head: bytes, size: int | None) -> SpooledSource:
     length = web.content_length(response)
     web.check_size(url, length if length is not None else size or 0, size)
     log.info("%s: the server has no ranges; reading it once into a temporary file in %s", url, _spool_folder())
@@ -95,7 +96,7 @@ def _spool(url: str, response: requests.Response, head: bytes, size: int | None)
     except BaseException:
         os.unlink(path)
         raise
-    return FileSource(path, got, web.version_of(response), url)
+    return SpooledSource(path, got, web.version_of(response), url)
 
 
 @lru_cache(maxsize=1)
@@ -209,6 +210,31 @@ class FileSource:
             return open(self.path, "rb")
         except OSError as error:
             raise SourceError(f"{self.name}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class SpooledSource(FileSource):
+    """A temporary copy of what a server without ranges has; a worker on another machine makes its own."""
+
+    def _open(self) -> BinaryIO:
+        if os.path.exists(self.path):
+            return super()._open()
+        with _spooling:
+            copy = _spooled_here(self.name, self.size)
+        if copy.version != self.version:
+            raise SourceChangedError(f"{self.name}: changed while it was read; run again")
+        return open(copy.path, "rb")
+
+
+_spooling = threading.Lock()
+
+
+@lru_cache(maxsize=16)
+def _spooled_here(url: str, size: int) -> FileSource:
+    copy = _open_one(url, size)
+    if not isinstance(copy, FileSource):
+        raise SourceChangedError(f"{url}: the server has ranges by now; run again")
+    return copy
 
 
 @dataclass(frozen=True)

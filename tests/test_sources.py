@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from source_server import Plan, SourceServer
 import sources
 import web
 from errors import GoneError, SourceChangedError, SourceError
-from sources import ConcatSource, FileSource, HttpSource, Source
+from sources import ConcatSource, FileSource, HttpSource, Source, SpooledSource
 
 DATA = random.Random(1).randbytes(5000)
 LONG = random.Random(2).randbytes(400_000)
@@ -551,3 +552,13 @@ def test_fetch_of_bytes_that_are_packed_on_the_way(server: SourceServer) -> None
     server.plan(PATH, Plan(headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
         web.fetch(server.url + PATH)
+
+
+def test_a_spooled_copy_that_is_on_another_machine_is_made_again_once(server: SourceServer) -> None:
+    server.plan(PATH, Plan(ranges=False))
+    source = pickle.loads(pickle.dumps(sources.open_source((server.url + PATH,))))
+    assert isinstance(source, SpooledSource)
+    Path(source.path).unlink()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: source.read(100, 4000), range(16))) == {DATA[100:4000]}
+    assert len(server.ranges(PATH)) == 2
