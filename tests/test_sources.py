@@ -81,7 +81,7 @@ def test_any_range_of_any_parts(whole: Source, bounds: list[int]) -> None:
 def test_parts_are_one_file(whole: Source) -> None:
     assert isinstance(whole, ConcatSource)
     assert (whole.name, whole.size) == (whole.parts[0].name, len(DATA))
-    assert [type(part) for part in whole.parts] == [HttpSource, FileSource, FileSource, FileSource, HttpSource]
+    assert [type(part) for part in whole.parts] == [HttpSource, FileSource, FileSource, SpooledSource, HttpSource]
     assert whole.version.split()[0] == '700:"1"'
     assert whole.read(0, len(DATA)) == DATA
 
