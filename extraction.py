@@ -131,9 +131,9 @@ class _Extraction:
         if self.order.force:
             self.book.forget()
             self.outdated = {row.path for row in found[0]} if found else set()
-            return
-        self.listed = list_all(self.bucket, self.dataset)
-        self.bucket.delete(name for name in self.listed if name.rpartition("/")[2].startswith(PART))
+        listed = list_all(self.bucket, self.dataset)
+        self.bucket.delete(name for name in listed if name.rpartition("/")[2].startswith(PART))
+        self.listed = {} if self.order.force else listed
 
     def _resume(self) -> list[Unit]:
         """Take over what the journal vouches for; the units that are still to do."""

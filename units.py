@@ -22,7 +22,7 @@ import web
 from archives import Link, Member, Span
 from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
-from gcs import Data, Destination, Stored, object_name, open_bucket
+from gcs import Destination, Stored, object_name, open_bucket
 from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
 from photos import Photo
 
@@ -224,25 +224,24 @@ class _Task:
     def _put(self, row: Row, data: bytes) -> Row:
         row = Row(row.path, row.size, google_crc32c.value(data), row.source, row.offset)
         if self._is_wanted(row) and not self._is_there(row):
-            return self._put_row(row, data, content_type(data))
+            try:
+                self.process.bucket.put(row.path, data, content_type(data))
+            except MemberError as error:
+                return row._replace(outcome=FAILED, reason=str(error))
         return row
 
     def _put_large(self, row: Row, chunks: Iterator[bytes]) -> Row:
         checksum = google_crc32c.Checksum()
-        first = next(chunks, b"")
-        counted = _counted(itertools.chain([first], chunks), checksum)
-        if self._is_wanted(row):
-            row = self._put_row(row, counted, content_type(first))
-        for _ in counted:
-            pass
-        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
-
-    def _put_row(self, row: Row, data: Data, kind: str) -> Row:
         try:
-            self.process.bucket.put(row.path, data, kind)
-        except MemberError as error:
+            first = next(chunks, b"")
+            counted = _counted(itertools.chain([first], chunks), checksum)
+            if self._is_wanted(row):
+                self.process.bucket.put(row.path, counted, content_type(first))
+            for _ in counted:
+                pass
+        except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
             return row._replace(outcome=FAILED, reason=str(error))
-        return row
+        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
 
     def _is_wanted(self, row: Row) -> bool:
         return self.wanted is None or self.wanted.get(row.path) == row.offset
@@ -282,7 +281,7 @@ def _fetch(row: Row) -> tuple[Row, bytes]:
         return row._replace(outcome=GONE, reason=str(error)), b""
     except SourceError as error:
         return row._replace(outcome=FAILED, reason=str(error)), b""
-    if not data.strip() or data[:64].isascii():
+    if content_type(data) not in IMAGES.values() and data[:64].isascii():
         what = "an empty body" if not data else "text or a web page"
         return row._replace(outcome=GONE, reason=f"{row.source}: expected an image, got {what}"), b""
     return row._replace(size=len(data)), data

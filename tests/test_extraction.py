@@ -221,6 +221,20 @@ def test_a_damaged_zip_member_is_listed_and_the_others_stored(bench: Bench) -> N
     assert bench.extract(bench.dataset(a_zip=zip_of(members))).state == "complete"
 
 
+@pytest.mark.parametrize("place", ["bench", "api_bench"])
+@pytest.mark.parametrize("where", [100, 19_000_000])
+def test_a_damaged_large_member_is_listed_and_nothing_of_it_is_stored(
+    place: str, where: int, request: pytest.FixtureRequest
+) -> None:
+    bench: Bench = request.getfixturevalue(place)
+    members = [("a.jpg", b"1"), ("large.bin", random.Random(4).randbytes(20 * MB)), ("b.jpg", b"2")]
+    data = bytearray(zip_of(members))
+    data[data.index(b"large.bin") + where] ^= 1
+    result = bench.extract(bench.dataset(a_zip=bytes(data)))
+    assert (result.status, [row.path for row in result.missing]) == (3, ["mini/large.bin"])
+    assert bench.objects() == {"a.jpg": b"1", "b.jpg": b"2"}
+
+
 def test_a_checksum_that_differs_fails_and_nothing_counts(bench: Bench) -> None:
     data = bytearray(tar_of(some_members(500, 40_000)))
     dataset = bench.dataset(a_tar=bytes(data), pin=True)
