@@ -25,7 +25,7 @@ DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
 }
-SPARE_UNITS = 4  # units that store while as many as there are connections read
+SPARE_UNITS = 2  # units that store while as many as there are connections read
 
 
 @dataclass
