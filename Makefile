@@ -5,7 +5,7 @@ PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
 RUN := .venv/bin/python
 
-.PHONY: help setup run test check format lock clean
+.PHONY: help setup run test check format bench lock clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ check: setup  ## formatting, lint and types
 format: setup  ## put the code in order
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+bench: setup  ## compare with other ways of doing the same, on this machine (nginx; rclone and gcloud where there)
+	$(RUN) benchmarks/compare.py
 
 lock: .cache/pipenv/bin/pipenv  ## renew Pipfile.lock from Pipfile
 	$(PIPENV) lock --dev
