@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--to", metavar="DEST", default=DEFAULT_TO, help="gs://bucket or a directory (default: %(default)s)"
     )
     where.add_argument("--via", choices=("auto", "mount", "api"), default="auto",
-                       help="how a gs:// bucket is written; auto: a mount if there is one, else the API")  # fmt: skip
+                       help="how a gs:// bucket is written; auto: a mount where FUSE works, else the API")  # fmt: skip
     where.add_argument("--mirror", metavar="URL", default="", help="take every source from this URL or directory")
     where.add_argument("--sample", action="store_true", help="the miniature sources that come with the tool")
     how = parser.add_argument_group("how")
@@ -216,7 +216,8 @@ def start_log(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     verbose = "-v" in sys.argv or "--verbose" in sys.argv
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
@@ -231,6 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
+    if "units" in sys.modules:  # at once: a mount can be taken away only when nobody writes
+        sys.modules["units"].stop.set()
     raise KeyboardInterrupt
 
 
@@ -266,13 +269,12 @@ def run(options: argparse.Namespace) -> int:
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
     from events import Result
     from extraction import Order, extract  # dask and the clouds' libraries take a second: not for --help
-    from gcs import Destination, open_bucket
+    from gcs import open_bucket, ready
     from transfer import crew
     from units import Settings
 
-    settings = Settings(Destination(options.to, options.via), options.connections, options.uploads)
-    bucket = open_bucket(settings.destination)
-    bucket.ready()
+    destination = stack.enter_context(ready(options.to, options.via, bool(options.scheduler)))
+    settings, bucket = Settings(destination, options.connections, options.uploads), open_bucket(destination)
     order = Order(_mirror(options, stack), options.sample, options.force)
     workers = stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
     for dataset in options.datasets:
@@ -296,7 +298,7 @@ def _verify(options: argparse.Namespace) -> Iterator[Result]:
     from extraction import verify
     from gcs import Destination, open_bucket
 
-    bucket = open_bucket(Destination(options.to, options.via))
+    bucket = open_bucket(Destination(options.to))
     for dataset in options.datasets:
         yield verify(dataset, bucket)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from archives import Link
 from errors import BucketError, MemberError
-from gcs import Bucket, Stored, decode_crc32c, encode_crc32c
+from gcs import BOOKS, Bucket, Stored, decode_crc32c, encode_crc32c
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 MANIFEST = ("path", "size", "crc32c", "source", "offset")
@@ -109,7 +109,7 @@ class Book:
     """The journal and the manifest of one dataset in one bucket."""
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
-        self.bucket, self.folder = bucket, f"_extraction/{dataset}/"
+        self.bucket, self.folder = bucket, f"{BOOKS}{dataset}/"
 
     def write(self, entry: Entry) -> None:
         """Write down a finished unit, after its members are stored."""

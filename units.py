@@ -223,6 +223,8 @@ class _Task:
 
     def _put(self, row: Row, data: bytes) -> Row:
         row = Row(row.path, row.size, google_crc32c.value(data), row.source, row.offset)
+        if stop.is_set():  # what waits its turn would keep the program, and its mount, for long
+            raise ExtractionError("interrupted")
         if self._is_wanted(row) and not self._is_there(row):
             try:
                 self.process.bucket.put(row.path, data, content_type(data))

@@ -61,10 +61,10 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def clean_environment(home: Path, more: dict[str, str]) -> dict[str, str]:
-    """This environment without anything that names a cloud, an account or an option of the program."""
+    """This environment without what names a cloud, an account or an option; a bucket is written through its API."""
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("SPOTTED_", "GOOGLE_", "GCP_", "GCS_", "STORAGE_", "CLOUDSDK_"))
     }
-    return {**kept, "HOME": str(home), **more}
+    return {**kept, "HOME": str(home), "SPOTTED_VIA": "api", **more}

@@ -18,7 +18,7 @@ LAYERS = [
     {"units"},
     {"digest", "manifest", "gcs_api", "sample"},
     {"archives", "datasets", "gcs", "photos", "sources"},
-    {"tars", "zips", "web"},
+    {"mount", "tars", "zips", "web"},
     {"spans"},
     {"errors"},
 ]

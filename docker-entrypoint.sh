@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What the container runs. Each way ends in exec, so that signals reach the program itself.
+#   IMAGE                     a shell in the environment, where `python cli.py -a` works (with docker run -ti)
+#   IMAGE -a …                the tool; so do IMAGE cli.py -a … and IMAGE python cli.py -a …
+#   IMAGE dask scheduler …    a cluster's part; any other command runs as it is
+set -euo pipefail
+
+if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
+  # Root is needed for this alone: many hosts give the device to root only. fusermount3 is setuid and does the rest.
+  if [ -c /dev/fuse ]; then chmod 0666 /dev/fuse || true; fi
+  user=$(id -u spotted)
+  # A key file that only its owner may read is read as its owner.
+  key=${GOOGLE_APPLICATION_CREDENTIALS:-}
+  if [ -f "$key" ] && ! setpriv --reuid "$user" --regid spotted --clear-groups test -r "$key"; then
+    user=$(stat -c %u "$key")
+  fi
+  export HOME=/home/spotted SPOTTED_USER=$user
+  exec setpriv --reuid "$user" --regid spotted --clear-groups -- "$0" "$@"
+fi
+
+case "${1-}" in
+  "")
+    [ -t 0 ] || exec python /app/cli.py --help
+    exec bash
+    ;;
+  -*) exec python /app/cli.py "$@" ;;
+  cli.py) shift; exec python /app/cli.py "$@" ;;
+  dask)
+    # The workers import the modules that the tasks come from.
+    export PYTHONPATH="/app${PYTHONPATH:+:$PYTHONPATH}"
+    exec "$@"
+    ;;
+  *) exec "$@" ;;
+esac

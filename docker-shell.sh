@@ -1,0 +1,47 @@
+#!/bin/sh
+# Builds the image and runs it: a shell without arguments, the tool with them (sh docker-shell.sh -a --sample).
+# Set in the environment, or in a file .env beside this one; the environment wins:
+#   GCS_BUCKET                      bucket to write to (default: spot-raw-data), unless --to is given
+#   GCP_PROJECT, GCS_REGION         where the bucket is created if there is none
+#   GOOGLE_APPLICATION_CREDENTIALS  a service account's key file; on Google's machines none is needed
+#   STORAGE_EMULATOR_HOST           an emulator in place of Google's
+#   IMAGE, DOCKER, DOCKER_RUN_ARGS, DOCKER_BUILD_ARGS, PRIVILEGED=1, NO_FUSE=1, SPOTTED_…
+set -eu
+cd "$(dirname "$0")"
+
+if [ -f .env ]; then
+  while IFS='=' read -r name value || [ -n "$name" ]; do
+    case "$name" in '' | \#* | *[!A-Za-z0-9_]*) continue ;; esac
+    value=${value#\"} value=${value%\"}
+    eval "[ -n \"\${$name+set}\" ]" || export "$name=$value"
+  done < .env
+fi
+
+docker=${DOCKER:-docker}
+image=${IMAGE:-spotted-data-extraction}
+: "${SPOTTED_TO:=gs://${GCS_BUCKET:-spot-raw-data}}"
+export SPOTTED_TO
+
+# shellcheck disable=SC2086  # several arguments in one variable
+DOCKER_BUILDKIT=1 "$docker" build ${DOCKER_BUILD_ARGS:-} --tag "$image" .
+
+# From here on "$@" is docker run's whole command line; the caller's arguments stay at its end.
+set -- "$image" "$@"
+for name in $(env | sed -n 's/^\(SPOTTED_[A-Z_]*\)=.*/\1/p') \
+  GCP_PROJECT GCS_REGION GCS_BUCKET_ROOT STORAGE_EMULATOR_HOST; do
+  eval "[ -z \"\${$name:-}\" ]" || set -- --env "$name" "$@"
+done
+if [ -n "${GOOGLE_APPLICATION_CREDENTIALS:-}" ]; then
+  key=$(cd "$(dirname "$GOOGLE_APPLICATION_CREDENTIALS")" && pwd)/$(basename "$GOOGLE_APPLICATION_CREDENTIALS")
+  set -- --volume "$key:/run/secrets/key.json:ro" --env GOOGLE_APPLICATION_CREDENTIALS=/run/secrets/key.json "$@"
+fi
+if [ -n "${PRIVILEGED:-}" ]; then
+  set -- --privileged "$@"
+elif [ -e /dev/fuse ] && [ -z "${NO_FUSE:-}" ]; then
+  # All that a mount needs. AppArmor's profile for containers, where there is one, forbids mounting.
+  set -- --cap-add SYS_ADMIN --device /dev/fuse --security-opt apparmor=unconfined "$@"
+fi
+if [ -t 0 ] && [ -t 1 ]; then set -- --tty --interactive "$@"; fi
+
+# shellcheck disable=SC2086
+exec "$docker" run --rm ${DOCKER_RUN_ARGS:-} "$@"
