@@ -5,7 +5,7 @@ PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
 RUN := .venv/bin/python
 
-.PHONY: help setup run test check format bench lock clean
+.PHONY: help setup run test image check format bench lock clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ run: setup  ## run the whole job on the sample that comes with the tool, into ./
 
 test: setup  ## run all tests
 	$(RUN) -m pytest
+
+image:  ## build the image and what its tests need, a Docker engine too (.ci/containers)
+	bash -c 'set -euo pipefail; source .ci/containers'
 
 check: setup  ## formatting, lint and types
 	$(RUN) -m ruff format --check .
