@@ -173,6 +173,7 @@ class FolderBucket:
         self.root, self.url = root, str(root)
         self.mounted = is_fuse(root)
         self.at_once = 64 if self.mounted else 1  # a local write is over before another thread has taken it up
+        self._device = os.stat(root).st_dev if self.mounted else 0
         self._numbers = itertools.count()
 
     def ready(self) -> None:
@@ -212,6 +213,14 @@ class FolderBucket:
             raise
 
     def _create(self, path: str) -> int:
+        file = self._open(path)
+        if self.mounted and os.fstat(file).st_dev != self._device:  # unmounted between the look and the open
+            os.close(file)
+            os.unlink(path)
+            raise BucketError(f"{self.root}: the bucket is no longer mounted there")
+        return file
+
+    def _open(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         if self.mounted:
             # Linux looks a new name up with its folder locked, one file at a time; looked up here before, many at a

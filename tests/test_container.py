@@ -42,7 +42,7 @@ def image() -> None:
     if not Path("/dev/fuse").exists():
         lack = lack or "there is no /dev/fuse"
     if lack:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{lack} (made by: source .ci/containers)")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{lack} (made by: make test-image)")
 
 
 @pytest.fixture
