@@ -218,7 +218,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    verbose = "-v" in sys.argv or "--verbose" in sys.argv
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
         return run(options)
@@ -226,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _leave_at_once()
     except (ExtractionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if verbose:
+        if log.isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
@@ -241,7 +240,6 @@ def _leave_at_once() -> int:
     """End well within two seconds: what is under way may end by itself, the next run does the rest."""
     print("interrupted; what is stored stays, the same command goes on from there", file=sys.stderr)
     if "units" in sys.modules:
-        sys.modules["units"].stop.set()
         time.sleep(0.5)
     sys.stderr.flush()
     os._exit(INTERRUPTED)
@@ -258,9 +256,8 @@ def run(options: argparse.Namespace) -> int:
 
             stack.enter_context(logging_redirect_tqdm([log]))
         stack.callback(screen.close)
-        results = [
-            finished(result) for result in (_verify(options) if options.verify else _extract(options, screen, stack))
-        ]
+        running = _verify(options) if options.verify else _extract(options, screen, stack)
+        results = [finished(result) for result in running]
     log.info("in %s; what each object is and came from: _extraction/<dataset>/manifest.csv", options.to)
     print_summary(results, options)
     return min((result.status for result in results if result.status), default=0)

@@ -61,6 +61,11 @@ def list_all(bucket: Bucket, dataset: Dataset, known: Iterable[str] = ()) -> Lis
     return {stored.name: stored for stored in bucket.list(dataset.folder, sorted(known))}
 
 
+def _lost(rows: list[Row], bucket: Bucket, dataset: Dataset) -> list[Row]:
+    """The rows of a manifest that the bucket does not list so."""
+    return missing(rows, list_all(bucket, dataset, (row.path for row in rows)))
+
+
 def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | None:
     found = book.manifest()
     if found is None or order.force:
@@ -71,7 +76,7 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
         raise ExtractionError(
             f"{dataset.name}: {book.bucket.url} holds {what} of it; --force puts the other in its place"
         )
-    lost = missing(rows, list_all(book.bucket, dataset, (row.path for row in rows)))
+    lost = _lost(rows, book.bucket, dataset)
     if lost:
         log.warning(
             "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, len(lost)
@@ -92,7 +97,7 @@ def verify(dataset: Dataset, bucket: Bucket) -> Result:
     if found is None:
         return Result(dataset, error=f"{dataset.name}: {bucket.url} has no manifest of it: it is not complete")
     rows, about = found
-    lost = missing(rows, list_all(bucket, dataset, (row.path for row in rows)))
+    lost = _lost(rows, bucket, dataset)
     return Result(dataset, len(rows), sum(row.size for row in rows), missing=lost, gone=about["gone"])
 
 
@@ -241,7 +246,8 @@ class _Extraction:
 
     def _prove(self) -> list[Row]:
         """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
-        won, contested = self._won(), self._contested()
+        won = self._won()
+        contested = self._contested(won)
         for attempt in range(REPAIRS + 1):
             listing = list_all(self.bucket, self.dataset, won)
             lost = missing(won.values(), listing)
@@ -253,9 +259,9 @@ class _Extraction:
             self._store(*self._again(lost))
         return [row._replace(outcome=FAILED, reason="the bucket's listing does not show it so") for row in lost]
 
-    def _contested(self) -> set[str]:
+    def _contested(self, won: dict[str, Row]) -> set[str]:
         """The stored paths that more than one unit wrote: members of one name, or what a false start wrote over."""
-        seen, twice, won = set(self.false_starts), set[str](), self._won()
+        seen, twice = set(self.false_starts), set[str]()
         for entry in self.entries.values():
             paths = {row.path for row in entry.rows if row.outcome == STORED and not row.is_folder}
             twice |= seen & paths
