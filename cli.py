@@ -1,10 +1,9 @@
-"""Arguments in, exit status out: the only file that parses options, draws bars and prints."""
+"""Arguments in, exit status out: the only file that parses options and ends the program."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -12,22 +11,18 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
 from datasets import DATASETS, chosen
 from errors import BucketError, ExtractionError, UsageError
+from screen import Screen, finished, print_summary, start_log
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from events import Progress, Result
+    from events import Result
 
 VERSION = "1.0.0"
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
-SHOWN = 5  # missing objects named in the log; failures.csv has all
 DEFAULT_TO = "gs://spot-raw-data"
-LINE_EVERY = 10  # seconds, where there is no terminal
 log = logging.getLogger("spotted")
 
 DESCRIPTION = """\
@@ -136,81 +131,6 @@ def _is_true(name: str, value: str) -> bool:
     return value.lower() in ("1", "on", "true", "yes")
 
 
-# ── what the user sees ───────────────────────────────────────────────────────────────────────────
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the keys that Cloud Logging reads (severity, message, time)."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "severity": record.levelname,
-            "message": record.getMessage(),
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-        }
-        return json.dumps(fields | getattr(record, "fields", {}))
-
-
-class Screen:
-    """Shows progress: bars on a terminal, elsewhere a line every few seconds."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.bars = sys.stderr.isatty() and not options.quiet and options.log_format == "text"
-        self.bar: tqdm[NoReturn] | None = None
-        self.name, self.spoken = "", 0.0
-
-    def show(self, progress: Progress) -> None:
-        """One progress event."""
-        if progress.dataset != self.name:
-            self.name, self.spoken = progress.dataset, time.monotonic()
-            self.close()
-        if self.bars:
-            self._draw(progress)
-        elif time.monotonic() - self.spoken >= LINE_EVERY:
-            self._say(progress)
-
-    def _draw(self, progress: Progress) -> None:
-        if self.bar is None:
-            from tqdm import tqdm
-
-            is_bytes = progress.unit == "B"
-            self.bar = tqdm(desc=progress.dataset, total=progress.total, initial=progress.done, unit=progress.unit,
-                            unit_scale=is_bytes, unit_divisor=1000, dynamic_ncols=True)  # fmt: skip
-        self.bar.total = progress.total
-        self.bar.set_postfix_str(f"{progress.objects:,} objects", refresh=False)
-        self.bar.update(progress.done - self.bar.n)
-
-    def _say(self, progress: Progress) -> None:
-        self.spoken = time.monotonic()
-        if progress.unit == "B":
-            done = f"{amount(progress.done)} of {amount(progress.total)}"
-        else:
-            done = f"{progress.done:,} of {progress.total:,} {progress.unit}s"
-        extra = {"fields": asdict(progress)}
-        log.info("%s: %s, %s objects", progress.dataset, done, f"{progress.objects:,}", extra=extra)
-
-    def close(self) -> None:
-        """Take the bar away before something else is printed."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
-def amount(value: float) -> str:
-    """Bytes in decimal multiples."""
-    thousands = min(len(f"{int(value):,}".split(",")) - 1, 4)
-    return f"{value / 1000**thousands:.{min(thousands, 1)}f} {' kMGT'[thousands]}B".replace("  ", " ")
-
-
-def start_log(options: argparse.Namespace) -> None:
-    """Send the program's log to stderr, above the bars."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
-    log.propagate = False
-
-
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -251,11 +171,7 @@ def run(options: argparse.Namespace) -> int:
     start_log(options)
     log.info("%s to %s", ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
-        if screen.bars:
-            from tqdm.contrib.logging import logging_redirect_tqdm
-
-            stack.enter_context(logging_redirect_tqdm([log]))
-        stack.callback(screen.close)
+        stack.enter_context(screen.open())
         running = _verify(options) if options.verify else _extract(options, screen, stack)
         results = [finished(result) for result in running]
     log.info("in %s; what each object is and came from: _extraction/<dataset>/manifest.csv", options.to)
@@ -298,34 +214,6 @@ def _verify(options: argparse.Namespace) -> Iterator[Result]:
     bucket = open_bucket(Destination(options.to))
     for dataset in options.datasets:
         yield verify(dataset, bucket)
-
-
-def finished(result: Result) -> Result:
-    """Tell in the log how a dataset ended, as soon as it has."""
-    name = result.dataset.name
-    if result.error:
-        log.error("error: %s", result.error)
-    for row in result.missing[:SHOWN]:
-        log.warning("%s: missing %s: %s", name, row.path, row.reason)
-    if len(result.missing) > SHOWN:
-        log.warning("%s: … and %d more, all in _extraction/%s/failures.csv", name, len(result.missing) - SHOWN, name)
-    if result.was_complete:
-        log.info("%s: is complete already; its %d objects were compared with the listing", name, result.objects)
-    return result
-
-
-def print_summary(results: list[Result], options: argparse.Namespace) -> None:
-    """The result, one line a dataset, on stdout."""
-    if options.log_format == "json":
-        for result in results:
-            print(json.dumps({"dataset": result.dataset.name, "state": result.state, "objects": result.objects,
-                              "bytes": result.size, "missing": len(result.missing), "gone": result.gone,
-                              "seconds": round(result.seconds, 1), "to": options.to}))  # fmt: skip
-        return
-    print(f"{'dataset':<14} {'state':<11} {'objects':>9} {'size':>9} {'missing':>8} {'gone':>6} {'time':>8}")
-    for each in results:
-        print(f"{each.dataset.name:<14} {each.state:<11} {each.objects:>9,} {amount(each.size):>9}"
-              f" {len(each.missing):>8,} {each.gone:>6,} {each.seconds:>6.1f} s")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from archives import broken_link
+from buckets import PART, Bucket, Stored
 from datasets import Dataset
 from digest import Digest, digests
 from errors import ArchiveError, ExtractionError, MemberError
 from events import Progress, Result
-from gcs import PART, Bucket, Stored
 from manifest import FAILED, GONE, STORED, Book, Entry, Row, missing, still_valid, winners
 from planning import Planned, plan
 from transfer import Crew, run

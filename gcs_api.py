@@ -20,8 +20,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
+from buckets import Data, Stored, decode_crc32c, reason
 from errors import BucketError, MemberError
-from gcs import Data, Stored, decode_crc32c, reason
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from archives import Link
+from buckets import BOOKS, Bucket, Stored, decode_crc32c, encode_crc32c
 from errors import BucketError, MemberError
-from gcs import BOOKS, Bucket, Stored, decode_crc32c, encode_crc32c
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 MANIFEST = ("path", "size", "crc32c", "source", "offset")

@@ -16,8 +16,8 @@ import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.comm.core import CommClosedError
 
+from buckets import Stored
 from errors import ExtractionError, SourceError
-from gcs import Stored
 from manifest import Entry
 from units import Settings, SpanWork, Unit, Wanted, run_unit
 

@@ -20,9 +20,10 @@ import archives
 import sources
 import web
 from archives import Link, Member, Span
+from buckets import Stored, object_name
 from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
-from gcs import Destination, Stored, object_name, open_bucket
+from gcs import Destination, open_bucket
 from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
 from photos import Photo
 

@@ -25,7 +25,7 @@ from source_server import Plan, SourceServer
 from test_extraction import some_members, tar_of
 
 import sample
-from gcs import PART
+from buckets import PART
 
 DATA = {path: data for path, data in sample.sources().items() if not path.startswith("sites/")}
 

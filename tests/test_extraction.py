@@ -18,11 +18,12 @@ from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 
 import tars
+from buckets import Bucket
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
 from events import Progress, Result
 from extraction import Order, extract, verify
-from gcs import Bucket, Destination, open_bucket
+from gcs import Destination, open_bucket
 from transfer import Crew, crew
 from units import Settings
 

@@ -10,8 +10,10 @@ import google_crc32c
 import pytest
 from gcs_front import GcsFront
 
+from buckets import PART, Bucket, object_name
 from errors import BucketError, MemberError, UsageError
-from gcs import PART, Bucket, Destination, FolderBucket, bucket_name, object_name, open_bucket
+from folders import FolderBucket
+from gcs import Destination, bucket_name, open_bucket
 
 JPEG = b"\xff\xd8\xff" + bytes(5000)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from archives import Link
-from gcs import FolderBucket, Stored
+from buckets import Stored
+from folders import FolderBucket
 from manifest import FAILED, REFUSED, Book, Entry, Row, agrees, missing, still_valid, winners
 
 ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)

@@ -1,0 +1,87 @@
+"""What a bucket is to this program, and the names and checksums of its objects.
+
+Names are object names, "/" between folders; a name that ends with "/" is a folder's placeholder, without which
+GCSFuse shows the folder only with implicit dirs.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+BOOKS = "_extraction/"  # the journals and manifests
+PART = ".spotted-part-"  # begins the name of a file that is still written; renamed within its folder, which is cheap
+LONGEST_NAME = 1024  # bytes of UTF-8
+Data = bytes | Iterable[bytes]
+
+
+class Stored(NamedTuple):
+    """What a bucket's listing says of one object."""
+
+    name: str
+    size: int  # bytes
+    crc32c: int | None  # None where the listing has no checksum (directories)
+
+
+class Bucket(Protocol):
+    """A place for objects. Nothing here is ever half visible under its name after a failure."""
+
+    url: str
+    at_once: int  # puts that are worth having in flight
+
+    def ready(self) -> None:
+        """Make sure that it exists and takes objects; raises BucketError that says what to do."""
+
+    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        """Store an object whole or not at all; raises MemberError, or BucketError when nothing can be stored."""
+
+    def get(self, name: str) -> bytes | None:
+        """An object's bytes, or None when there is none of that name."""
+
+    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
+        """All objects, and placeholders, whose name begins with `prefix`, which ends with "/".
+
+        `known` are names that are likely there, sorted: a bucket may list between them in several pieces at once.
+        """
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; one that is not there is no error."""
+
+
+def object_name(prefix: str, name: str) -> tuple[str, str]:
+    """The object that a member becomes, and why it may not be one ("" when it may).
+
+    "./" and doubled slashes go, as tar's and zip's own tools have it; what could leave the prefix, or what
+    GCS takes for no name, is refused (https://cloud.google.com/storage/docs/objects#naming).
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return full, "an absolute name"
+    if ".." in parts or "\\" in name:
+        return full, "a name that leads out of its folder"
+    if not full.isprintable() and re.search(r"[\x00-\x1f\x7f]", full):
+        return full, "a name with a control character"
+    try:
+        length = len(full.encode())
+    except UnicodeEncodeError:
+        return full, "a name that is not UTF-8"
+    return full, "" if length <= LONGEST_NAME else f"a name of {length:,} bytes; {LONGEST_NAME:,} are allowed"
+
+
+def encode_crc32c(value: int) -> str:
+    """A checksum as GCS and `gcloud storage hash` write it: base64 of four bytes, the highest first."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def decode_crc32c(text: str) -> int:
+    """The reverse of encode_crc32c."""
+    return int.from_bytes(base64.b64decode(text), "big")
+
+
+def reason(error: BaseException) -> str:
+    """An error in one short line; obstore's has the whole answer of the server behind its first."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return text.splitlines()[0][:400]
