@@ -49,6 +49,9 @@ class Bucket(Protocol):
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; one that is not there is no error."""
 
+    def close(self) -> None:
+        """Let go of what it holds; it is not used after that."""
+
 
 def object_name(prefix: str, name: str) -> tuple[str, str]:
     """The object that a member becomes, and why it may not be one ("" when it may).

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--uploads",
         type=positive,
         metavar="N",
-        help="objects written at once (default: 256, mount 64, directory: as many as read)",
+        help="objects written at once (default: 256, mount 128, directory: as many as read)",
     )
     how.add_argument("--workers", type=positive, metavar="N", help="processes on this machine (default: this one)")
     how.add_argument("--scheduler", metavar="ADDRESS", default="", help="of a dask cluster: tcp://host:8786")

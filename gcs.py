@@ -6,14 +6,16 @@ import contextlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from buckets import BOOKS, PART, Bucket, Data, reason
 from errors import BucketError, MemberError, UsageError
-from folders import FolderBucket
+from folders import FolderBucket, MountFolder
 from mount import is_fuse, mounted
 
 log = logging.getLogger("spotted")
@@ -31,7 +33,8 @@ class Destination:
 def open_bucket(destination: Destination) -> Bucket:
     """The bucket of a destination, one for each process. Raises UsageError for a name that cannot be one."""
     if not destination.to.startswith("gs://"):
-        return FolderBucket(Path(destination.to))
+        root = Path(destination.to)
+        return MountFolder(root) if is_fuse(root) else FolderBucket(root)
     from gcs_api import ApiBucket  # half a second of imports that a directory needs nothing of
 
     api = ApiBucket(bucket_name(destination.to))
@@ -69,7 +72,10 @@ def _mounted(api: Destination, stack: contextlib.ExitStack) -> Destination:
     with contextlib.ExitStack() as attempt:
         attempt.enter_context(mounted(bucket_name(api.to), mount_point(api)))
         destination = replace(api, via="mount")
-        open_bucket(destination).ready()
+        bucket = open_bucket(destination)
+        attempt.callback(open_bucket.cache_clear)
+        attempt.callback(bucket.close)
+        bucket.ready()
         stack.enter_context(attempt.pop_all())
     return destination
 
@@ -98,11 +104,10 @@ class MountedBucket:
     """
 
     def __init__(self, api: Bucket, root: Path) -> None:
-        if not is_fuse(root):
-            raise BucketError(f"{root}: expected the mount of {api.url}, nothing is mounted there; use --via api")
-        self._api, self._folder = api, FolderBucket(root)
+        self._api, self._folder = api, MountFolder(root)
         self.url, self.at_once = api.url, self._folder.at_once
         self.get, self.list = api.get, api.list
+        self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
         probe = f"{PART}ready"
@@ -115,8 +120,32 @@ class MountedBucket:
         if not arrived:
             raise BucketError(f"{self._folder.root}: is mounted, but what is written there does not reach {self.url}")
 
+    def close(self) -> None:
+        self._folder.close()
+
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        (self._api if name.startswith(BOOKS) else self._folder).put(name, data, content_type)
+        if name.startswith(BOOKS):
+            self._api.put(name, data, content_type)
+            return
+        folder, _, file = name.rpartition("/")
+        if folder:
+            self._make(f"{folder}/")
+        if file:
+            self._folder.put(name, data, content_type)
+
+    def _make(self, folder: str) -> None:
+        """Have a folder's placeholder made, once and by the API: a mount makes the folders in one folder in turn."""
+        with self._lock:
+            is_new = folder not in self._made
+            made = self._made.setdefault(folder, Future())
+        if is_new:
+            try:
+                self._api.put(folder, b"")
+                made.set_result(None)
+            except Exception as error:
+                del self._made[folder]
+                made.set_exception(error)
+        made.result()
 
     def delete(self, names: Iterable[str]) -> None:
         names = list(names)

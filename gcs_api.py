@@ -170,6 +170,9 @@ class ApiBucket:
         except NO_ANSWER as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
 
+    def close(self) -> None:
+        self._client.close()
+
 
 def _credentials() -> google.auth.credentials.Credentials:
     """Google's default credentials; off Google's machines the answer that there are none comes at once."""

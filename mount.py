@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,13 +17,15 @@ from typing import TextIO
 from errors import BucketError
 
 # For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert, whatever the flags,
-# and never a PATCH; at 50 ms a request and 64 writers no flag changed the 70 files/s by more than a tenth (without
-# implicit dirs the list is a second get). What they do is to keep look-ups true, memory small, and failures finite.
+# and never a PATCH. With 128 writers and 50 ms a request that is 450 files/s; without the dentry cache it is half of
+# that, and the other flags are there to keep look-ups true, memory small, and failures finite. 64 writers make 330,
+# 256 make 540 and take twice the memory in GCSFuse (650 MB).
 FLAGS = (
     "--implicit-dirs",  # folders that have no placeholder of their own are seen
     "--metadata-cache-ttl-secs=-1",  # nobody else writes: what was looked up stays true …
     "--metadata-cache-negative-ttl-secs=-1",  # … and so does that a name was not there
     "--stat-cache-max-size-mb=-1",
+    "--experimental-enable-dentry-cache",  # Linux keeps the folders in mind, or every file asks for each of its again
     "--max-conns-per-host=0",  # as many as there are writers
     "--max-idle-conns-per-host=128",
     "--write-block-size-mb=1",  # memory for each file being written, where the default takes 32 MiB for 37 KB …
@@ -55,14 +58,25 @@ def fuse_works() -> tuple[bool, str]:
 
 
 def is_fuse(path: Path) -> bool:
-    """Whether `path` is in a FUSE file system (Linux; elsewhere no)."""
-    here, kinds = path.resolve(), dict[Path, str]()
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():  # proc(5): mount point is field 5
-            fields, _, rest = line.partition(" - ")
-            kinds[Path(fields.split()[4].encode().decode("unicode_escape"))] = rest.split()[0]
-    place = next((place for place in (here, *here.parents) if place in kinds), None)
-    return place is not None and kinds[place].startswith("fuse")
+    """Whether `path`, or what there is of it, is in a FUSE file system (Linux; elsewhere no)."""
+    if not os.path.exists("/proc/self/mountinfo"):
+        return False
+    here = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    descriptor = os.open(here, os.O_PATH)
+    try:
+        info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    finally:
+        os.close(descriptor)
+    number = re.search(r"^mnt_id:\s*(\d+)", info, re.MULTILINE)
+    return number is not None and _kind(number[1]).startswith("fuse")
+
+
+def _kind(mount: str) -> str:
+    """The file system's type of a mount; in mountinfo its number comes first, the type after " - " (proc(5))."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.startswith(f"{mount} "):
+            return line.partition(" - ")[2].split()[0]
+    return ""
 
 
 @contextmanager

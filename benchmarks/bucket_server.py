@@ -263,7 +263,7 @@ class Server:
         raise Refused(400, f"{request.method} {request.target}: not spoken here")
 
     def _list(self, host: str, bucket: str, query: dict[str, str]) -> Reply:
-        if "matchGlob" in query:
+        if query.get("matchGlob"):
             raise Refused(400, "a listing by matchGlob is not spoken here")
         limit = min(int(query.get("maxResults", PAGE)), PAGE) or PAGE
         after = query.get("pageToken", "")
