@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,12 +14,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import requests
 from gcs_front import GcsFront
 
 pytestmark = pytest.mark.container
 
+ROOT = Path(__file__).parent.parent
 DOCKER = os.environ.get("DOCKER", "docker")
 IMAGE = os.environ.get("CONTAINER_IMAGE", "spotted-data-extraction:test")
 FUSE = ("--cap-add", "SYS_ADMIN", "--device", "/dev/fuse", "--security-opt", "apparmor=unconfined")
@@ -27,7 +31,7 @@ BOOKS = "_extraction/"
 Done = subprocess.CompletedProcess[str]
 
 
-def docker(*arguments: str, timeout: float = 120) -> Done:
+def docker(*arguments: str, timeout: float = 300) -> Done:
     return subprocess.run([DOCKER, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -75,7 +79,7 @@ def ended(name: str) -> tuple[int, str]:
     return status, logs.stdout + logs.stderr
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, "waited in vain"
@@ -85,6 +89,15 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
 def members(front: GcsFront, bucket: str) -> dict[str, tuple[int, int]]:
     """What was extracted, with size and checksum; the books tell of times, and differ."""
     return {name: what for name, what in front.objects(bucket).items() if not name.startswith(BOOKS)}
+
+
+def contents(front: GcsFront, bucket: str) -> dict[str, str]:
+    """The SHA-256 of what was extracted, read back byte for byte."""
+    place = f"{front.url}/storage/v1/b/{bucket}/o"
+    return {
+        name: hashlib.sha256(requests.get(f"{place}/{quote(name, safe='')}?alt=media", timeout=60).content).hexdigest()
+        for name in members(front, bucket)
+    }
 
 
 @pytest.fixture
@@ -104,6 +117,7 @@ def test_the_workflows_arguments_through_the_mount_store_what_the_api_stores(
     assert done.stdout.count("complete") == 3
     assert f"gs://{bucket}: written through the mount at /gcs/{bucket}" in done.stderr
     assert members(front, bucket) == expected
+    assert contents(front, bucket) == contents(front, "test-expected")
 
 
 def test_a_file_on_the_mount_costs_one_insert_and_no_patch(
@@ -222,6 +236,48 @@ def test_three_workers_in_containers_one_of_them_killed(
     assert members(front, bucket) == expected
 
 
+HOST_NETWORK = """
+x-here: &here {network_mode: host, extra_hosts: ["scheduler:127.0.0.1"]}
+services:
+  scheduler: *here
+  worker: {<<: *here, environment: {STORAGE_EMULATOR_HOST: "${FRONT}"}}
+  extract: {<<: *here, environment: {STORAGE_EMULATOR_HOST: "${FRONT}", SPOTTED_SAMPLE: "1"}}
+"""
+
+
+def test_compose_makes_a_cluster(
+    front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    override = tmp_path / "host-network.yaml"
+    override.write_text(HOST_NETWORK)  # the engine of the tests has no bridge
+    compose = [
+        DOCKER,
+        "compose",
+        "--project-name",
+        bucket,
+        "--file",
+        str(ROOT / "compose.yaml"),
+        "--file",
+        str(override),
+    ]
+    environment = {**os.environ, "IMAGE": IMAGE, "FRONT": front.url, "SPOTTED_TO": f"gs://{bucket}"}
+
+    def run(*arguments: str) -> Done:
+        return subprocess.run(
+            [*compose, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    try:
+        up = run("up", "--detach", "--no-build", "--scale", "worker=3", "scheduler", "worker")
+        assert up.returncode == 0, up.stderr
+        done = run("run", "--rm", "--no-TTY", "extract", "--all")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("complete") == 3
+    finally:
+        run("down", "--timeout", "5")
+    assert members(front, bucket) == expected
+
+
 COMPILE = """
 import json, sys, tempfile
 import yaml
@@ -244,7 +300,7 @@ print(json.dumps([executor["container"], values]))
 
 
 def test_the_step_of_a_compiled_pipeline(front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]]) -> None:
-    component = Path(__file__).parent.parent / "component.yaml"
+    component = ROOT / "component.yaml"
     inputs = {"datasets": "stanford,tsinghua", "destination": f"gs://{bucket}", "via": "mount"}
     compiled = subprocess.run(
         [os.environ.get("KFP_PYTHON", "python3"), "-W", "ignore", "-c", COMPILE, str(component), json.dumps(inputs)],
@@ -267,9 +323,8 @@ def _filled(part: str, values: dict[str, str]) -> str:
 
 def test_docker_shell_builds_and_runs(front: GcsFront, bucket: str, tmp_path: Path) -> None:
     """From a checkout, told by a .env file, with a key file that only its owner may read."""
-    root = Path(__file__).parent.parent
     parts = ("Dockerfile", ".dockerignore", "Pipfile.lock", "docker", "docker-entrypoint.sh", "docker-shell.sh")
-    files = [*(root / part for part in parts), *root.glob("*.py")]
+    files = [*(ROOT / part for part in parts), *ROOT.glob("*.py")]
     subprocess.run(["cp", "-r", *map(str, files), str(tmp_path)], check=True)
     key = tmp_path / "a key.json"
     key.write_text("{}")
