@@ -74,6 +74,12 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
     return full, "" if length <= LONGEST_NAME else f"a name of {length:,} bytes; {LONGEST_NAME:,} are allowed"
 
 
+def parents(paths: Iterable[str]) -> set[str]:
+    """The placeholders of all folders above these paths: "a/b/c" makes "a/b/" and "a/", "a/b/" itself and "a/"."""
+    folders = {path.rpartition("/")[0] for path in paths}
+    return {f"{folder[:end]}/" for folder in folders for end in (*(m.start() for m in re.finditer("/", folder)), None)}
+
+
 def encode_crc32c(value: int) -> str:
     """A checksum as GCS and `gcloud storage hash` write it: base64 of four bytes, the highest first."""
     return base64.b64encode(value.to_bytes(4, "big")).decode()

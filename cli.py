@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from datasets import DATASETS, chosen
@@ -18,7 +18,11 @@ from errors import BucketError, ExtractionError, UsageError
 from screen import Screen, finished, print_summary, start_log
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from events import Result
+    from gcs import Destination
+    from reading import Order
+    from transfer import Crew
 
 VERSION = "1.0.0"
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
@@ -67,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--sample", action="store_true", help="the miniature sources that come with the tool")
     how = parser.add_argument_group("how")
     how.add_argument("--verify", action="store_true", help="compare the bucket with the manifest; write nothing")
+    how.add_argument("--deep", action="store_true", help="with --verify or --repair: read the sources again, too")
+    how.add_argument("--repair", action="store_true", help="verify, store again only what is missing or different")
     how.add_argument("--force", action="store_true", help="extract again, whatever is there")
     how.add_argument(
         "--connections", type=positive, default=8, metavar="N", help="to a source at once (default: %(default)s)"
@@ -104,9 +110,12 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
     if not options.datasets:
         grammar.print_help(sys.stderr)
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
-    for one, other in (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force")):
+    for one, other in (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"),
+                       ("repair", "force"), ("verify", "repair")):  # fmt: skip
         if getattr(options, one) and getattr(options, other):
             raise UsageError(f"--{one} and --{other} do not go together")
+    if options.deep and not (options.verify or options.repair):
+        raise UsageError("--deep goes with --verify or --repair")
     return options
 
 
@@ -172,31 +181,42 @@ def run(options: argparse.Namespace) -> int:
     log.info("%s to %s", ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
         stack.enter_context(screen.open())
-        running = _verify(options) if options.verify else _extract(options, screen, stack)
-        results = [finished(result) for result in running]
+        work = _verify if options.verify or options.repair else _extract
+        results = [finished(result) for result in work(options, screen, stack)]
     log.info("in %s; what each object is and came from: _extraction/<dataset>/manifest.csv", options.to)
     print_summary(results, options)
     return min((result.status for result in results if result.status), default=0)
 
 
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
-    from events import Result
-    from extraction import Order, extract  # dask and the clouds' libraries take a second: not for --help
+    from extraction import extract  # dask and the clouds' libraries take a second: not for --help
     from gcs import open_bucket, ready
-    from transfer import crew
-    from units import Settings
 
     destination = stack.enter_context(ready(options.to, options.via, bool(options.scheduler)))
-    settings, bucket = Settings(destination, options.connections, options.uploads), open_bucket(destination)
-    order = Order(_mirror(options, stack), options.sample, options.force)
-    workers = stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
+    order, workers = _workers(options, destination, stack)
+    yield from _each(options, lambda one: extract(one, order, open_bucket(destination), workers, screen.show))
+
+
+def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Iterator[Result]:
+    from events import Result
+
     for dataset in options.datasets:
         try:
-            yield extract(dataset, order, bucket, workers, screen.show)
+            yield work(dataset)
         except BucketError:
             raise
         except ExtractionError as error:  # of one dataset: the others go on
             yield Result(dataset, error=str(error))
+
+
+def _workers(options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack) -> tuple[Order, Crew]:
+    from reading import Order
+    from transfer import crew
+    from units import Settings
+
+    order = Order(_mirror(options, stack), options.sample, options.force, options.deep)
+    settings = Settings(destination, options.connections, options.uploads)
+    return order, stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
 
 
 def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:
@@ -207,13 +227,18 @@ def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:
     return stack.enter_context(serve())
 
 
-def _verify(options: argparse.Namespace) -> Iterator[Result]:
-    from extraction import verify
-    from gcs import Destination, open_bucket
+def _verify(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
+    from gcs import Destination, open_bucket, ready
+    from verifying import repair, verify, verify_deep
 
-    bucket = open_bucket(Destination(options.to))
-    for dataset in options.datasets:
-        yield verify(dataset, bucket)
+    destination = Destination(options.to)
+    if not options.repair and not options.deep:
+        return _each(options, lambda one: verify(one, open_bucket(destination)))
+    if options.repair:
+        destination = stack.enter_context(ready(options.to, options.via, bool(options.scheduler)))
+    (order, workers), bucket = _workers(options, destination, stack), open_bucket(destination)
+    work = repair if options.repair else verify_deep
+    return _each(options, lambda one: work(one, order, bucket, workers, screen.show))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ class ArchiveError(ExtractionError):
     """The bytes of an archive are not the archive they should be."""
 
 
+class DamagedError(ExtractionError):
+    """What this program wrote down in the bucket is no longer as it was written."""
+
+
 class BucketError(ExtractionError):
     """The destination cannot be used at all: no further member could be stored either."""
 

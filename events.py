@@ -18,6 +18,8 @@ class Result:
     size: int = 0  # bytes of all objects
     was_complete: bool = False
     missing: list[Row] = field(default_factory=list)
+    extra: list[Row] = field(default_factory=list)  # of a verification: objects that the manifest does not name
+    is_verification: bool = False
     gone: int = 0  # photos that the source does not have, where that is within what is normal
     seconds: float = 0
     error: str = ""
@@ -27,7 +29,7 @@ class Result:
         """The exit status that it makes."""
         if self.error:
             return ExtractionError.exit_status
-        return IncompleteError.exit_status if self.missing else 0
+        return IncompleteError.exit_status if self.missing or self.extra else 0
 
     @property
     def state(self) -> str:

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
-from archives import broken_link
-from buckets import PART, Bucket, Stored
+from buckets import PART, Bucket, parents
 from datasets import Dataset
-from digest import Digest, digests
-from errors import ArchiveError, ExtractionError, MemberError
-from events import Progress, Result
-from manifest import FAILED, GONE, STORED, Book, Entry, Row, missing, still_valid, winners
-from planning import Planned, plan
-from transfer import Crew, run
-from units import PhotoWork, SpanWork, Unit, Wanted
+from errors import ArchiveError, DamagedError, ExtractionError, MemberError
+from events import Result
+from manifest import FAILED, GONE, STORED, Book, Row, missing, still_valid
+from reading import Listing, Order, Reading, Report, list_all
+from transfer import Crew
+from units import PhotoWork, Unit, Wanted
 
 log = logging.getLogger("spotted")
 
 GONE_LIMIT = 0.05  # share of photos that may be gone at the source; 0.9 % of Austin's are, and that is normal
 FOLDERS_AT_ONCE = 64
 REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the user wants of the extraction, beyond the dataset."""
-
-    mirror: str = ""  # URL or directory that has all sources
-    is_sample: bool = False
-    force: bool = False
-
-
-Report = Callable[[Progress], None]
-Listing = dict[str, Stored]
 
 
 def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: Report) -> Result:
@@ -56,27 +39,13 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
     return result
 
 
-def list_all(bucket: Bucket, dataset: Dataset, known: Iterable[str] = ()) -> Listing:
-    """All that the bucket lists in the dataset's folder, by name; `known` are names that are likely there."""
-    return {stored.name: stored for stored in bucket.list(dataset.folder, sorted(known))}
-
-
-def _lost(rows: list[Row], bucket: Bucket, dataset: Dataset) -> list[Row]:
-    """The rows of a manifest that the bucket does not list so."""
-    return missing(rows, list_all(bucket, dataset, (row.path for row in rows)))
-
-
 def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | None:
-    found = book.manifest()
-    if found is None or order.force:
+    found = None if order.force else _manifest(book)
+    if found is None:
         return None
     rows, about = found
-    if about["sample"] != order.is_sample:
-        what = ("the sample", "the real dataset")[order.is_sample]
-        raise ExtractionError(
-            f"{dataset.name}: {book.bucket.url} holds {what} of it; --force puts the other in its place"
-        )
-    lost = _lost(rows, book.bucket, dataset)
+    check_kind(dataset, order, book.bucket, about)
+    lost = missing(rows, list_all(book.bucket, dataset, (row.path for row in rows)))
     if lost:
         log.warning(
             "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, len(lost)
@@ -85,45 +54,37 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
 
 
-def parents(paths: Iterable[str]) -> set[str]:
-    """The placeholders of all folders above these paths: "a/b/c" makes "a/b/" and "a/", "a/b/" itself and "a/"."""
-    folders = {path.rpartition("/")[0] for path in paths}
-    return {f"{folder[:end]}/" for folder in folders for end in (*(m.start() for m in re.finditer("/", folder)), None)}
+def _manifest(book: Book) -> tuple[list[Row], dict[str, Any]] | None:
+    try:
+        return book.manifest()
+    except DamagedError as error:
+        log.warning("%s; it does not count, and every object is looked at again", error)
+        return None
 
 
-def verify(dataset: Dataset, bucket: Bucket) -> Result:
-    """Compare a dataset's manifest with the bucket's listing; writes nothing."""
-    found = Book(bucket, dataset.name).manifest()
-    if found is None:
-        return Result(dataset, error=f"{dataset.name}: {bucket.url} has no manifest of it: it is not complete")
-    rows, about = found
-    lost = _lost(rows, bucket, dataset)
-    return Result(dataset, len(rows), sum(row.size for row in rows), missing=lost, gone=about["gone"])
+def check_kind(dataset: Dataset, order: Order, bucket: Bucket, about: Mapping[str, object]) -> None:
+    """Raise ExtractionError where the bucket holds the sample of a dataset and the order is for the real one."""
+    if about["sample"] != order.is_sample:
+        what = ("the sample", "the real dataset")[order.is_sample]
+        raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
 
 
-class _Extraction:
+class _Extraction(Reading):
     """One dataset on its way into one bucket."""
 
     def __init__(self, dataset: Dataset, order: Order, book: Book, crew: Crew, report: Report) -> None:
-        self.dataset, self.order, self.book, self.crew, self.report = dataset, order, book, crew, report
-        self.bucket = book.bucket
-        self.planned, photo_units = plan(dataset, order.mirror)
-        self.units = {unit.id: unit for unit in itertools.chain(*(each.units for each in self.planned), photo_units)}
-        self.entries: dict[str, Entry] = {}  # by unit
-        self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
+        super().__init__(dataset, order, crew, report)
+        self.book, self.bucket = book, book.bucket
         self.listed: Listing = {}  # what was there at the beginning
         self.lost_folders: list[Row] = []
         self.outdated: set[str] = set()  # objects of a manifest that --force overrules
-        self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
-        self.total = sum(unit.size for unit in self.units.values())
-        self.done = self.objects = 0
 
     def run(self) -> Result:
         self._begin()
         todo = self._resume()
-        self._watch_checksums(todo)
-        self._store(todo, self._unvouched())
-        self._join_chains()
+        self.watch_checksums(todo)
+        self.store(todo, self._unvouched())
+        self.join_chains()
         self._compare_checksums()
         self._remove_what_is_not_ours()
         self._make_folders()
@@ -131,7 +92,7 @@ class _Extraction:
 
     def _begin(self) -> None:
         """Open the dataset for change; with --force nothing of an earlier run counts."""
-        found = self.book.manifest() if self.order.force else None
+        found = _manifest(self.book) if self.order.force else None
         self.book.reopen()
         if self.order.force:
             self.book.forget()
@@ -145,7 +106,7 @@ class _Extraction:
         journal = self.book.journal()
         for unit in self.units.values():
             if unit.id in journal and still_valid(journal[unit.id], unit.fingerprint, self.listed):
-                self._take(unit, journal[unit.id])
+                self.take(unit, journal[unit.id])
         if self.entries:
             log.info("%s: going on: %d of %d pieces are there", self.dataset.name, len(self.entries), len(self.units))
         return [unit for unit in self.units.values() if unit.id not in self.entries]
@@ -157,30 +118,16 @@ class _Extraction:
 
     # ── storing ──────────────────────────────────────────────────────────────────────────────────
 
-    def _store(self, units: list[Unit], present: Listing, wanted: Wanted = None) -> None:
-        for unit, entry in run(self.crew, units, present, wanted):
-            self._take(unit, entry)
-            if entry.error:
-                log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
-                self._drop_digest(unit)
-
-    def _take(self, unit: Unit, entry: Entry) -> None:
-        if unit.id not in self.entries:
-            self.done, self.objects = self.done + unit.size, self.objects + entry.objects
-        self.entries[unit.id] = entry
-        self.report(Progress(self.dataset.name, self.done, self.total, self.objects, self.dataset.counted_in))
-
-    def _drop_digest(self, unit: Unit) -> None:
-        if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
-            digests.pop(unit.work.source.name, None)
+    def forget(self, units: Iterable[str]) -> None:
+        self.book.forget(units)
 
     def _remove_what_is_not_ours(self) -> None:
-        won = self._won()
+        won = self.won()
         self.bucket.delete(sorted((self.outdated | self.false_starts) - won.keys() - parents(won), reverse=True))
 
     def _make_folders(self) -> None:
         """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
-        folders = parents(self._won())
+        folders = parents(self.won())
         with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
             made = pool.map(self._make_folder, sorted(folders - self.listed.keys()))
             self.lost_folders = [row for row in made if row]
@@ -194,59 +141,17 @@ class _Extraction:
 
     # ── proving ──────────────────────────────────────────────────────────────────────────────────
 
-    def _watch_checksums(self, todo: list[Unit]) -> None:
-        """Have the archives' checksums computed from what passes through, where all of an archive does."""
-        for each in self.planned:
-            if not each.sha256:
-                self.checks[each.archive.file] = "not compared: none is published"
-            elif not self.crew.is_local:
-                self.checks[each.archive.file] = "not compared: several processes read the archive"
-            elif not {unit.id for unit in each.units} <= {unit.id for unit in todo}:
-                self.checks[each.archive.file] = "not compared: an earlier run read parts of the archive"
-            else:
-                digests[each.source.name] = Digest()
-
     def _compare_checksums(self) -> None:
-        for each in self.planned:
-            digest = digests.pop(each.source.name, None)
-            got = digest.finish(each.source) if digest else None
-            if got and got != each.sha256:
-                self.book.forget(unit.id for unit in each.units)
-                raise ArchiveError(
-                    f"{each.source.name}: expected sha256 {each.sha256}, got {got}: not the published archive;"
-                    " nothing of it counts as extracted"
-                )
-            check = self.checks.setdefault(
-                each.archive.file, "equal" if got else "not compared: not all of it was read"
+        for each, got in self.wrong_checksums():
+            self.forget(unit.id for unit in each.units)
+            raise ArchiveError(
+                f"{each.source.name}: expected sha256 {each.sha256}, got {got}: not the published archive;"
+                " nothing of it counts as extracted"
             )
-            log.info("%s: %s: sha256 %s", self.dataset.name, each.archive.file, check)
-
-    def _join_chains(self) -> None:
-        for each in self.planned:
-            if each.kind == "tar" and not any(self.entries[unit.id].error for unit in each.units):
-                self._join_chain(each)
-
-    def _join_chain(self, each: Planned) -> None:
-        """Read again the spans of a tar that began at the wrong place; what those stored is remembered."""
-        spans = [work.span for work in each.works]
-        while broken := broken_link(each.source.name, spans, [self.entries[unit.id].link for unit in each.units]):
-            index, span = broken
-            unit = each.units[index]
-            self.false_starts |= {row.path for row in self.entries[unit.id].rows}
-            self.entries[unit.id] = Entry(unit.id, unit.fingerprint)
-            self.book.forget([unit.id])
-            if span is not None:
-                spans[index] = span
-                self.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
-                self._store([self.units[unit.id]], {})
-
-    def _won(self) -> dict[str, Row]:
-        rows = [row for unit in self.units for row in self.entries[unit].rows]
-        return winners(rows)
 
     def _prove(self) -> list[Row]:
         """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
-        won = self._won()
+        won = self.won()
         contested = self._contested(won)
         for attempt in range(REPAIRS + 1):
             listing = list_all(self.bucket, self.dataset, won)
@@ -256,7 +161,7 @@ class _Extraction:
             if not lost or attempt == REPAIRS:
                 break
             log.info("%s: storing %d objects again that are not as they should be", self.dataset.name, len(lost))
-            self._store(*self._again(lost))
+            self.store(*self._again(lost))
         return [row._replace(outcome=FAILED, reason="the bucket's listing does not show it so") for row in lost]
 
     def _contested(self, won: dict[str, Row]) -> set[str]:
@@ -269,17 +174,17 @@ class _Extraction:
         return twice & won.keys()
 
     def _again(self, lost: list[Row]) -> tuple[list[Unit], Listing, Wanted]:
-        wanted = {row.path: row.offset for row in lost}
+        wanted = {row.path: row for row in lost}
         units = [
             unit for unit in self.units.values()
-            if any(wanted.get(row.path) == row.offset for row in self.entries[unit.id].rows)
+            if any(row == wanted.get(row.path) for row in self.entries[unit.id].rows)
         ]  # fmt: skip
         return units, {}, wanted
 
     # ── writing down ─────────────────────────────────────────────────────────────────────────────
 
     def _finish(self, lost: list[Row]) -> Result:
-        won = self._won()
+        won = self.won()
         rows = [row for row in won.values() if not row.is_folder]
         self._tell_of_repeats(len(won))
         failures = [*self._failures(), *self.lost_folders, *lost]

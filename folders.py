@@ -10,10 +10,13 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import google_crc32c
+
 from buckets import PART, Data, Stored, reason
 from errors import BucketError, MemberError
 from mount import is_fuse
 
+CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
 NO_WAY_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN})
 
 
@@ -71,6 +74,19 @@ class FolderBucket:
                     yield from self._walk(f"{prefix}{entry.name}/")
                 else:
                     yield Stored(prefix + entry.name, entry.stat(follow_symlinks=False).st_size, None)
+
+    def with_checksum(self, stored: Stored) -> Stored:
+        """What is listed, with the crc32c of the file's bytes, which are read for it."""
+        if stored.name.endswith("/"):
+            return stored
+        checksum = google_crc32c.Checksum()
+        try:
+            with open(self.root / stored.name, "rb") as file:
+                while chunk := file.read(CHUNK):
+                    checksum.update(chunk)
+        except OSError as error:
+            raise BucketError(f"{self.root / stored.name}: cannot be read: {reason(error)}") from error
+        return stored._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:

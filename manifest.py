@@ -7,16 +7,22 @@ program parses every file that it finds there. A dataset is complete when, and o
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import google_crc32c
+
 from archives import Link
 from buckets import BOOKS, Bucket, Stored, decode_crc32c, encode_crc32c
-from errors import BucketError, MemberError
+from errors import BucketError, DamagedError, MemberError
+
+log = logging.getLogger("spotted")
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 MANIFEST = ("path", "size", "crc32c", "source", "offset")
@@ -63,18 +69,37 @@ class Entry:
         return self.error
 
     def encode(self) -> bytes:
-        """As JSON, a row being a list of its fields."""
-        fields = {"unit": self.unit, "fingerprint": self.fingerprint, "rows": self.rows, "link": asdict(self.link)}
-        return json.dumps(fields, separators=(",", ":")).encode()
+        """As sealed JSON, a row being a list of its fields."""
+        return seal({"unit": self.unit, "fingerprint": self.fingerprint, "rows": self.rows, "link": asdict(self.link)})
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
-        """Raises ValueError, KeyError or TypeError when this is no entry."""
-        fields = json.loads(data)
+        """Raises ValueError, KeyError or TypeError when this is no entry, or a damaged one."""
+        fields = unseal(data)
         link = Link(**fields.pop("link"))
         link.pax = tuple((key, value) for key, value in link.pax)
         rows = tuple(Row(*row) for row in fields.pop("rows"))
         return cls(**fields, rows=rows, link=link)
+
+
+# ── seals ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def seal(fields: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """JSON whose last key is the crc32c of all the bytes before it."""
+    text = json.dumps(fields, indent=indent, separators=(",", ": " if indent else ":"))
+    head = (text[:-1].rstrip() + ",").encode() + (b"\n" + b" " * indent if indent else b"")
+    tail = json.dumps({"crc32c": encode_crc32c(google_crc32c.value(head))})[1:-1]
+    return head + tail.encode() + (b"\n}" if indent else b"}")
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The fields of sealed JSON. Raises ValueError when it is damaged, cut off or something else."""
+    head, _, _ = data.rpartition(b'"crc32c"')
+    fields = json.loads(data)
+    if not isinstance(fields, dict) or fields.pop("crc32c", None) != encode_crc32c(google_crc32c.value(head)):
+        raise ValueError("its crc32c is another")
+    return fields
 
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────
@@ -122,7 +147,7 @@ class Book:
             raise BucketError(f"{self.bucket.url}: {self.folder}{name} cannot be written: {error}") from error
 
     def journal(self) -> dict[str, Entry]:
-        """All readable entries by unit; what a killed writer left on a mount is no entry, and is passed over."""
+        """All readable entries by unit; one that is damaged is passed over, and its unit is worked on again."""
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             found = pool.map(self._entry, self._journal_names())
             return {entry.unit: entry for entry in found if entry}
@@ -130,7 +155,8 @@ class Book:
     def _entry(self, name: str) -> Entry | None:
         try:
             return Entry.decode(self.bucket.get(name) or b"")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s/%s: a damaged journal entry (%s); its piece is read again", self.bucket.url, name, error)
             return None
 
     def _journal_names(self) -> list[str]:
@@ -147,17 +173,28 @@ class Book:
         self.bucket.delete(sorted(folders, key=len, reverse=True))
 
     def manifest(self) -> tuple[list[Row], dict[str, Any]] | None:
-        """The rows and the description of a complete dataset; None when it is not complete."""
+        """The rows and the description of a complete dataset; None when it is not complete.
+
+        Raises DamagedError when the two are not what was written.
+        """
         table, about = self.bucket.get(self.folder + "manifest.csv"), self.bucket.get(self.folder + "manifest.json")
         if table is None or about is None:
             return None
-        return list(_read_rows(table)), json.loads(about)
+        try:
+            fields = unseal(about)
+            if fields.pop("manifest_sha256") != hashlib.sha256(table).hexdigest():
+                raise ValueError("manifest.csv has another sha256 than manifest.json says")
+            return list(_read_rows(table)), fields
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
     def finish(self, rows: Iterable[Row], failures: list[Row], about: Mapping[str, Any]) -> None:
         """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
         self.write_failures(failures)
-        self._put("manifest.json", json.dumps(about, indent=2).encode(), "application/json")
-        self._put("manifest.csv", _table(MANIFEST, map(_manifest_line, rows)), "text/csv")
+        table = _table(MANIFEST, map(_manifest_line, rows))
+        sums = {"manifest_sha256": hashlib.sha256(table).hexdigest()}
+        self._put("manifest.json", seal({**about, **sums}, indent=2), "application/json")
+        self._put("manifest.csv", table, "text/csv")
         self.forget()
 
     def write_failures(self, failures: list[Row]) -> None:

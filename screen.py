@@ -105,14 +105,21 @@ def start_log(options: argparse.Namespace) -> None:
     log.propagate = False
 
 
+def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
+    return {"fields": {"dataset": result.dataset.name, "finding": what, "path": path}}
+
+
 def finished(result: Result) -> Result:
     """Tell in the log how a dataset ended, as soon as it has."""
     name = result.dataset.name
     if result.error:
         log.error("error: %s", result.error)
-    for row in result.missing[:SHOWN]:
-        log.warning("%s: missing %s: %s", name, row.path, row.reason)
-    if len(result.missing) > SHOWN:
+    for row in result.missing[: None if result.is_verification else SHOWN]:
+        what = row.outcome if result.is_verification else "missing"
+        log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
+    for row in result.extra:
+        log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
+    if not result.is_verification and len(result.missing) > SHOWN:
         log.warning("%s: … and %d more, all in _extraction/%s/failures.csv", name, len(result.missing) - SHOWN, name)
     if result.was_complete:
         log.info("%s: is complete already; its %d objects were compared with the listing", name, result.objects)
@@ -124,8 +131,8 @@ def print_summary(results: list[Result], options: argparse.Namespace) -> None:
     if options.log_format == "json":
         for result in results:
             print(json.dumps({"dataset": result.dataset.name, "state": result.state, "objects": result.objects,
-                              "bytes": result.size, "missing": len(result.missing), "gone": result.gone,
-                              "seconds": round(result.seconds, 1), "to": options.to}))  # fmt: skip
+                              "bytes": result.size, "missing": len(result.missing), "extra": len(result.extra),
+                              "gone": result.gone, "seconds": round(result.seconds, 1), "to": options.to}))  # fmt: skip
         return
     print(f"{'dataset':<14} {'state':<11} {'objects':>9} {'size':>9} {'missing':>8} {'gone':>6} {'time':>8}")
     for each in results:

@@ -38,7 +38,7 @@ IMAGES = {
     b"BM": "image/bmp",
 }
 
-Wanted = Mapping[str, int] | None  # object name → offset of its member; None for all members
+Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,9 @@ def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], want
     """Store what a unit holds, write its journal entry, and answer it.
 
     `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
-    those members are stored, and the others' rows are answered alone. What goes wrong with one member is a row;
-    with the source of this unit, the entry's `error`. Raises what no other unit would escape either: BucketError,
-    ArchiveError, SourceChangedError.
+    those members are stored, where they still have the bytes that are wanted, the others' rows are answered
+    alone, and no entry is written. What goes wrong with one member is a row; with the source of this unit, the
+    entry's `error`. Raises what no other unit would escape either: BucketError, ArchiveError, SourceChangedError.
     """
     process, link = _process(settings), Link()
     task = _Task(process, present, wanted)
@@ -176,7 +176,7 @@ def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], want
     except SourceError as error:
         return Entry(unit.id, unit.fingerprint, error=str(error))
     entry = Entry(unit.id, unit.fingerprint, tuple(rows), link)
-    if all(row.outcome != FAILED for row in rows):
+    if wanted is None and all(row.outcome != FAILED for row in rows):
         Book(process.bucket, unit.dataset).write(entry)
     return entry
 
@@ -226,7 +226,7 @@ class _Task:
         row = Row(row.path, row.size, google_crc32c.value(data), row.source, row.offset)
         if stop.is_set():  # what waits its turn would keep the program, and its mount, for long
             raise ExtractionError("interrupted")
-        if self._is_wanted(row) and not self._is_there(row):
+        if self._is_wanted(row, row.crc32c) and not self._is_there(row):
             try:
                 self.process.bucket.put(row.path, data, content_type(data))
             except MemberError as error:
@@ -246,8 +246,11 @@ class _Task:
             return row._replace(outcome=FAILED, reason=str(error))
         return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
 
-    def _is_wanted(self, row: Row) -> bool:
-        return self.wanted is None or self.wanted.get(row.path) == row.offset
+    def _is_wanted(self, row: Row, crc32c: int | None = None) -> bool:
+        if self.wanted is None:
+            return True
+        wanted = self.wanted.get(row.path)
+        return wanted is not None and wanted.offset == row.offset and crc32c in (wanted.crc32c, None)
 
     def _is_there(self, row: Row) -> bool:
         stored = self.present.get(row.path)

@@ -424,7 +424,7 @@ def test_too_many_photos_gone_is_incomplete(cli: Cli, tmp_path: Path, mirror: So
 
 
 def test_verify(cli: Cli, tmp_path: Path) -> None:
-    assert cli("-d", "stanford", "--verify", "--to", tmp_path / "out").returncode == 1
+    assert cli("-d", "stanford", "--verify", "--to", tmp_path / "out").returncode == 3
     assert cli("-d", "stanford", "--sample", "--to", tmp_path / "out").returncode == 0
     assert cli("-d", "stanford", "--verify", "--to", tmp_path / "out").returncode == 0
     (tmp_path / "out/stanford/lists/file_list.mat").unlink()

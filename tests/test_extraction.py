@@ -22,10 +22,12 @@ from buckets import Bucket
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
 from events import Progress, Result
-from extraction import Order, extract, verify
+from extraction import extract
 from gcs import Destination, open_bucket
+from reading import Order
 from transfer import Crew, crew
 from units import Settings
+from verifying import verify
 
 MB = 1 << 20
 

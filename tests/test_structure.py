@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 # Each module may import from those that stand below it, never from one above or beside it on its own line.
 LAYERS = [
     {"cli"},
+    {"verifying"},
     {"extraction", "screen"},
+    {"reading"},
     {"events", "planning", "transfer"},
     {"units"},
     {"digest", "gcs", "manifest", "sample"},

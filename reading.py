@@ -1,0 +1,140 @@
+"""A dataset's sources read from end to end: every unit worked on, the tars' chains joined, the checksums compared.
+
+What becomes of the members is for whoever reads: extraction.py stores them, verifying.py only looks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from archives import broken_link
+from buckets import Bucket, Stored
+from datasets import Dataset
+from digest import Digest, digests
+from events import Progress
+from manifest import Entry, Row, winners
+from planning import Planned, plan
+from transfer import Crew, run
+from units import SpanWork, Unit, Wanted
+
+log = logging.getLogger("spotted")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user wants of the extraction, beyond the dataset."""
+
+    mirror: str = ""  # URL or directory that has all sources
+    is_sample: bool = False
+    force: bool = False
+    is_deep: bool = False  # to verify by the sources too
+
+
+Report = Callable[[Progress], None]
+Listing = dict[str, Stored]
+
+
+def list_all(bucket: Bucket, dataset: Dataset, known: Iterable[str] = ()) -> Listing:
+    """All that the bucket lists in the dataset's folder, by name; `known` are names that are likely there."""
+    return {stored.name: stored for stored in bucket.list(dataset.folder, sorted(known))}
+
+
+class Reading:
+    """One dataset being read; `entries` are what its units gave so far."""
+
+    def __init__(self, dataset: Dataset, order: Order, crew: Crew, report: Report) -> None:
+        self.dataset, self.order, self.crew, self.report = dataset, order, crew, report
+        self.planned, self.photo_units = plan(dataset, order.mirror)
+        self.units: dict[str, Unit] = {}
+        self.entries: dict[str, Entry] = {}  # by unit
+        self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
+        self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
+        self.wanted: Wanted = None  # of what is stored where nothing else is said
+        self.total = self.done = self.objects = 0
+        self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
+
+    def expect(self, units: Iterable[Unit]) -> None:
+        """These are the units that will be worked on."""
+        self.units = {unit.id: unit for unit in units}
+        self.total = sum(unit.size for unit in self.units.values())
+
+    # ── units ────────────────────────────────────────────────────────────────────────────────────
+
+    def store(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
+        """Run these units; `present` and `wanted` as run_unit has them."""
+        for unit, entry in run(self.crew, units, present, self.wanted if wanted is None else wanted):
+            self.take(unit, entry)
+            if entry.error:
+                log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
+                self._drop_digest(unit)
+
+    def take(self, unit: Unit, entry: Entry) -> None:
+        """This is what became of a unit."""
+        if unit.id not in self.entries:
+            self.done, self.objects = self.done + unit.size, self.objects + entry.objects
+        self.entries[unit.id] = entry
+        self.report(Progress(self.dataset.name, self.done, self.total, self.objects, self.dataset.counted_in))
+
+    def forget(self, units: Iterable[str]) -> None:
+        """What these units gave does not count; for whoever writes it down."""
+
+    def won(self) -> dict[str, Row]:
+        """The member that counts for each path."""
+        return winners(row for unit in self.units for row in self.entries[unit].rows)
+
+    # ── the archives' checksums ──────────────────────────────────────────────────────────────────
+
+    def watch_checksums(self, todo: Sequence[Unit]) -> None:
+        """Have the archives' checksums computed from what passes through, where all of an archive does."""
+        for each in self.planned:
+            if not each.sha256:
+                self.checks[each.archive.file] = "not compared: none is published"
+            elif not self.crew.is_local:
+                self.checks[each.archive.file] = "not compared: several processes read the archive"
+            elif not {unit.id for unit in each.units} <= {unit.id for unit in todo}:
+                self.checks[each.archive.file] = "not compared: an earlier run read parts of the archive"
+            else:
+                digests[each.source.name] = Digest()
+
+    def _drop_digest(self, unit: Unit) -> None:
+        if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
+            digests.pop(unit.work.source.name, None)
+
+    def wrong_checksums(self) -> list[tuple[Planned, str]]:
+        """The archives whose checksum is not the published one, with what it is."""
+        wrong = []
+        for each in self.planned:
+            digest = digests.pop(each.source.name, None)
+            got = digest.finish(each.source) if digest else None
+            if got and got != each.sha256:
+                wrong.append((each, got))
+                continue
+            check = self.checks.setdefault(
+                each.archive.file, "equal" if got else "not compared: not all of it was read"
+            )
+            log.info("%s: %s: sha256 %s", self.dataset.name, each.archive.file, check)
+        return wrong
+
+    # ── the tars' chains ─────────────────────────────────────────────────────────────────────────
+
+    def join_chains(self) -> None:
+        """Read again the spans of tars that began at the wrong place; what those stored is remembered."""
+        for each in self.planned:
+            if each.kind == "tar" and not any(self.entries[unit.id].error for unit in each.units):
+                self._join_chain(each)
+
+    def _join_chain(self, each: Planned) -> None:
+        spans = [work.span for work in each.works]
+        while broken := broken_link(each.source.name, spans, [self.entries[unit.id].link for unit in each.units]):
+            index, span = broken
+            unit = each.units[index]
+            self.false_starts |= {row.path for row in self.entries[unit.id].rows}
+            self.entries[unit.id] = Entry(unit.id, unit.fingerprint)
+            self.forget([unit.id])
+            if span is not None:
+                spans[index] = span
+                self.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
+                self.store([self.units[unit.id]], {})

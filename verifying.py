@@ -1,0 +1,279 @@
+"""A complete dataset compared with its manifest: by the bucket's listing, or with its sources too, and put right.
+
+Nothing here writes but `repair`, and that only what the manifest says is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from archives import SPAN, Span
+from buckets import Bucket, Stored, encode_crc32c, parents
+from datasets import DATASETS, Dataset
+from errors import DamagedError
+from events import Result
+from extraction import check_kind
+from folders import FolderBucket
+from manifest import GONE, Book, Row, agrees
+from planning import Planned
+from reading import Listing, Order, Reading, Report, list_all
+from tars import BLOCK
+from transfer import Crew
+from units import PhotoWork, Unit
+
+log = logging.getLogger("spotted")
+
+MISSING, DIFFERENT, EXTRA, UNREAD = "missing", "different", "extra", "unread"
+READS_AT_ONCE = 4  # of a directory's files, for their checksums
+
+
+@dataclass
+class Found:
+    """What a dataset should be, and what was found to be otherwise."""
+
+    dataset: Dataset
+    rows: list[Row]  # of the manifest
+    about: Mapping[str, Any]
+    wrong: list[Row] = field(default_factory=list)  # missing, different or unread
+    extra: list[Row] = field(default_factory=list)
+
+    def result(self, start: float) -> Result:
+        """What of it is told."""
+        kinds = [row.outcome for row in (*self.wrong, *self.extra)]
+        counted = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in (MISSING, DIFFERENT, UNREAD, EXTRA))
+        log.info("%s: %d objects compared with the manifest: %s", self.dataset.name, len(self.rows), counted)
+        return Result(
+            self.dataset,
+            len(self.rows),
+            sum(row.size for row in self.rows),
+            missing=self.wrong,
+            extra=self.extra,
+            is_verification=True,
+            gone=self.about["gone"],
+            seconds=time.monotonic() - start,
+        )
+
+
+# ── by listing ───────────────────────────────────────────────────────────────────────────────────
+
+
+def verify(dataset: Dataset, bucket: Bucket) -> Result:
+    """Compare a dataset's manifest with the bucket's listing, and with nothing else."""
+    start = time.monotonic()
+    found = _compare(dataset, bucket)
+    return found if isinstance(found, Result) else found.result(start)
+
+
+def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | Result:
+    """The comparison with the listing, or the result where there is nothing to compare with."""
+    try:
+        known = Book(bucket, dataset.name).manifest()
+    except DamagedError as error:
+        return _no_manifest(dataset, f"{error}; extract it again: what is right stays")
+    if known is None:
+        return _no_manifest(dataset, f"{bucket.url} has no manifest of it: it is not complete; extract it first")
+    found = Found(dataset, *known)
+    listing = list_all(bucket, dataset, (row.path for row in found.rows))
+    if is_deep:
+        listing = _with_checksums(bucket, listing)
+    found.wrong = [difference(row, stored) for row in found.rows if not agrees(row, stored := listing.get(row.path))]
+    found.wrong += [_lost_folder(name) for name in sorted(parents(row.path for row in found.rows) - listing.keys())]
+    found.extra = [_extra(stored, bucket) for stored in _unnamed(found, bucket, listing)]
+    return found
+
+
+def _no_manifest(dataset: Dataset, why: str) -> Result:
+    row = Row(f"_extraction/{dataset.name}/manifest.csv", 0, 0, "", 0, MISSING, why)
+    return Result(dataset, missing=[row], is_verification=True)
+
+
+def difference(row: Row, stored: Stored | None) -> Row:
+    """The row of a manifest with what the listing has against it."""
+    if stored is None:
+        return row._replace(outcome=MISSING, reason="the bucket does not list it")
+    return row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the bucket lists {_looks(stored)}")
+
+
+def _lost_folder(name: str) -> Row:
+    why = "the folder has no placeholder: a GCSFuse mount without implicit directories does not show it"
+    return Row(name, 0, 0, "", 0, MISSING, why)
+
+
+def _looks(it: Row | Stored) -> str:
+    return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
+
+
+def _unnamed(found: Found, bucket: Bucket, listing: Listing) -> Iterator[Stored]:
+    """What lies in the dataset's folder and is neither of it nor of another dataset with the same folder.
+
+    Placeholders of folders are no objects of anybody; what comes after this program reads files.
+    """
+    names = {row.path for row in found.rows}
+    unnamed = [each for name, each in listing.items() if name not in names and (each.size or not name.endswith("/"))]
+    others = set(_named_by_others(found.dataset, bucket)) if unnamed else set()
+    return (each for each in unnamed if each.name not in others)
+
+
+def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
+    for other in DATASETS.values():
+        if other.folder == dataset.folder and other.name != dataset.name:
+            book = Book(bucket, other.name)
+            complete = book.manifest()
+            entries = [complete[0]] if complete else [entry.rows for entry in book.journal().values()]
+            yield from (row.path for row in itertools.chain(*entries))
+
+
+def _extra(stored: Stored, bucket: Bucket) -> Row:
+    why = f"the manifest does not name it; if nobody needs it, remove it: {bucket.url}/{stored.name}"
+    return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
+
+
+def _with_checksums(bucket: Bucket, listing: Listing) -> Listing:
+    """The listing with the checksums that a directory's has not, from the files' own bytes."""
+    if not isinstance(bucket, FolderBucket):
+        return listing
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return {stored.name: stored for stored in pool.map(bucket.with_checksum, listing.values())}
+
+
+# ── with the sources ─────────────────────────────────────────────────────────────────────────────
+
+
+def verify_deep(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: Report) -> Result:
+    """Compare with the listing, read the sources again, and compare every member's bytes with the manifest.
+
+    A directory's files are read too. Nothing is stored. Raises ExtractionError when a source cannot be read.
+    """
+    start = time.monotonic()
+    found = _compare(dataset, bucket, is_deep=True)
+    if isinstance(found, Result):
+        return found
+    check_kind(dataset, order, bucket, found.about)
+    found.wrong += _against_sources(found, Reading(dataset, order, crew, report))
+    return found.result(start)
+
+
+def _against_sources(found: Found, reading: Reading) -> Iterator[Row]:
+    reading.wanted = {}
+    units = list(reading.units.values())
+    reading.watch_checksums(units)
+    reading.store(units, {})
+    reading.join_chains()
+    for each, got in reading.wrong_checksums():
+        why = f"expected sha256 {each.sha256}, the source has {got}"
+        yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
+    yield from _differences(found, reading)
+
+
+def _differences(found: Found, reading: Reading) -> Iterator[Row]:
+    won = {path: row for path, row in reading.won().items() if not row.is_folder}
+    gone = {row.path for entry in reading.entries.values() for row in entry.rows if row.outcome == GONE}
+    for row in found.rows:
+        now = won.pop(row.path, None)
+        if now is None and row.path not in gone:
+            yield row._replace(outcome=UNREAD, reason=_why_unread(row, reading))
+        elif now and (now.size, now.crc32c) != (row.size, row.crc32c):
+            yield row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the source has {_looks(now)}")
+    for row in won.values():
+        yield row._replace(outcome=MISSING, reason="the source has it, the manifest does not name it")
+    if gone:
+        log.info("%s: %d photos are gone at the source and were not compared", found.dataset.name, len(gone))
+
+
+def _why_unread(row: Row, reading: Reading) -> str:
+    failed = (each for entry in reading.entries.values() for each in entry.rows if each.path == row.path)
+    errors = (entry.error for entry in reading.entries.values() if entry.error)
+    return next((each.reason for each in failed if each.reason), next(errors, "the source does not have it"))
+
+
+# ── putting right ────────────────────────────────────────────────────────────────────────────────
+
+
+def repair(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: Report) -> Result:
+    """Store again what is missing or different, reading only what holds it; then compare once more.
+
+    The manifest stays the truth: a member whose source has other bytes by now is not stored.
+    """
+    start = time.monotonic()
+    found = _compare(dataset, bucket, order.is_deep)
+    if isinstance(found, Result):
+        return found
+    check_kind(dataset, order, bucket, found.about)
+    if found.wrong:
+        log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
+        lost = [row for row in found.wrong if not row.is_folder]
+        if lost:
+            _put_right(found, lost, Reading(dataset, order, crew, report))
+        for row in set(found.wrong) - set(lost):
+            bucket.put(row.path, b"")
+    again = _compare(dataset, bucket, order.is_deep)
+    return again if isinstance(again, Result) else again.result(start)
+
+
+def _put_right(found: Found, lost: list[Row], reading: Reading) -> None:
+    reading.wanted = {row.path: row for row in lost}
+    reading.expect(_units_that_hold(found, reading))
+    reading.store(list(reading.units.values()), {})
+    won = reading.won()
+    for row in lost:
+        now = won.get(row.path)
+        if now is None or now.crc32c != row.crc32c:
+            why = f"the source has {_looks(now)}" if now else _why_unread(row, reading)
+            log.warning("%s: %s cannot be had again: expected %s; %s", found.dataset.name, row.path, _looks(row), why)
+
+
+def _units_that_hold(found: Found, reading: Reading) -> Iterator[Unit]:
+    files = {source["url"]: source["file"] for source in found.about["sources"]}
+    for each in reading.planned:
+        rows = sorted(
+            (row for row in found.rows if files.get(row.source) == each.archive.file), key=lambda row: row.offset
+        )
+        yield from _archive_units(each, rows, reading.wanted or {})
+    for unit in reading.photo_units:
+        if isinstance(unit.work, PhotoWork) and (work := _lost_photos(unit.work, reading.wanted or {})).photos:
+            yield replace(unit, work=work, size=len(work.photos))
+
+
+def _lost_photos(work: PhotoWork, wanted: Mapping[str, Row]) -> PhotoWork:
+    photos = tuple(
+        photo for photo in work.photos
+        if f"{work.image_prefix}{photo.name}.png" in wanted or f"{work.annotation_prefix}{photo.name}.json" in wanted
+    )  # fmt: skip
+    return replace(work, photos=photos)
+
+
+def _archive_units(each: Planned, rows: Iterable[Row], wanted: Mapping[str, Row]) -> Iterator[Unit]:
+    rows = list(rows)
+    lost = {row.offset for row in rows if row.path in wanted}
+    spans = _tar_spans(rows, lost) if each.kind == "tar" else _spans_with(each, lost)
+    for span in spans:
+        name = f"{each.archive.file}/{span.start:015d}-{span.stop:015d}"
+        work = replace(each.works[0], span=span)
+        yield Unit(name, each.units[0].dataset, each.units[0].fingerprint, work, span.stop - span.start)
+
+
+def _spans_with(each: Planned, lost: set[int]) -> Iterator[Span]:
+    for span in (work.span for work in each.works):
+        entries = tuple(entry for entry in span.entries if entry.offset in lost)
+        if entries or (lost and not span.entries):  # a compressed tar has no entries: it is read from end to end
+            yield replace(span, entries=entries)
+
+
+def _tar_spans(rows: list[Row], lost: set[int]) -> Iterator[Span]:
+    """Spans that hold the lost members: each begins where the manifest's member before them ends, so at a header."""
+    begin, span = 0, None
+    for row in rows:
+        if row.offset in lost:
+            if span and row.offset - span.start <= SPAN:
+                span = replace(span, stop=row.offset)
+            else:
+                yield from [span] if span else []
+                span = Span("tar", begin, row.offset, begin=begin)
+        begin = -(-(row.offset + row.size) // BLOCK) * BLOCK
+    yield from [span] if span else []
