@@ -38,8 +38,8 @@ format: setup  ## put the code in order
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: setup  ## compare with other ways of doing the same, on this machine (nginx; rclone and gcloud where there)
-	$(RUN) benchmarks/compare.py
+bench: setup  ## measure this tool beside others and at many sizes, into benchmarks/results (ARGS="--scale 0.02 --rounds 1")
+	$(RUN) benchmarks/bench.py $(ARGS)
 
 lock: .cache/pipenv/bin/pipenv  ## renew Pipfile.lock from Pipfile
 	$(PIPENV) lock --dev

@@ -2,9 +2,9 @@
 
     python benchmarks/bucket_server.py PORT [--delay-ms 50]
 
-It speaks as much of Google Cloud Storage's JSON and XML API as obstore, google-cloud-storage, rclone and
-`gcloud storage cp` need to store, list, read and delete; a client finds it by STORAGE_EMULATOR_HOST. What it
-does not speak it answers with 400, which no client tries again. It must never be what a measurement measures:
+It speaks as much of Google Cloud Storage's JSON and XML API as obstore, google-cloud-storage, rclone, GCSFuse and
+`gcloud storage cp` need to store, list, read and delete; a client finds it by STORAGE_EMULATOR_HOST. What it does
+not speak it answers with 400, which no client tries again. It must never be what a measurement measures:
 one process on uvloop and httptools, no threads and no disk, and of an object only name, size and checksum stay,
 with the bytes under KEPT alone, which are read back. A put of 37 KB takes it about 40 microseconds, so that
 one core has enough for 20,000 a second, at 50 ms over 2,000 connections too. Bodies under way are held whole, so
@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http.client import responses
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import parse_qsl, quote, unquote
 
 import google_crc32c
@@ -193,22 +193,19 @@ class Server:
             reply = _error(error.status, str(error))
         except (ValueError, KeyError) as error:  # no JSON, no number, no name: the request's fault
             reply = _error(400, f"{request.method} {request.target}: {error!r}")
-        length = len(reply.body) if reply.length is None else reply.length
-        close = "" if request.keep_alive else "Connection: close\r\n"
-        head = f"HTTP/1.1 {reply.status} {responses.get(reply.status, 'Other')}\r\nContent-Length: {length}\r\n"
-        return f"{head}{close}{reply.headers}\r\n".encode() + (b"" if request.method == "HEAD" else reply.body)
+        return encode(request, reply)
 
     def _control(self, method: str, path: str, query: dict[str, str]) -> Reply:
         match method, path:
             case "GET", "/_stats":
-                seconds = time.monotonic() - self.began
+                elapsed = time.monotonic() - self.began
                 return _json(
-                    {"seconds": seconds, "puts": self.puts, "bytes": self.bytes, "requests": dict(self.requests)}
+                    {"seconds": elapsed, "puts": self.puts, "bytes": self.bytes, "requests": dict(self.requests)}
                 )
             case "POST", "/_reset":
                 self._reset()
             case "POST", "/_delay":
-                self.delay = _seconds(query["ms"])
+                self.delay = seconds(query["ms"])
             case _:
                 raise Refused(404, f"{method} {path}: expected GET /_stats, POST /_reset or POST /_delay?ms=N")
         return Reply(204)
@@ -353,10 +350,26 @@ class Server:
         return stored
 
 
+def encode(request: Request, reply: Reply) -> bytes:
+    """A reply as it goes over the wire."""
+    length = len(reply.body) if reply.length is None else reply.length
+    close = "" if request.keep_alive else "Connection: close\r\n"
+    head = f"HTTP/1.1 {reply.status} {responses.get(reply.status, 'Other')}\r\nContent-Length: {length}\r\n"
+    return f"{head}{close}{reply.headers}\r\n".encode() + (b"" if request.method == "HEAD" else reply.body)
+
+
+class Answerer(Protocol):
+    """What answers requests: at once, but what it says is sent after `delay` seconds."""
+
+    delay: float
+
+    def answer(self, request: Request) -> bytes: ...
+
+
 class Connection(asyncio.Protocol):
     """One client's connection: its requests are taken up one after the other, each when the last was answered."""
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Answerer, loop: asyncio.AbstractEventLoop) -> None:
         self._server, self._loop = server, loop
         self._waiting: deque[Request] = deque()  # the first is being answered
 
@@ -484,20 +497,22 @@ def _base64(crc32c: int) -> str:
     return base64.b64encode(crc32c.to_bytes(4, "big")).decode("ascii")
 
 
-def _seconds(milliseconds: str) -> float:
+def seconds(milliseconds: str) -> float:
     delay = float(milliseconds) / 1000
     if not 0 <= delay <= 3600:
         raise ValueError(f"{milliseconds}: expected 0 to 3,600,000 ms")
     return delay
 
 
-async def _serve(port: int, delay: float) -> None:
+async def serve(port: int, server: Answerer) -> None:
+    """Answer on a port of this machine, which is printed, until SIGINT or SIGTERM."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each for all threads of all clients
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    server = Server(delay)
     listener = await loop.create_server(lambda: Connection(server, loop), "127.0.0.1", port, backlog=4096)
-    print(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}, {delay * 1000:g} ms a request", flush=True)
+    print(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}, {server.delay * 1000:g} ms a request", flush=True)
     await stop.wait()
     listener.close()
 
@@ -505,11 +520,9 @@ async def _serve(port: int, delay: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("port", type=int, help="0 for any that is free; it is printed")
-    parser.add_argument("--delay-ms", type=_seconds, default=0.0, dest="delay", help="of every answer (default: 0)")
+    parser.add_argument("--delay-ms", type=seconds, default=0.0, dest="delay", help="of every answer (default: 0)")
     arguments = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each for all threads of all clients
-    uvloop.run(_serve(arguments.port, arguments.delay))
+    uvloop.run(serve(arguments.port, Server(arguments.delay)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""This tool beside others, and how it scales: all that benchmarks/results/ holds is made by this.
+
+python benchmarks/bench.py                               everything at full size: half an hour for the comparison,
+                                                         a quarter for scaling, on two quiet cores
+python benchmarks/bench.py --scale 0.02 --rounds 1       a look, in a few minutes
+python benchmarks/bench.py --only api,rclone,photos      parts; printed, and written only with --out
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import scaling
+from compare import compare
+from course import course
+from ways import WAYS
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = (*WAYS, *scaling.PARTS)
+
+
+def names(text: str) -> list[str]:
+    found = text.split(",")
+    if unknown := set(found) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the input (default: %(default)s: 41,163 files)")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison (default: %(default)s)")
+    parser.add_argument("--only", type=names, default=[], metavar="PART,…", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--out", type=Path, help=f"folder for the results (default, without --only: {RESULTS})")
+    parser.add_argument("--scratch", type=Path, help="folder for inputs and temporary files (default: /dev/shm)")
+    options = parser.parse_args()
+    only, out = options.only or PARTS, options.out or (None if options.only else RESULTS)
+    with course(options.scratch) as at:
+        if set(only) & set(WAYS):
+            compare(at, options.scale, options.rounds, only, out)
+        if set(only) & set(scaling.PARTS):
+            scaling.measure(at, options.scale, only, out)
+
+
+if __name__ == "__main__":
+    main()

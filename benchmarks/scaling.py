@@ -1,0 +1,4 @@
+PARTS: tuple[str, ...] = ("x",)
+
+
+def measure(*a: object) -> None: ...
