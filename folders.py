@@ -72,7 +72,8 @@ class FolderBucket:
                 if entry.is_dir(follow_symlinks=False):
                     yield Stored(f"{prefix}{entry.name}/", 0, None)
                     yield from self._walk(f"{prefix}{entry.name}/")
-                else:
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a worker of a killed run still renames its files
                     yield Stored(prefix + entry.name, entry.stat(follow_symlinks=False).st_size, None)
 
     def with_checksum(self, stored: Stored) -> Stored:
