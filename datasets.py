@@ -40,8 +40,26 @@ class PhotoTables:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where a dataset's images lie, where the annotation of each is, and how many of them are published.
+
+    Images are grouped by the folder below `images` that they are in, or where there is none, by their name up to
+    the last "_". In `annotation`, {name} is an image's path below `images`, and {stem} the same without its ending.
+    """
+
+    images: str
+    annotation: str
+    photos: int | None = None
+    groups: int | None = None
+    grouped_by: str = "breed"
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """A dataset: its name, the option that asks for it, its folder in the bucket, and where it comes from."""
+    """A dataset: its name, the option that asks for it, its folder in the bucket, where it comes from, and whose it is.
+
+    `licence` is what the publisher says of it, or that nothing is said; `citation` is how the publisher wants it named.
+    """
 
     name: str
     title: str
@@ -49,6 +67,10 @@ class Dataset:
     group: str = ""  # "breed", "individual", or "" for what only --dataset asks for
     archives: tuple[Archive, ...] = ()
     tables: PhotoTables | None = None
+    layout: Layout | None = None
+    home: str = ""
+    licence: str = ""
+    citation: str = ""
 
     @property
     def counted_in(self) -> str:
@@ -62,7 +84,13 @@ def _tsinghua(token: str) -> str:
 
 _STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 _THU = "https://cg.cs.tsinghua.edu.cn/ThuDogs/"
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 _AUSTIN = "https://raw.githubusercontent.com/alex-coward/spotted_dog_finder/main/src/data_extraction/csv/"
+_THU_LICENCE = "None stated; available for academic purposes, as the paper says."
+_THU_CITATION = (
+    "Ding-Nan Zou, Song-Hai Zhang, Tai-Jiang Mu and Min Zhang: A new dataset of dog breed images and a benchmark for"
+    " fine-grained classification. Computational Visual Media 6(4), 2020. https://doi.org/10.1007/s41095-020-0184-6"
+)
 _HIGH_PARTS = (
     "d2031efb239c4dde9c6c", "6a242a6bba664537ba45", "d17034fa14f54e4381d8", "3740fc44cd484e1cb089",
     "ff5d96a0bc4e4dba9004", "d5fe5c88198c4387a7bb", "b13d6710ac85487e9487", "b6cf354fd04b4fe0b909",
@@ -83,6 +111,11 @@ STANFORD = Dataset(
         Archive((_STANFORD + "lists.tar",), "stanford/lists/", "lists.tar", 481_280,
                 "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c"),
     ),
+    layout=Layout("stanford/Images/", "stanford/Annotation/{stem}", 20_580, 120),
+    home=_STANFORD,
+    licence="None stated. The photos are ImageNet's, which gives them for non-commercial research and education only.",
+    citation="Aditya Khosla, Nityananda Jayadevaprakash, Bangpeng Yao and Li Fei-Fei: Novel dataset for Fine-Grained "
+             "Image Categorization. First Workshop on Fine-Grained Visual Categorization, CVPR, 2011.",
 )  # fmt: skip
 TSINGHUA = Dataset(
     "tsinghua",
@@ -93,6 +126,10 @@ TSINGHUA = Dataset(
         Archive((_tsinghua("80013ef29c5f42728fc8"),), "tsinghua/", "low-resolution.zip"),
         Archive((_THU + "low-annotations.zip",), "tsinghua/", "low-annotations.zip"),
     ),
+    layout=Layout("tsinghua/low-resolution/", "tsinghua/Low-Annotations/{name}.xml", 70_428, 130),
+    home=_THU,
+    licence=_THU_LICENCE,
+    citation=_THU_CITATION,
 )
 TSINGHUA_HIGH = Dataset(
     "tsinghua-high",
@@ -103,6 +140,10 @@ TSINGHUA_HIGH = Dataset(
         Archive(tuple(map(_tsinghua, _HIGH_PARTS)), "tsinghua/", "high-resolution.zip"),
         Archive((_THU + "high-annotations.zip",), "tsinghua/", "high-annotations.zip"),
     ),
+    layout=Layout("tsinghua/high-resolution/", "tsinghua/High-Annotations/{name}.xml", 70_428, 130),
+    home=_THU,
+    licence=_THU_LICENCE,
+    citation=_THU_CITATION,
 )
 AUSTIN = Dataset(
     "austin",
@@ -112,8 +153,29 @@ AUSTIN = Dataset(
     tables=PhotoTables(
         _AUSTIN + "apa_dogs.csv", _AUSTIN + "apa_photos.csv", "austin/full_quality/", "austin/annotations/"
     ),
+    layout=Layout("austin/full_quality/", "austin/annotations/{stem}.json", grouped_by="dog"),
+    home="https://github.com/alex-coward/spotted_dog_finder",
+    licence="None stated. The photos are the shelter's and its helpers', as published on shelterluv.com.",
+    citation="Austin Pets Alive!, dogs and photos on Shelterluv, collected for spotted_dog_finder.",
 )
-DATASETS = {dataset.name: dataset for dataset in (STANFORD, TSINGHUA, TSINGHUA_HIGH, AUSTIN)}
+# Sizes and checksums: TensorFlow Datasets' url_checksums/oxford_iiit_pet.txt.
+OXFORD = Dataset(
+    "oxford",
+    "Oxford-IIIT Pet: 7,390 photos of 37 breeds of cats and dogs",
+    "oxford/",
+    archives=(
+        Archive((_OXFORD + "images.tar.gz",), "oxford/", "images.tar.gz", 791_918_971,
+                "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d"),
+        Archive((_OXFORD + "annotations.tar.gz",), "oxford/", "annotations.tar.gz", 19_173_078,
+                "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91"),
+    ),
+    layout=Layout("oxford/images/", "oxford/annotations/xmls/{stem}.xml", 7_390, 37),
+    home="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    licence="CC BY-SA 4.0; the copyright of the photos remains with their owners.",
+    citation="Omkar M. Parkhi, Andrea Vedaldi, Andrew Zisserman and C. V. Jawahar: Cats and Dogs. IEEE Conference on "
+             "Computer Vision and Pattern Recognition, 2012.",
+)  # fmt: skip
+DATASETS = {dataset.name: dataset for dataset in (STANFORD, TSINGHUA, TSINGHUA_HIGH, AUSTIN, OXFORD)}
 
 
 def chosen(groups: Iterable[str], names: Iterable[str]) -> list[Dataset]:

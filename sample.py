@@ -7,6 +7,7 @@ under an image's name, photos on a wrong host. The same bytes come out each time
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import random
@@ -15,15 +16,18 @@ import struct
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 STANFORD_BREEDS = ("n02085620-Chihuahua", "n02099601-golden_retriever", "n02113799-standard_poodle")
+OXFORD_BREEDS = ("Abyssinian", "american_bulldog", "Maine_Coon")
 TSINGHUA_BREEDS = ("200-n000008-Airedale", "220-n000032-Fila Braziliero", "1043-n000001-Shiba_Dog")
 DOGS, PHOTOS_PER_DOG = 12, 5
 PICTURES = 12
+TRAINED_ON = 4  # photos of each of Stanford's breeds, of six
 HTML = b"<!DOCTYPE html><html><title>Error</title><body>Access denied</body></html>"
 
 DOG = """
@@ -83,6 +87,17 @@ def encode_jpeg(cells: list[list[tuple[int, ...]]]) -> bytes:
     )
 
 
+def encode_png(lines: list[bytes], channels: int) -> bytes:
+    """A PNG of these lines of pixels, of 1 byte (grey) or 3 (red, green, blue) each: W3C PNG, chapters 5 and 11."""
+    kind = {1: 0, 3: 2}[channels]
+    header = struct.pack(">IIBBBBB", len(lines[0]) // channels, len(lines), 8, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + line for line in lines))
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
 def _segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
@@ -116,21 +131,50 @@ def sources() -> dict[str, bytes]:
         "images.tar": _tar({f"Images/{name}.jpg": data for name, data in zip(stanford, pictures, strict=True)}),
         "annotation.tar": _tar({f"Annotation/{name}": _voc(name) for name in stanford}),
         "lists.tar": _tar(
-            {f"{name}_list.mat": b"MATLAB 5.0 MAT-file".ljust(128) for name in ("file", "train", "test")}
+            {
+                "file_list.mat": _list(stanford),
+                "train_list.mat": _list(name for name in stanford if int(name[-1]) <= TRAINED_ON),
+                "test_list.mat": _list(name for name in stanford if int(name[-1]) > TRAINED_ON),
+            }
         ),
         "low-resolution.zip": _zip("low-resolution", {name: picture(number) for number, name in enumerate(tsinghua)}),
         "low-annotations.zip": _zip(
-            "Low-Annotations", {f"{name}.xml": b"\xef\xbb\xbf" + _voc(name) for name in tsinghua}
+            "Low-Annotations", {f"{name}.xml": _voc(name, "body", "head") for name in tsinghua}
         ),
         "high-annotations.zip": _zip(
-            "High-Annotations", {f"{name}.xml": b"\xef\xbb\xbf" + _voc(name) for name in tsinghua}
+            "High-Annotations", {f"{name}.xml": _voc(name, "body", "head") for name in tsinghua}
         ),
+        **_oxford(),
     }
     sums = {**archives, "high-resolution.zip": high}
     listing = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sums.items())
     step = -(-len(high) // 9)
     parts = {f"high-resolution.zip.{part + 1:03d}": high[part * step : (part + 1) * step] for part in range(9)}
     return {**archives, **parts, "SHA256SUMS": listing.encode(), **_austin()}
+
+
+def _oxford() -> dict[str, bytes]:
+    """Compressed tars; a PNG named .jpg, a file that is no image among them, boxes for only some, AppleDouble files."""
+    photos = {f"{breed}_{number}": picture(number) for breed in OXFORD_BREEDS for number in range(1, 5)}
+    pet = [bytes(2 if cell == "." else 1 for cell in line) for line in DOG.split()]  # 2 is the background
+    trimap = encode_png(pet, 1)
+    photos["Abyssinian_4"] = encode_png([bytes(each * 90 for each in line for _ in "rgb") for line in pet], 3)
+    boxed = [name for name in photos if int(name[-1]) <= 2]
+    annotations = {
+        "README": b"a miniature\n",
+        "trainval.txt": "".join(f"{name} 1 1 1\n" for name in boxed).encode(),
+        "test.txt": "".join(f"{name} 1 1 1\n" for name in photos if name not in boxed).encode(),
+        **{f"xmls/{name}.xml": _voc(f"{name}/{name}.jpg") for name in boxed},
+        **{f"trimaps/{name}.png": trimap for name in photos},
+        **{f"trimaps/._{name}.png": b"\0\5\x16\7" for name in photos},
+    }
+    images = {f"images/{name}.jpg": data for name, data in photos.items()} | {"images/Abyssinian_4.mat": b"MATLAB 5.0"}
+    return {
+        "images.tar.gz": gzip.compress(_tar(images), mtime=0),
+        "annotations.tar.gz": gzip.compress(
+            _tar({f"annotations/{key}": data for key, data in annotations.items()}), mtime=0
+        ),
+    }
 
 
 def _austin() -> dict[str, bytes]:
@@ -179,13 +223,38 @@ def _zip(folder: str, members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def _voc(name: str) -> bytes:
-    """An annotation in the form of Pascal VOC, as both breed datasets have it."""
+def _voc(name: str, *kinds: str) -> bytes:
+    """An annotation in the form of Pascal VOC; with kinds of boxes in Tsinghua's, which begins with a BOM."""
     breed, _, file = name.partition("/")
-    box = "<bndbox><xmin>16</xmin><ymin>8</ymin><xmax>112</xmax><ymax>120</ymax></bndbox>"
+    box = "<{0}bndbox><xmin>{1}</xmin><ymin>{1}</ymin><xmax>112</xmax><ymax>112</ymax></{0}bndbox>"
     size = "<size><width>128</width><height>128</height><depth>3</depth></size>"
-    found = f"<object><name>{breed}</name>{box}</object>"
-    return f"<annotation><filename>{file}</filename>{size}{found}</annotation>\n".encode()
+    found = "".join(box.format(kind, 24 if kind == "head" else 8) for kind in kinds or ("",))
+    text = f"<annotation><filename>{file}</filename>{size}<object><name>{breed}</name>{found}</object></annotation>\n"
+    return b"\xef\xbb\xbf\r\n" * bool(kinds) + text.encode()
+
+
+def _list(names: Iterable[str]) -> bytes:
+    """A list of Stanford's: a MAT-file of version 5 with the names of images, and the numbers of their breeds.
+
+    https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
+    """
+    names = list(names)
+    labels = [float(STANFORD_BREEDS.index(name.partition("/")[0]) + 1) for name in names]
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H2s", 0x0100, b"IM")
+    cells = b"".join(
+        _matrix(4, "", 1, len(text), _element(4, text.encode("utf-16-le"))) for text in map("{}.jpg".format, names)
+    )
+    numbers = _element(9, struct.pack(f"<{len(labels)}d", *labels))
+    return header + _matrix(1, "file_list", len(names), 1, cells) + _matrix(6, "labels", len(names), 1, numbers)
+
+
+def _matrix(kind: int, name: str, rows: int, columns: int, data: bytes) -> bytes:
+    flags, size = _element(6, struct.pack("<II", kind, 0)), _element(5, struct.pack("<ii", rows, columns))
+    return _element(14, flags + size + _element(1, name.encode()) + data)
+
+
+def _element(kind: int, data: bytes) -> bytes:
+    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
 # ── serving ──────────────────────────────────────────────────────────────────────────────────────
