@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="objects written at once (default: 256, mount 128, directory: as many as read)",
     )
+    how.add_argument("--write-rate", type=positive, metavar="N",
+                     help="writes/s into a bucket at first (default: 1,000, twice that every 20 min)")  # fmt: skip
     how.add_argument("--workers", type=positive, metavar="N", help="processes on this machine (default: this one)")
     how.add_argument("--scheduler", metavar="ADDRESS", default="", help="of a dask cluster: tcp://host:8786")
     how.add_argument("--log-format", choices=("text", "json"), default="text")
@@ -190,11 +192,17 @@ def run(options: argparse.Namespace) -> int:
 
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
     from extraction import extract  # dask and the clouds' libraries take a second: not for --help
-    from gcs import open_bucket, ready
+    from gcs import open_bucket
 
-    destination = stack.enter_context(ready(options.to, options.via, bool(options.scheduler)))
+    destination = stack.enter_context(_ready(options))
     order, workers = _workers(options, destination, stack)
     yield from _each(options, lambda one: extract(one, order, open_bucket(destination), workers, screen.show))
+
+
+def _ready(options: argparse.Namespace) -> contextlib.AbstractContextManager[Destination]:
+    from gcs import ready
+
+    return ready(options.to, options.via, bool(options.scheduler), options.write_rate)
 
 
 def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Iterator[Result]:
@@ -228,14 +236,14 @@ def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:
 
 
 def _verify(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
-    from gcs import Destination, open_bucket, ready
+    from gcs import Destination, open_bucket
     from verifying import repair, verify, verify_deep
 
     destination = Destination(options.to)
     if not options.repair and not options.deep:
         return _each(options, lambda one: verify(one, open_bucket(destination)))
     if options.repair:
-        destination = stack.enter_context(ready(options.to, options.via, bool(options.scheduler)))
+        destination = stack.enter_context(_ready(options))
     (order, workers), bucket = _workers(options, destination, stack), open_bucket(destination)
     work = repair if options.repair else verify_deep
     return _each(options, lambda one: work(one, order, bucket, workers, screen.show))

@@ -27,6 +27,8 @@ class Destination:
 
     to: str  # "gs://bucket" or a directory
     via: str = "api"  # or "mount", for a gs:// destination
+    write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
+    writers: int = 1  # processes that share it
 
 
 @lru_cache(maxsize=4)
@@ -37,7 +39,7 @@ def open_bucket(destination: Destination) -> Bucket:
         return MountFolder(root) if is_fuse(root) else FolderBucket(root)
     from gcs_api import ApiBucket  # half a second of imports that a directory needs nothing of
 
-    api = ApiBucket(bucket_name(destination.to))
+    api = ApiBucket(bucket_name(destination.to), destination.write_rate, destination.writers)
     return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
 
@@ -47,12 +49,12 @@ def mount_point(destination: Destination) -> Path:
 
 
 @contextlib.contextmanager
-def ready(to: str, via: str, is_elsewhere: bool = False) -> Iterator[Destination]:
+def ready(to: str, via: str, is_elsewhere: bool = False, write_rate: int | None = None) -> Iterator[Destination]:
     """Make sure that a destination takes objects, and mount it where it is to be mounted, while this lasts.
 
     With `via` "auto" that is where FUSE works and the writers are not elsewhere (on a cluster). Raises BucketError.
     """
-    destination = Destination(to)
+    destination = Destination(to, write_rate=write_rate)
     open_bucket(destination).ready()
     with contextlib.ExitStack() as stack:
         if to.startswith("gs://") and via != "api":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import google.api_core.exceptions
+import google.api_core.retry
 import google.auth
 import google.auth.credentials
 import obstore
@@ -22,6 +24,7 @@ from obstore.store import GCSStore
 
 from buckets import Data, Stored, decode_crc32c, reason
 from errors import BucketError, MemberError
+from pace import START, Pace
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -33,13 +36,17 @@ CHUNK = 8 << 20  # bytes in one request of a resumable upload
 LISTED_AT_ONCE = 5000  # objects; five pages of one listing, the next pieces being listed meanwhile
 CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
-# Of obstore, for 408, 429, 5xx and broken connections. Its own ten tries are over in three seconds, while a
-# bucket that is asked for too much at once needs minutes (https://cloud.google.com/storage/docs/request-rate).
+PASSING = frozenset({408, 429, 500, 502, 503, 504})  # https://cloud.google.com/storage/docs/retry-strategy
+TOO_MUCH = frozenset({429, 503})  # statuses by which a bucket says that it is asked for too much at once
+# Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
+# much at once needs minutes.
 RETRIES: RetryConfig = {
     "max_retries": 15,
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
 }
+# What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
+NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
 REFUSED = (
     obstore.exceptions.PermissionDeniedError,
@@ -65,12 +72,20 @@ class ApiBucket:
 
     at_once = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, write_rate: float | None = None, writers: int = 1) -> None:
+        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it."""
         self.name, self.url = name, f"gs://{name}"
+        # A bucket of Google's is asked for no more than its documentation allows, though it may bear more at once:
+        # what it refuses costs more time than what it is not asked for, and whoever knows it to be warm has
+        # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
+        usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
+        self.pace = Pace(self.url, (write_rate or usual) / writers)
+        self._persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
         credentials = _credentials()
         self._client = _client(credentials)
         self._bucket = self._client.bucket(name)
-        self._store = _store(name, credentials)
+        self._store = _store(name, credentials, RETRIES)
+        self._puts = _store(name, credentials, NO_RETRIES)
 
     def ready(self) -> None:
         try:
@@ -119,18 +134,28 @@ class ApiBucket:
             if not isinstance(data, bytes):
                 self._upload(name, data, content_type)
             elif name.endswith("/"):  # obstore would drop the slash
+                self.pace.take()
                 self._bucket.blob(name).upload_from_string(data, content_type)
             else:
-                attributes: obstore.Attributes = {"Content-Type": content_type}
-                obstore.put(self._store, name, data, attributes=attributes, use_multipart=False)
+                self._persist(self._put)(name, data, {"Content-Type": content_type})
         except REFUSED as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise MemberError(reason(error)) from error
 
+    def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
+        moment = self.pace.take()
+        try:
+            obstore.put(self._puts, name, data, attributes=attributes, use_multipart=False)
+        except obstore.exceptions.GenericError as error:
+            if _status(error) in TOO_MUCH:
+                self.pace.refuse(moment)
+            raise
+
     def _upload(self, name: str, chunks: Iterable[bytes], content_type: str) -> None:
         # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
         # upload would leave its parts behind, unseen and paid for.
+        self.pace.take()
         with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
             for chunk in chunks:
                 file.write(chunk)
@@ -163,6 +188,7 @@ class ApiBucket:
             list(pool.map(self._delete, names))
 
     def _delete(self, name: str) -> None:
+        self.pace.take()  # Google counts it as a write
         try:
             self._bucket.blob(name).delete()
         except google.api_core.exceptions.NotFound:
@@ -172,6 +198,21 @@ class ApiBucket:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status that is in obstore's message; 0 where the connection failed before there was one."""
+    match = re.search(r"status code: (\d{3})", reason(error))
+    return int(match[1]) if match else 0
+
+
+def _is_passing(error: Exception) -> bool:
+    # obstore has kinds of its own for all that is final but 400, 413 and the like.
+    return isinstance(error, obstore.exceptions.GenericError) and _status(error) in (*PASSING, 0)
+
+
+def _tell_of_retry(error: Exception) -> None:
+    log.debug("trying again: %s", reason(error))
 
 
 def _credentials() -> google.auth.credentials.Credentials:
@@ -196,14 +237,14 @@ def _client(credentials: google.auth.credentials.Credentials) -> storage.Client:
     return client
 
 
-def _store(name: str, credentials: google.auth.credentials.Credentials) -> GCSStore:
+def _store(name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig) -> GCSStore:
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator is None:
         return GCSStore(
-            name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=RETRIES
+            name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=retries
         )
     url = emulator if "://" in emulator else f"http://{emulator}"
     key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
     return GCSStore(
-        name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=RETRIES
+        name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=retries
     )

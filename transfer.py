@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import dask
@@ -19,12 +19,14 @@ from distributed.comm.core import CommClosedError
 from buckets import Stored
 from errors import ExtractionError, SourceError
 from manifest import Entry
-from units import Settings, SpanWork, Unit, Wanted, run_unit
+from pace import Told
+from units import Settings, SpanWork, Unit, Wanted, run_unit, writes
 
 DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
 }
+log = logging.getLogger("spotted")
 SPARE_UNITS = 2  # units that store while as many as there are connections read
 
 
@@ -48,7 +50,17 @@ def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[
             raise ExtractionError(
                 f"{scheduler}: the scheduler has no workers; start some with: dask worker {scheduler}"
             )
-        yield Crew(client, settings, at_once, not (workers or scheduler))
+        # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
+        # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
+        shared = replace(settings.destination, writers=len(client.nthreads()))
+        yield Crew(client, replace(settings, destination=shared), at_once, not (workers or scheduler))
+        _tell_of_writes(client, settings.destination.to)
+
+
+def _tell_of_writes(client: Client, to: str) -> None:
+    told = sum((each for each in client.run(writes).values() if each), Told())
+    if told.writes:
+        log.info("%s: %d writes, at most %d a second; %d refused (429, 503)", to, *told)
 
 
 def _client(threads: int, workers: int, scheduler: str) -> Client:

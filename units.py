@@ -25,6 +25,7 @@ from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
 from gcs import Destination, open_bucket
 from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
+from pace import Pace, Told
 from photos import Photo
 
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
@@ -133,12 +134,16 @@ class Budget:
             self._free.notify_all()
 
 
+_paces: list[Pace] = []  # of the bucket that this process writes to
+
+
 class _Process:
     """What the units in one process share: the bucket, the threads that put, and the bounds."""
 
     def __init__(self, settings: Settings) -> None:
         _keep_heap_small()
         self.bucket = open_bucket(settings.destination)
+        _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
         at_once = settings.uploads or self.bucket.at_once
         self.uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
         self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
@@ -157,6 +162,11 @@ def _keep_heap_small() -> None:
 @lru_cache(maxsize=1)
 def _process(settings: Settings) -> _Process:
     return _Process(settings)
+
+
+def writes() -> Told | None:
+    """What became of the writes of this process, where they went through the API."""
+    return _paces[0].told() if _paces else None
 
 
 def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted = None) -> Entry:

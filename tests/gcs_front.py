@@ -28,6 +28,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -140,6 +141,9 @@ class GcsFront:
         self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
         self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
         self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
+        self.refused: Counter[str] = Counter()  # requests by kind that were over their limit
+        self._limits: dict[str, int] = {}
+        self._windows: Counter[tuple[str, int]] = Counter()
         self._denied: set[str] = set()
         self._plans: list[Plan] = []
 
@@ -156,6 +160,10 @@ class GcsFront:
     def commit_then_fail(self, kind: str, times: int = 1, status: int | None = None, name: str | None = None) -> None:
         """Carry out the next `times` requests, then reset the connection, or answer `status`."""
         self._plans.append(Plan(kind, status, times, {}, name, stores=True))
+
+    def limit(self, kind: str, per_second: int) -> None:
+        """Answer 429 to what comes of a kind beyond so many in a second of the clock, until reset()."""
+        self._limits[kind] = per_second
 
     def deny(self, *kinds: str) -> None:
         """Answer 403 to all requests of these kinds, until reset()."""
@@ -226,6 +234,8 @@ class GcsFront:
             plan = self._planned(call)
             if self.delay:
                 await asyncio.sleep(self.delay)
+            if self._is_over(call.kind):
+                raise Refused(429, f"{call.kind}: more than {self._limits[call.kind]} a second", "TooManyRequests")
             if call.kind in self._denied:
                 raise Refused(403, f"{call.kind} is denied", "AccessDenied")
             if plan is None:
@@ -242,6 +252,13 @@ class GcsFront:
         except Exception as error:
             self.errors.append(error)
             raise
+
+    def _is_over(self, kind: str) -> bool:
+        window = kind, int(time.monotonic())
+        self._windows[window] += 1
+        is_over = self._windows[window] > self._limits.get(kind, sys.maxsize)
+        self.refused[kind] += is_over
+        return is_over
 
     def _planned(self, call: Call) -> Plan | None:
         for plan in self._plans:

@@ -20,7 +20,7 @@ LAYERS = [
     {"units"},
     {"digest", "gcs", "manifest", "sample"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources"},
-    {"buckets", "mount", "tars", "zips", "web"},
+    {"buckets", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
     {"errors"},
 ]
