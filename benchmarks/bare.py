@@ -15,8 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import obstore
-from inputs import sizes
 from obstore.store import GCSStore
+
+from inputs import sizes
 
 THREADS = 256  # as many puts as this tool has in flight
 ANNOTATION = 480  # bytes

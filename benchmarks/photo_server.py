@@ -11,6 +11,7 @@ import argparse
 import random
 
 import uvloop
+
 from bucket_server import Reply, Request, encode, seconds, serve
 
 PHOTOS_PER_DOG = 5
