@@ -7,6 +7,7 @@ and keeps the bytes that wait for an archive's checksum few.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,17 +28,23 @@ DASK = {
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
 }
 log = logging.getLogger("spotted")
+ARRIVAL = 30  # seconds that a cluster's first worker may take to come
+TOGETHER = 2  # seconds for those that were started with it
 SPARE_UNITS = 2  # units that store while as many as there are connections read
 
 
 @dataclass
 class Crew:
-    """The workers: dask's client, how many units they work on at once, and whether they are this very process."""
+    """The workers: dask's client, and whether they are this very process."""
 
     client: Client
     settings: Settings
-    at_once: int
     is_local: bool
+
+    def at_once(self) -> int:
+        """How many units the workers that are there now work on at once."""
+        threads: dict[str, int] = self.client.nthreads()
+        return max(sum(threads.values()), 1)
 
 
 @contextmanager
@@ -45,16 +52,23 @@ def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[
     """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`."""
     threads = settings.connections + SPARE_UNITS
     with dask.config.set(DASK), _client(threads, workers, scheduler) as client:
-        at_once = sum(client.nthreads().values())
-        if not at_once:
-            raise ExtractionError(
-                f"{scheduler}: the scheduler has no workers; start some with: dask worker {scheduler}"
-            )
+        if scheduler:
+            _wait_for_workers(client, scheduler)
         # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
         # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
         shared = replace(settings.destination, writers=len(client.nthreads()))
-        yield Crew(client, replace(settings, destination=shared), at_once, not (workers or scheduler))
+        yield Crew(client, replace(settings, destination=shared), not (workers or scheduler))
         _tell_of_writes(client, settings.destination.to)
+
+
+def _wait_for_workers(client: Client, scheduler: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=ARRIVAL)
+    except TimeoutError as error:
+        raise ExtractionError(
+            f"{scheduler}: the scheduler has no workers, after {ARRIVAL} s; start some with: dask worker {scheduler}"
+        ) from error
+    time.sleep(TOGETHER)
 
 
 def _tell_of_writes(client: Client, to: str) -> None:
@@ -113,9 +127,10 @@ class _Run:
             self.crew.client.cancel(list(self.unfinished))
 
     def _hand_out(self, completed: as_completed) -> Iterator[tuple[Unit, Entry]]:
+        at_once = self.crew.at_once()
         while self.next < len(self.units):
             oldest = next(iter(self.unfinished.values()), self.next)
-            if self.next - oldest >= self.crew.at_once:
+            if self.next - oldest >= at_once:
                 return
             unit = self.units[self.next]
             if self._is_covered(unit):
@@ -148,6 +163,6 @@ class _Run:
         if isinstance(unit.work, SpanWork):
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
         self.failures = self.failures + 1 if entry.failure else 0
-        if self.failures >= self.crew.at_once:
+        if self.failures >= self.crew.at_once():
             raise SourceError(f"{self.failures} pieces in a row failed; the last: {entry.failure}")
         return entry

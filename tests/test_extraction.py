@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 
 import tars
+import transfer
 from buckets import Bucket
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
@@ -348,3 +350,11 @@ def test_a_member_that_the_bucket_refuses_is_missing_and_comes_with_the_next_run
     assert (result.status, len(result.missing)) == (3, 1)
     assert api_bench.extract(dataset).state == "complete"
     assert api_bench.objects() == dict(members)
+
+
+def test_a_cluster_without_workers_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "ARRIVAL", 0.2)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
+        with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
+            with crew(Settings(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
+                pytest.fail("nobody is there to work")
