@@ -7,36 +7,41 @@ archive; a compressed tar is one span. `members` reads one span. Each span of a 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 
 import tars
 import zips
 from errors import ArchiveError
-from spans import SPAN, Link, Member, Reader, Span, as_file
+from spans import LIMITS, SPAN, Limits, Link, Member, Reader, Span, check_unpacked
 from tars import broken_link
 
-__all__ = ["SPAN", "Link", "Member", "Reader", "Span", "broken_link", "members", "plan"]
+__all__ = ["LIMITS", "SPAN", "Limits", "Link", "Member", "Reader", "Span", "broken_link", "members", "plan"]
 
 
-def plan(reader: Reader, span: int = SPAN) -> list[Span]:
-    """Cut the archive into spans, in file order. Raises ArchiveError when it is neither tar nor zip."""
+def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span]:
+    """Cut the archive into spans, in file order.
+
+    Raises ArchiveError when it is neither tar nor zip, or would unpack to more than the limits allow.
+    """
+    most = limits.most(reader.size)
     kind = _kind(bytes(reader.read(0, min(reader.size, tars.BLOCK))))
     if kind == "tar":
+        check_unpacked(reader.name, reader.size, most)
         return [Span(kind, start, min(start + span, reader.size)) for start in range(0, reader.size, span)]
-    if kind == "zip" or (not kind and zipfile.is_zipfile(as_file(reader))):  # a zip may stand after anything
-        return zips.plan(reader, span)
+    if kind == "zip" or (not kind and zips.is_zip(reader)):  # a zip may stand after anything
+        spans = zips.plan(reader, span)
+        check_unpacked(reader.name, sum(entry.size for each in spans for entry in each.entries), most)
+        return spans
     if kind:
-        return [Span(kind, 0, reader.size)]
+        return [Span(kind, 0, reader.size, most=most)]
     raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got something else")
 
 
 def _kind(head: bytes) -> str:
     magics = {b"PK\3\4": "zip", b"PK\5\6": "zip", b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ": "xz"}
-    for magic, kind in magics.items():
-        if head.startswith(magic):
-            return kind
-    return "tar" if tars.parse_header(head) or head == bytes(tars.BLOCK) else ""
+    if tars.parse_header(head) or head == bytes(tars.BLOCK):  # first: a member's name may begin with any magic
+        return "tar"
+    return next((kind for magic, kind in magics.items() if head.startswith(magic)), "")
 
 
 def members(reader: Reader, span: Span, link: Link) -> Iterator[Member]:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from errors import shown
+
 BOOKS = "_extraction/"  # the journals and manifests
 PART = ".spotted-part-"  # begins the name of a file that is still written; renamed within its folder, which is cheap
 LONGEST_NAME = 1024  # bytes of UTF-8
@@ -57,21 +59,35 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
     """The object that a member becomes, and why it may not be one ("" when it may).
 
     "./" and doubled slashes go, as tar's and zip's own tools have it; what could leave the prefix, or what
-    GCS takes for no name, is refused (https://cloud.google.com/storage/docs/objects#naming).
+    GCS takes for no name, is refused (https://cloud.google.com/storage/docs/objects#naming). A refused name is
+    answered in a form that can be shown.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")
+    refusal = _refusal(name, parts, full)
+    return (shown(full) if refusal else full), refusal
+
+
+def _refusal(name: str, parts: list[str], full: str) -> str:
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return full, "an absolute name"
+        return "an absolute name"
     if ".." in parts or "\\" in name:
-        return full, "a name that leads out of its folder"
-    if not full.isprintable() and re.search(r"[\x00-\x1f\x7f]", full):
-        return full, "a name with a control character"
+        return "a name that leads out of its folder"
+    if not full.isprintable() and re.search(r"[\x00-\x1f\x7f-\x9f]", full):
+        return "a name with a control character"
+    if not parts and not name.endswith("/"):
+        return "no name"
+    if any(part.startswith(PART) for part in parts):
+        return "a name that this program keeps for itself"
+    return _encoding_refusal(full)
+
+
+def _encoding_refusal(full: str) -> str:
     try:
         length = len(full.encode())
     except UnicodeEncodeError:
-        return full, "a name that is not UTF-8"
-    return full, "" if length <= LONGEST_NAME else f"a name of {length:,} bytes; {LONGEST_NAME:,} are allowed"
+        return "a name that is not UTF-8"
+    return "" if length <= LONGEST_NAME else f"a name of {length:,} bytes; {LONGEST_NAME:,} are allowed"
 
 
 def parents(paths: Iterable[str]) -> set[str]:

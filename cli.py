@@ -85,6 +85,10 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--write-rate", type=positive, metavar="N",
                      help="writes/s into a bucket at first (default: 1,000, twice that every 20 min)")  # fmt: skip
+    how.add_argument("--max-ratio", type=positive, default=100, metavar="N",
+                     help="refuse an archive that unpacks to N times its size (default: %(default)s)")  # fmt: skip
+    how.add_argument("--max-unpacked", type=positive, default=1000, metavar="GB",
+                     help="refuse an archive that unpacks to more (default: %(default)s)")  # fmt: skip
     how.add_argument("--workers", type=positive, metavar="N", help="processes on this machine (default: this one)")
     how.add_argument("--scheduler", metavar="ADDRESS", default="", help="of a dask cluster: tcp://host:8786")
     how.add_argument("--log-format", choices=("text", "json"), default="text")
@@ -218,11 +222,13 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
 
 
 def _workers(options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack) -> tuple[Order, Crew]:
+    from archives import Limits
     from reading import Order
     from transfer import crew
     from units import Settings
 
-    order = Order(_mirror(options, stack), options.sample, options.force, options.deep)
+    limits = Limits(options.max_ratio, options.max_unpacked)
+    order = Order(_mirror(options, stack), options.sample, options.force, options.deep, limits)
     settings = Settings(destination, options.connections, options.uploads)
     return order, stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
 

@@ -1,5 +1,7 @@
 """What can go wrong, each kind with the exit status that cli.py ends with."""
 
+SHOWN = 200  # characters of a hostile name
+
 
 class ExtractionError(Exception):
     """The run, or one dataset of it, cannot be finished; the message is the one line a user reads."""
@@ -45,3 +47,9 @@ class BucketError(ExtractionError):
 
 class MemberError(Exception):
     """One member could not be stored; it becomes a row, and the others go on."""
+
+
+def shown(name: str) -> str:
+    """A name from outside as a message can hold it: on one line, without what moves a terminal's cursor, and short."""
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name[: SHOWN + 1])
+    return text if len(name) <= SHOWN else f"{text[:SHOWN]}…"

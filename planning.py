@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import archives
 import sources
 import web
+from archives import Limits
 from datasets import Archive, Dataset, PhotoTables
 from errors import GoneError, SourceError
 from photos import Photo, join
@@ -32,22 +33,24 @@ class Planned:
         return self.works[0].span.kind
 
 
-def plan(dataset: Dataset, mirror: str) -> tuple[list[Planned], list[Unit]]:
+def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[Planned], list[Unit]]:
     """Open every source of a dataset and cut it into units; the second list is the batches of photos.
 
     Small archives come first: their many small objects are stored while a large one is still being read.
     """
     sums = _checksums(mirror) if mirror else None
-    planned = [_plan_archive(dataset, archive, mirror, sums) for archive in dataset.archives]
+    planned = [_plan_archive(dataset, archive, mirror, sums, limits) for archive in dataset.archives]
     planned.sort(key=lambda each: each.source.size)
     return planned, _plan_photos(dataset, dataset.tables, mirror) if dataset.tables else []
 
 
-def _plan_archive(dataset: Dataset, archive: Archive, mirror: str, sums: dict[str, str] | None) -> Planned:
+def _plan_archive(
+    dataset: Dataset, archive: Archive, mirror: str, sums: dict[str, str] | None, limits: Limits
+) -> Planned:
     urls = tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
     sha256 = archive.sha256 if sums is None else sums.get(archive.file, "")
     source = sources.open_source(urls, archive.size if sums is None else None)
-    works = tuple(SpanWork(source, span, archive.prefix) for span in archives.plan(source))
+    works = tuple(SpanWork(source, span, archive.prefix) for span in archives.plan(source, limits=limits))
     return Planned(archive, source, works, tuple(_unit(dataset, archive, work) for work in works), sha256)
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from archives import broken_link
+from archives import LIMITS, Limits, broken_link
 from buckets import Bucket, Stored
 from datasets import Dataset
 from digest import Digest, digests
@@ -31,6 +31,7 @@ class Order:
     is_sample: bool = False
     force: bool = False
     is_deep: bool = False  # to verify by the sources too
+    limits: Limits = LIMITS
 
 
 Report = Callable[[Progress], None]
@@ -47,7 +48,7 @@ class Reading:
 
     def __init__(self, dataset: Dataset, order: Order, crew: Crew, report: Report) -> None:
         self.dataset, self.order, self.crew, self.report = dataset, order, crew, report
-        self.planned, self.photo_units = plan(dataset, order.mirror)
+        self.planned, self.photo_units = plan(dataset, order.mirror, order.limits)
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, Entry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum

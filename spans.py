@@ -15,6 +15,9 @@ SPAN = 8 << 20  # bytes of archive that one unit of work reads and holds in memo
 LARGE = SPAN  # bytes; a larger member is handed on in chunks
 CHUNK = 1 << 20  # bytes of such a chunk
 LONGEST_HEADER = 1 << 20  # bytes; a name or pax record beyond this is an attack, not a header
+LONGEST_HEADERS = 4 << 20  # bytes of all the headers that one member has
+LARGEST_DIRECTORY = 128 << 20  # bytes; zipfile holds it as a whole, and this is of a million members
+ALWAYS_ALLOWED = 1 << 30  # bytes that any archive may unpack to, however small it is
 
 Buffer = bytes | memoryview
 Pax = tuple[tuple[str, str], ...]
@@ -53,6 +56,31 @@ class ZipEntry(NamedTuple):
     crc: int
     method: int
     refusal: str
+    stop: int  # where the next entry, or the central directory, begins
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may unpack to: what goes beyond is a bomb, which would fill the bucket."""
+
+    ratio: int = 100  # times its own size; photos make 1, annotations about 10
+    total: int = 1000  # GB
+
+    def most(self, size: int) -> int:
+        """What an archive of `size` bytes may unpack to, in bytes."""
+        return min(max(self.ratio * size, ALWAYS_ALLOWED), self.total * 10**9)
+
+
+LIMITS = Limits()
+
+
+def check_unpacked(name: str, unpacked: int, most: int) -> None:
+    """Raise ArchiveError when that is too much."""
+    if unpacked > most:
+        raise ArchiveError(
+            f"{name}: unpacks to {unpacked:,} bytes or more, at most {most:,} are allowed: a zip bomb?"
+            " If it is meant to be so, allow more with --max-ratio or --max-unpacked"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,7 @@ class Span:
     entries: tuple[ZipEntry, ...] = ()
     begin: int | None = None  # tar: where the first header is, when that is known
     pax: Pax = ()  # tar: what global extended headers before it say
+    most: int = sys.maxsize  # compressed tar: bytes that it may unpack to
 
 
 @dataclass
@@ -84,6 +113,7 @@ class ArchiveFile(io.RawIOBase):
     """A file to give to tarfile and zipfile. Positions are the archive's; `last` is what was read last."""
 
     last = b""
+    begin = 0  # where the headers of a member begin
     size = sys.maxsize  # bytes, where that is known
 
     def __init__(self, name: str, position: int = 0) -> None:
@@ -101,6 +131,8 @@ class ArchiveFile(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= LONGEST_HEADER:
             raise ArchiveError(f"an extended header of {size:,} bytes; at most {LONGEST_HEADER:,} are read")
+        if self.position - self.begin > LONGEST_HEADERS:
+            raise ArchiveError(f"{self.name}: more than {LONGEST_HEADERS:,} bytes of headers for one member")
         self.last = self.take(self.position, self.position + size)
         if re.search(rb"[0-9]{512}", self.last):  # CVE-2024-6232: Python before 3.11.10 takes hours over so many
             raise ArchiveError("an extended header of nothing but digits")
@@ -131,7 +163,7 @@ class Window(ArchiveFile):
         self.reader, self.data, self.start, self.size = reader, memoryview(data), start, reader.size
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self.position = offset + (0, self.position, self.reader.size)[whence]
+        self.position = self.begin = offset + (0, self.position, self.reader.size)[whence]
         return self.position
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
@@ -143,6 +175,25 @@ class Window(ArchiveFile):
             yield from self.reader.stream(start, stop)
 
 
+class _ZipFile(Window):
+    """A reader for zipfile, which reads the end and then the central directory as a whole."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if super().seek(offset, whence) < 0:  # zipfile looks for 22 bytes at the end, and takes this for an answer
+            raise OSError("a place before the beginning")
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self.size if size < 0 else min(self.position + size, self.size)
+        if stop - self.position > LARGEST_DIRECTORY:
+            raise ArchiveError(
+                f"{self.name}: a zip directory of {size:,} bytes; at most {LARGEST_DIRECTORY:,} are read"
+            )
+        data = self.take(self.position, max(stop, self.position))
+        self.position += len(data)
+        return data
+
+
 def as_file(reader: Reader) -> IO[bytes]:
-    """The reader as a file with a buffer, for zipfile."""
-    return cast(IO[bytes], io.BufferedReader(Window(reader), CHUNK))
+    """The reader as a file for zipfile."""
+    return cast(IO[bytes], _ZipFile(reader))

@@ -15,20 +15,24 @@ import re
 import sys
 import tarfile
 import zlib
+from _compression import DecompressReader
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, cast
 
-from errors import ArchiveError
-from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Reader, Span, Window
+from errors import ArchiveError, shown
+from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Reader, Span, Window, check_unpacked
 
 BLOCK = tarfile.BLOCKSIZE
 NOWHERE = -1  # where no header can be
 LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
+XZ_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
 DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     "gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
     "bz2": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
-    "xz": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),  # noqa: SIM115 - read_compressed closes it
+    "xz": lambda file: cast(IO[bytes], io.BufferedReader(_xz(file))),
 }
+HOSTILE = (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError)  # what tarfile makes of bad headers
+MOST_GLOBALS = 1000  # global pax headers in force at once; git archive writes one
 PAX_THAT_MATTERS = ("path", "linkpath", "size", "hdrcharset", "GNU.sparse.")  # the rest changes no member's bytes
 
 
@@ -94,11 +98,13 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
     try:
         archive = tarfile.TarFile(fileobj=file, pax_headers=dict(span.pax))
         while start < span.stop and (info := archive.next()):
+            if len(archive.pax_headers) > MOST_GLOBALS:  # tarfile goes through them all for each member
+                raise ArchiveError(f"{file.name}: more than {MOST_GLOBALS:,} global pax headers")
             if archive.offset <= start or info.size < 0:
                 raise ArchiveError(f"{file.name}: the tar header at byte {start:,} has an impossible size")
             if info.offset_data + info.size > file.size and info.isreg() and not info.issparse():
                 raise ArchiveError(
-                    f"{file.name}: cut off: {info.name} of {info.size:,} bytes goes beyond the archive's end"
+                    f"{file.name}: cut off: {shown(info.name)} of {info.size:,} bytes goes beyond the archive's end"
                 )
             start = archive.offset
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all it has seen
@@ -107,7 +113,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
                 continue
             yield _tar_member(file, info)
             file.seek(start)
-    except (tarfile.TarError, ValueError, IndexError, RecursionError) as error:  # the last two: hostile headers
+    except HOSTILE as error:
         raise ArchiveError(f"{file.name}: bad tar header at byte {start:,}: {error}") from error
     link.end, link.pax = start, _pax_that_matters(archive.pax_headers)
     link.ended = start < span.stop and _is_end(file, start)
@@ -141,14 +147,14 @@ def _exactly(name: str, info: tarfile.TarInfo, chunks: Iterator[bytes]) -> Itera
         got += len(chunk)
         yield chunk
     if got != info.size:
-        raise ArchiveError(f"{name}: cut off: {info.name} has {got:,} of {info.size:,} bytes")
+        raise ArchiveError(f"{name}: cut off: {shown(info.name)} has {got:,} of {info.size:,} bytes")
 
 
 def _tar_refusal(info: tarfile.TarInfo) -> str:
     if info.issparse():
         return "a sparse file: its holes would have to be written out"
     if info.issym() or info.islnk():
-        return f"a {'symbolic' if info.issym() else 'hard'} link to {info.linkname!r}"
+        return f"a {'symbolic' if info.issym() else 'hard'} link to {shown(info.linkname)!r}"
     if not info.isreg():
         return "a device or pipe" if info.type in tarfile.SUPPORTED_TYPES else f"of unknown tar type {info.type!r}"
     return ""
@@ -160,20 +166,25 @@ def _tar_refusal(info: tarfile.TarInfo) -> str:
 class _Unpacked(ArchiveFile):
     """A decompressor, read forwards only."""
 
-    def __init__(self, name: str, file: IO[bytes]) -> None:
+    def __init__(self, name: str, file: IO[bytes], most: int) -> None:
         super().__init__(name)
-        self.file, self.taken = file, 0
+        self.file, self.most, self.taken = file, most, 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
         for _ in self.stream(self.taken, offset):
             pass
-        self.position = offset
+        self.position = self.begin = offset
         return offset
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         while self.taken < stop and (chunk := self.file.read(min(stop - self.taken, CHUNK))):
             self.taken += len(chunk)
+            check_unpacked(self.name, self.taken, self.most)
             yield chunk
+
+    def drain(self) -> None:
+        for _ in self.stream(self.taken, sys.maxsize):
+            pass
 
 
 class _Stream(io.RawIOBase):
@@ -192,14 +203,23 @@ class _Stream(io.RawIOBase):
         return len(part)
 
 
+def _xz(file: IO[bytes]) -> DecompressReader:
+    # What lzma.LZMAFile is made of; that one sets no limit to the memory.
+    return DecompressReader(
+        file, lzma.LZMADecompressor, trailing_error=lzma.LZMAError, format=lzma.FORMAT_XZ, memlimit=XZ_MEMORY
+    )
+
+
 def read_compressed(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     """The members of a compressed tar, whose decompressor is read to its end, where its checksum stands."""
     raw = cast(IO[bytes], io.BufferedReader(_Stream(reader.stream(span.start, span.stop)), CHUNK))
     try:
-        with DECOMPRESSORS[span.kind](raw) as unpacked:
-            yield from _tar_members(_Unpacked(reader.name, unpacked), 0, Span("tar", 0, sys.maxsize), link, False)
-            while unpacked.read(CHUNK):
-                pass
+        with DECOMPRESSORS[span.kind](raw) as file:
+            unpacked = _Unpacked(reader.name, file, span.most)
+            yield from _tar_members(unpacked, 0, Span("tar", 0, sys.maxsize), link, False)
+            if not link.ended:  # a member goes on to where no byte can be
+                raise ArchiveError(f"{reader.name}: cut off: no end-of-archive block at byte {link.end:,}")
+            unpacked.drain()
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system; gzip's and bz2's have no number
             raise

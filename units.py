@@ -218,7 +218,7 @@ class _Task:
         if refusal or member.data is None:
             return row._replace(outcome=FAILED if member.damaged else REFUSED, reason=refusal)
         if row.is_folder:
-            return row
+            return row._replace(outcome=REFUSED, reason="a folder that has data") if row.size else row
         if not isinstance(member.data, bytes):
             return self._put_large(row, member.data)
         if self.process.uploads is None:

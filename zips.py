@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import stat
 import struct
 import zipfile
@@ -12,7 +13,18 @@ from collections.abc import Iterator
 from errors import ArchiveError, MemberError
 from spans import CHUNK, LARGE, SPAN, Buffer, Member, Reader, Span, ZipEntry, as_file
 
+log = logging.getLogger("spotted")
+
+ENCRYPTED, PATCHED = 0x2041, 0x20  # flags (APPNOTE.TXT 4.4.4)
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
+
+
+def is_zip(reader: Reader) -> bool:
+    """Whether there is the end of a zip, which may stand after anything."""
+    try:
+        return zipfile.is_zipfile(as_file(reader))
+    except zipfile.BadZipFile:  # one of several disks, which zipfile tells in this way
+        return True
 
 
 def plan(reader: Reader, span: int) -> list[Span]:
@@ -30,16 +42,19 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], int]:
     """The entries in file order, only the last of each name, and where the central directory begins."""
     try:
         with zipfile.ZipFile(as_file(reader)) as archive:
-            infos, end = {info.filename: info for info in archive.infolist()}, archive.start_dir
-            count = len(archive.infolist())
+            infos, last, end = archive.infolist(), archive.NameToInfo, archive.start_dir
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:  # ValueError: a name not UTF-8
         raise ArchiveError(f"{reader.name}: not a whole zip archive: {error}; is it cut off?") from error
-    entries = sorted(map(_entry, infos.values()), key=lambda entry: entry.offset)
+    infos = sorted(infos, key=lambda info: info.header_offset)
+    stops = [*(info.header_offset for info in infos[1:]), end]
+    entries = [_entry(info, stop) for info, stop in zip(infos, stops, strict=False) if last[info.filename] is info]
     if entries and not 0 <= entries[0].offset <= entries[-1].offset < end:
         raise ArchiveError(f"{reader.name}: not a whole zip archive: its directory points outside; is it cut off?")
     listed = _listed(reader)
-    if listed not in (count & 0xFFFF, 0xFFFF):
-        raise ArchiveError(f"{reader.name}: a damaged zip directory: expected {listed:,} entries, got {count:,}")
+    if listed not in (len(infos) & 0xFFFF, 0xFFFF):
+        raise ArchiveError(f"{reader.name}: a damaged zip directory: expected {listed:,} entries, got {len(infos):,}")
+    if len(entries) < len(infos):
+        log.info("%s: %d members have the name of a later one, which counts", reader.name, len(infos) - len(entries))
     return entries, end
 
 
@@ -49,18 +64,20 @@ def _listed(reader: Reader) -> int:
     return int.from_bytes(tail[tail.rfind(b"PK\5\6") + 10 :][:2], "little")
 
 
-def _entry(info: zipfile.ZipInfo) -> ZipEntry:
+def _entry(info: zipfile.ZipInfo, stop: int) -> ZipEntry:
     raw_name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
     places = info.header_offset, info.compress_size, info.file_size
-    return ZipEntry(info.filename, raw_name, *places, info.CRC, info.compress_type, _refusal(info))
+    return ZipEntry(info.filename, raw_name, *places, info.CRC, info.compress_type, _refusal(info), stop)
 
 
 def _refusal(info: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(info.external_attr >> 16)  # Unix makers keep st_mode there (APPNOTE.TXT 4.4.15)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
-    if info.flag_bits & 0x1:
+    if info.flag_bits & ENCRYPTED:
         return "encrypted"
+    if info.flag_bits & PATCHED:
+        return "a patch to another file"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"compressed by method {info.compress_type}; stored and deflated are supported"
     return ""
@@ -111,6 +128,8 @@ def _packed(entry: ZipEntry, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
     signature, name, extra = LOCAL_HEADER.unpack_from(bytes(first[: LOCAL_HEADER.size]).ljust(LOCAL_HEADER.size, b"\0"))
     if signature != b"PK\3\4" or bytes(first[LOCAL_HEADER.size :][:name]) != entry.raw_name:
         raise MemberError(f"damaged: no local header of this name at byte {entry.offset:,}")
+    if entry.offset + LOCAL_HEADER.size + name + extra + entry.packed > entry.stop:
+        raise MemberError("damaged: it overlaps the next member")
     left = entry.packed
     for chunk in _skip(itertools.chain([first], chunks), LOCAL_HEADER.size + name + extra):
         yield chunk[:left]
@@ -139,6 +158,8 @@ def _inflate(chunks: Iterator[Buffer]) -> Iterator[bytes]:
             yield inflater.decompress(chunk, CHUNK)
             while inflater.unconsumed_tail:
                 yield inflater.decompress(inflater.unconsumed_tail, CHUNK)
+            if inflater.eof:  # or it would keep all that follows
+                return
         yield inflater.flush()
     except zlib.error as error:
         raise MemberError(f"damaged: {error}") from error
