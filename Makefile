@@ -4,8 +4,9 @@ OUT ?= sample-out
 PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
 RUN := .venv/bin/python
+INPUTS ?= 1000000
 
-.PHONY: help setup run test test-image check format bench lock clean
+.PHONY: help setup run test test-image fuzz check format bench lock clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,6 +29,13 @@ test: setup  ## run all tests but those of the image
 
 test-image: setup  ## build the image, with a Docker engine where none runs, and run its tests
 	bash -c 'set -euo pipefail; source .ci/containers; CI=true $(RUN) -m pytest -m container'
+
+fuzz: setup .cache/atheris  ## hostile archives, the long form: 5 GB, a million members, INPUTS=1000000 to the readers
+	LONG=1 $(RUN) -m pytest tests/test_hostile.py
+	PYTHONPATH=.:tests:.cache/atheris $(RUN) tests/fuzz_archives.py .cache/fuzz/corpus -runs=$(INPUTS) -print_final_stats=1
+
+.cache/atheris: | .venv/.from-lock
+	$(RUN) -m pip install --quiet --target $@ atheris==3.0.0
 
 check: setup  ## formatting, lint and types
 	$(RUN) -m ruff format --check .
