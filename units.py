@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future as Pending
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -29,6 +30,7 @@ from pace import Pace, Told
 from photos import Photo
 
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
+PENDING = 1024  # puts of one unit that are waited for at once; each is 3 kB, and a span can have 8,000 members
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
 IMAGES = {
@@ -200,19 +202,22 @@ class _Task:
     wanted: Wanted
 
     def members(self, work: SpanWork, link: Link) -> list[Row]:
-        rows, last = list[Row | Pending[Row]](), dict[str, Pending[Row]]()
+        rows, pending = list[Row](), deque[Row | Pending[Row]]()
+        last = dict[str, Pending[Row]]()  # by path, of those that are pending
         try:
             for member in archives.members(_Tee(work.source, self.process.connections), work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
                 if path in last:  # of two members of one name the later must win
                     wait([last[path]])
-                rows.append(self._member(row, member, member.refusal or refusal))
-                if isinstance(rows[-1], Pending):
-                    last[path] = rows[-1]
+                pending.append(self._member(row, member, member.refusal or refusal))
+                if isinstance(pending[-1], Pending):
+                    last[path] = pending[-1]
+                if len(pending) > PENDING:
+                    rows.append(_settled(pending.popleft(), last))
         finally:
             wait(last.values())
-        return [row.result() if isinstance(row, Pending) else row for row in rows]
+        return rows + [_settled(row, last) for row in pending]
 
     def _member(self, row: Row, member: Member, refusal: str) -> Row | Pending[Row]:
         if refusal or member.data is None:
@@ -285,6 +290,15 @@ class _Task:
         image, data = _fetch(image)
         image = self._put(image, data) if data else image
         return [image, self._put(label, photo.annotation)] if image.outcome == STORED else [image]
+
+
+def _settled(row: Row | Pending[Row], last: dict[str, Pending[Row]]) -> Row:
+    if not isinstance(row, Pending):
+        return row
+    settled = row.result()
+    if last.get(settled.path) is row:
+        del last[settled.path]
+    return settled
 
 
 def _fetch(row: Row) -> tuple[Row, bytes]:
