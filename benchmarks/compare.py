@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chart import Bar, chart
-from course import IN_FLIGHT, Course, prepare
+from course import CONNECTIONS, IN_FLIGHT, Course, Loop, prepare
 from inputs import Input
 from limits import Conditions, Limit, limit
 from measure import Failed, Figures
@@ -26,7 +26,7 @@ INTRODUCTION = """\
 {objects:,} files in three tar archives, {size:.0f} MB; made by `make bench`, {date}, in {minutes:.0f} minutes.
 {machine}
 
-Medians of {rounds} rounds, all ways taking turns. Source ({server}), object server and way share this machine's cores:
+Medians of up to {rounds} rounds, all ways taking turns. Source ({server}), object server and way share the same cores:
 read the ratios, not the figures. *Share*: how much of the input a way was given, for the slow ones would take hours.
 *CPU*, *memory* (PSS) and *local disk* are of the way's whole process tree. *Calls*: requests to the bucket by price
 class. *Limit*: the longest of bytes by the source's rate, objects by the delay with {in_flight} in flight, and CPU of a
@@ -54,7 +54,7 @@ class Comparison:
         self.at, self.scale, self.rounds, self.begin = at, scale, rounds, time.monotonic()
         self.notes: dict[str, None] = {}  # each once, in order
         self.runs = defaultdict[tuple[str, str], list[Figures]](list)
-        self.bare: dict[str, list[Conditions]] = defaultdict(list)
+        self.loops = defaultdict[str, list[Loop]](list)  # by setting
         self.entries = list(self._entries(only))
 
     def _entries(self, only: Collection[str]) -> Iterator[Entry]:
@@ -67,19 +67,18 @@ class Comparison:
                     continue
                 yield Entry(setting, key, share, prepare(self.at, self.scale * share, key == "archive"))
 
-    def run(self) -> None:
-        for number in range(self.rounds):
-            for setting in SETTINGS:
-                entries = [entry for entry in self.entries if entry.setting is setting]
-                if entries:
-                    self._measure_conditions(setting)
-                for entry in entries:
-                    self._run(entry, number)
+    def round(self, number: int) -> None:
+        """Every way once, under every setting."""
+        for setting in SETTINGS:
+            entries = [entry for entry in self.entries if entry.setting is setting]
+            if entries:
+                self.loops[setting.title].append(self._bare(setting))
+            for entry in entries:
+                self._run(entry, number)
 
-    def _measure_conditions(self, setting: Setting) -> None:
+    def _bare(self, setting: Setting) -> Loop:
         photos = round(prepare(self.at, self.scale, False).objects / 2 * BARE_SHARE)
-        found = self.at.conditions(setting.delay, setting.rate, photos, setting.to_bucket, cores())
-        self.bare[setting.title].append(found)
+        return self.at.bare("bucket" if setting.to_bucket else str(self.at.out), photos, setting.delay)
 
     def _run(self, entry: Entry, number: int) -> None:
         source = f"{self.at.source_at(entry.setting.rate)}/{entry.given.folder}"
@@ -107,9 +106,14 @@ class Comparison:
         ]  # fmt: skip
 
     def _limit(self, entry: Entry) -> Limit:
-        cpu = sorted(each.cpu for each in self.bare[entry.setting.title])
-        conditions = self.bare[entry.setting.title][0]._replace(cpu=cpu[len(cpu) // 2])
+        setting, loop = entry.setting, self._loop(entry.setting.title)
+        source = setting.rate * CONNECTIONS or self.at.full_rate()
+        conditions = Conditions(source, setting.delay, IN_FLIGHT, loop.cpu_per_object, cores())
         return limit(entry.given.objects, entry.given.size, conditions)
+
+    def _loop(self, title: str) -> Loop:
+        loops = sorted(self.loops[title], key=lambda loop: loop.cpu_per_object)
+        return loops[len(loops) // 2]
 
     def text(self, rows: Sequence[Row]) -> str:
         whole = prepare(self.at, self.scale, False)
@@ -127,28 +131,37 @@ class Comparison:
 
     def _bare_notes(self) -> Iterator[str]:
         yield f"The source at full speed, one connection: {self.at.full_rate() / 1e6:,.0f} MB/s."
-        for title, found in self.bare.items():
-            yield f"{title}: a bare loop takes {1000 * min(each.cpu for each in found):.2f} ms of CPU for each object."
+        for title, loop in ((title, self._loop(title)) for title in self.loops):
+            yield (
+                f"{title}: a bare loop makes {loop.objects / loop.seconds:,.0f} objects/s, and takes"
+                f" {1000 * loop.cpu / loop.objects:.2f} ms of CPU for each, the objects' server"
+                f" {1000 * loop.server_cpu / loop.objects:.2f} ms."
+            )
 
 
 def compare(at: Course, scale: float, rounds: int, only: Collection[str], out: Path | None) -> None:
-    """Measure these ways; print the tables, and write them to the folder `out`."""
+    """Measure these ways; print the tables, and write what is known to the folder `out` after each round."""
     comparison = Comparison(at, scale, rounds, only)
-    comparison.run()
+    for number in range(rounds):
+        comparison.round(number)
+        if out and comparison.runs:
+            write(comparison, out)
+    print(comparison.text(comparison.rows()))
+
+
+def write(comparison: Comparison, out: Path) -> None:
     rows = comparison.rows()
-    text = comparison.text(rows)
-    print(text)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "compare.md").write_text(text)
-        write_csv(out / "compare.csv", rows)
-        (out / "compare.svg").write_text(draw([it for it in rows if it.setting == CHARTED]))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.md").write_text(comparison.text(rows))
+    write_csv(out / "compare.csv", rows)
+    if charted := [it for it in rows if it.setting == CHARTED]:
+        (out / "compare.svg").write_text(draw(charted))
 
 
 def draw(rows: Sequence[Row]) -> str:
     """Objects a second of each way, and the limit."""
     bars = [
-        Bar(it.way.replace("`", "").replace("*", ""), it.objects_per_second, "**" in it.way,
+        Bar(plain(it.way), it.objects_per_second, "**" in it.way,
             f"({rows[0].objects_per_second / it.objects_per_second:.1f} times slower)" if index else "")
         for index, it in enumerate(rows)
     ]  # fmt: skip
@@ -159,6 +172,10 @@ def draw(rows: Sequence[Row]) -> str:
         bars,
         (mark, f"the limit here: {mark:,.0f}"),
     )
+
+
+def plain(title: str) -> str:
+    return title.replace("`", "").replace("*", "").partition(":")[0]
 
 
 def say(line: str) -> None:

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import inputs
 import measure
-from limits import Conditions
 from ways import environment
 
 HERE = Path(__file__).parent
@@ -30,6 +29,19 @@ http {{ access_log off; sendfile on; autoindex on; client_body_temp_path {folder
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   server {{ listen 127.0.0.1:{port}; root {root}; }} }}"""
 CONNECTIONS, IN_FLIGHT = 8, 256  # to the source and into the bucket, as this tool has by default
+
+
+class Loop(NamedTuple):
+    """What a bare loop took: objects, seconds, and seconds of CPU of itself and of the objects' server."""
+
+    objects: int
+    seconds: float
+    cpu: float
+    server_cpu: float
+
+    @property
+    def cpu_per_object(self) -> float:
+        return (self.cpu + self.server_cpu) / self.objects
 
 
 class Course:
@@ -94,21 +106,15 @@ class Course:
 
     # ── what the limit is computed from ──────────────────────────────────────────────────────────
 
-    def conditions(self, delay: float, rate: float, photos: int, to_bucket: bool, cores: int) -> Conditions:
-        """What a run meets, with the CPU of a bare loop over so many photos."""
-        loop = self.bare("bucket" if to_bucket else str(self.out), photos, delay)
-        cpu = (loop["cpu"] + loop["server_cpu"]) / loop["objects"]
-        return Conditions(rate * CONNECTIONS or self.full_rate(), delay, IN_FLIGHT, cpu, cores)
-
-    def bare(self, target: str, photos: int, delay: float) -> dict[str, float]:
-        """A bare loop of puts: objects, seconds, and seconds of CPU of the loop and of the objects' server."""
+    def bare(self, target: str, photos: int, delay: float) -> Loop:
+        """A bare loop of puts of so many photos and annotations, into the bucket or a folder."""
         self.clear()
         self.set_delay(delay)
         before = measure.cpu_of(self.server_process)
         command = (sys.executable, str(HERE / "bare.py"), target, str(photos))
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=self.environment(""))
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer | {"server_cpu": measure.cpu_of(self.server_process) - before}
+        answer = json.loads(done.stdout)
+        return Loop(**answer, server_cpu=measure.cpu_of(self.server_process) - before)
 
     @cache  # noqa: B019  # there is one course in a process
     def full_rate(self) -> float:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import inputs
 from course import Course, free_port, prepare
-from measure import Figures
+from measure import Failed, Figures
 from report import machine, table
 from ways import BUCKET, HERE, TOOL
 
@@ -109,7 +109,7 @@ def measure(at: Course, scale: float, only: Collection[str], out: Path | None) -
         if part in only and part != "start":
             run: Callable[[], Iterator[Point]] = getattr(bench, part)
             at.set_delay(DELAY)
-            found = list(shown(run()))
+            found = list(shown(part, run()))
             points += found
             sections.append(f"### {run.__doc__}\n\n{table(HEADER, map(cells, found))}")
     if "start" in only:
@@ -126,11 +126,14 @@ def measure(at: Course, scale: float, only: Collection[str], out: Path | None) -
         write_csv(out / "scaling.csv", points)
 
 
-def shown(points: Iterator[Point]) -> Iterator[Point]:
-    """The points, each told as soon as it is known."""
-    for point in points:
-        print(f"{point.part}: {' | '.join(cells(point))}", file=sys.stderr, flush=True)
-        yield point
+def shown(part: str, points: Iterator[Point]) -> Iterator[Point]:
+    """The points, each told as soon as it is known; a run that fails is the part's last."""
+    try:
+        for point in points:
+            print(f"{part}: {' | '.join(cells(point))}", file=sys.stderr, flush=True)
+            yield point
+    except Failed as error:
+        print(f"{part}: failed, and is not gone on with: {error}", file=sys.stderr, flush=True)
 
 
 def cells(point: Point) -> list[str]:
