@@ -18,6 +18,7 @@ import google.auth.credentials
 import obstore
 import requests
 from google.cloud import storage
+from google.cloud.storage.exceptions import InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
@@ -156,9 +157,12 @@ class ApiBucket:
         # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
         # upload would leave its parts behind, unseen and paid for.
         self.pace.take()
-        with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
-            for chunk in chunks:
-                file.write(chunk)
+        try:
+            with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
+                for chunk in chunks:
+                    file.write(chunk)
+        except InvalidResponse as error:  # a refusal of a chunk: of the last one when its checksum shows other bytes
+            raise google.api_core.exceptions.from_http_response(error.response) from error
 
     def get(self, name: str) -> bytes | None:
         try:

@@ -109,7 +109,9 @@ def run(
 class _Run:
     def __init__(self, crew: Crew, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
         self.crew, self.units, self.wanted = crew, units, wanted
-        self.present = crew.client.scatter(dict(present), broadcast=True) if present else {}
+        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
+        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
+        self.present = crew.client.scatter([dict(present)], broadcast=True, hash=False)[0] if present else {}
         self.unfinished: dict[Future[Entry], int] = {}  # future → index of its unit, the oldest first
         self.next = self.failures = 0
         self.covered: dict[str, int] = {}  # source → up to which byte a large member of it was already stored
