@@ -89,6 +89,7 @@ class Plan:
     headers: Mapping[str, str]
     name: str | None  # of the object; None is any
     stores: bool  # carried out, and only the answer fails
+    flips: bool = False  # carried out with one bit of the body changed
 
 
 @dataclass
@@ -160,6 +161,10 @@ class GcsFront:
     def commit_then_fail(self, kind: str, times: int = 1, status: int | None = None, name: str | None = None) -> None:
         """Carry out the next `times` requests, then reset the connection, or answer `status`."""
         self._plans.append(Plan(kind, status, times, {}, name, stores=True))
+
+    def corrupt(self, kind: str, times: int = 1, name: str | None = None) -> None:
+        """Change one bit in the middle of the body of the next `times` requests that have one, and carry them out."""
+        self._plans.append(Plan(kind, None, times, {}, name, stores=True, flips=True))
 
     def limit(self, kind: str, per_second: int) -> None:
         """Answer 429 to what comes of a kind beyond so many in a second of the clock, until reset()."""
@@ -238,6 +243,8 @@ class GcsFront:
                 raise Refused(429, f"{call.kind}: more than {self._limits[call.kind]} a second", "TooManyRequests")
             if call.kind in self._denied:
                 raise Refused(403, f"{call.kind} is denied", "AccessDenied")
+            if plan is not None and plan.flips:
+                call.body, plan = flipped(call.body, len(call.body) // 2), None
             if plan is None:
                 return await self._act(call)
             if plan.stores:
@@ -262,7 +269,8 @@ class GcsFront:
 
     def _planned(self, call: Call) -> Plan | None:
         for plan in self._plans:
-            if plan.times > 0 and plan.kind == call.kind and plan.name in (None, call.name):
+            matches = plan.kind == call.kind and plan.name in (None, call.name)
+            if plan.times > 0 and matches and (call.body or not plan.flips):
                 plan.times -= 1
                 return plan
         return None
@@ -537,6 +545,11 @@ def _backend_path(call: Call) -> str:
     if call.is_xml or call.name:
         return f"/storage/v1/b/{call.bucket}/o/{quote(_backend_name(call.name), safe='')}"
     return call.request.raw_path.partition("?")[0]
+
+
+def flipped(data: bytes, at: int, bit: int = 0) -> bytes:
+    """The bytes with one bit changed."""
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
 
 def _rewindable(body: bytes | None) -> io.BytesIO | None:

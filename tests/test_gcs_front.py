@@ -329,6 +329,21 @@ def test_commit_then_fail_stores(front: GcsFront, status: int | None) -> None:
     assert front.puts == {name: 1}
 
 
+def test_corrupt_changes_a_bit_of_the_next_body(front: GcsFront) -> None:
+    front.corrupt("xml.put", name="bad")
+    assert upload(front, "xml", "good", b"data").status_code == upload(front, "xml", "bad", b"data").status_code == 200
+    objects = front.objects(BUCKET)
+    assert objects["good"][1] == google_crc32c.value(b"data") and objects["bad"][1] == google_crc32c.value(b"daua")
+
+
+def test_limit_refuses_what_is_beyond_it_in_a_second(front: GcsFront) -> None:
+    front.limit("xml.put", 3)
+    statuses = [upload(front, "xml", f"limited-{number}").status_code for number in range(8)]
+    assert set(statuses) == {200, 429} and statuses.count(429) == front.refused["xml.put"]
+    assert statuses[:3] == [200] * 3 or statuses.count(200) > 3  # the clock's second may end in between
+    assert front.puts.total() == statuses.count(200)
+
+
 def test_deny(front: GcsFront, store: GCSStore, bucket: storage.Bucket) -> None:
     front.deny("json.bucket.get", "json.bucket.create", "json.list", "xml.put", "xml.get")
     with pytest.raises(google.api_core.exceptions.Forbidden):
