@@ -20,6 +20,7 @@ from source_server import Plan, SourceServer
 
 import tars
 import transfer
+import units
 from buckets import Bucket
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
@@ -176,6 +177,13 @@ def test_of_two_members_of_one_name_the_last_wins(bench: Bench) -> None:
     members = [("twice.jpg", b"first"), *filler, ("twice.jpg", b"second"), ("near.jpg", b"1"), ("near.jpg", b"2")]
     assert bench.extract(bench.dataset(a_tar=tar_of(members))).state == "complete"
     assert bench.objects() == {**dict(filler), "twice.jpg": b"second", "near.jpg": b"2"}
+
+
+def test_more_small_members_than_are_waited_for_at_once(api_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "PENDING", 3)
+    members = [(f"{number % 40}.jpg", b"%d" % number) for number in range(100)]
+    assert api_bench.extract(api_bench.dataset(a_tar=tar_of(members))).objects == 40
+    assert api_bench.objects() == dict(members)
 
 
 @pytest.mark.parametrize("turn", range(3))
