@@ -19,6 +19,7 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import time
 import unicodedata
 import uuid
 import zipfile
@@ -59,8 +60,8 @@ import spans
 from archives import Limits
 from datasets import Dataset
 from errors import ArchiveError
-from extraction import Order
 from gcs import Destination, open_bucket
+from reading import Order
 from transfer import crew
 from units import Settings
 
@@ -510,9 +511,18 @@ def extracted(vast: dict[str, Vast], to: Path) -> tuple[int, int]:
             env=clean_environment(to.parent, {}),
             stdout=subprocess.DEVNULL,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss << 10
+        memory = 0
+        while process.poll() is None:
+            memory = max(memory, peak(process.pid))
+            time.sleep(0.02)
+    return process.returncode, memory
+
+
+def peak(pid: int) -> int:
+    """Bytes that a process has had at most. Its rusage would count what its parent had when it was started."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    kilobytes = re.search(r"VmHWM:\s+(\d+) kB", status)  # none once it has ended
+    return int(kilobytes[1]) << 10 if kilobytes else 0
 
 
 @pytest.mark.parametrize("make", [tar_of_one, zip_of_one])
