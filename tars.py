@@ -98,14 +98,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
     try:
         archive = tarfile.TarFile(fileobj=file, pax_headers=dict(span.pax))
         while start < span.stop and (info := archive.next()):
-            if len(archive.pax_headers) > MOST_GLOBALS:  # tarfile goes through them all for each member
-                raise ArchiveError(f"{file.name}: more than {MOST_GLOBALS:,} global pax headers")
-            if archive.offset <= start or info.size < 0:
-                raise ArchiveError(f"{file.name}: the tar header at byte {start:,} has an impossible size")
-            if info.offset_data + info.size > file.size and info.isreg() and not info.issparse():
-                raise ArchiveError(
-                    f"{file.name}: cut off: {shown(info.name)} of {info.size:,} bytes goes beyond the archive's end"
-                )
+            _check_header(file, archive, info, start)
             start = archive.offset
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all it has seen
             if is_tail:
@@ -117,6 +110,17 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
         raise ArchiveError(f"{file.name}: bad tar header at byte {start:,}: {error}") from error
     link.end, link.pax = start, _pax_that_matters(archive.pax_headers)
     link.ended = start < span.stop and _is_end(file, start)
+
+
+def _check_header(file: ArchiveFile, archive: tarfile.TarFile, info: tarfile.TarInfo, start: int) -> None:
+    if len(archive.pax_headers) > MOST_GLOBALS:  # tarfile goes through them all for each member
+        raise ArchiveError(f"{file.name}: more than {MOST_GLOBALS:,} global pax headers")
+    if archive.offset <= start or info.size < 0:
+        raise ArchiveError(f"{file.name}: the tar header at byte {start:,} has an impossible size")
+    if info.offset_data + info.size > file.size and info.isreg() and not info.issparse():
+        raise ArchiveError(
+            f"{file.name}: cut off: {shown(info.name)} of {info.size:,} bytes goes beyond the archive's end"
+        )
 
 
 def _pax_that_matters(headers: Mapping[str, str]) -> Pax:
