@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import forecast
 import scaling
 from compare import compare
 from course import course
@@ -41,6 +42,8 @@ def main() -> None:
             compare(at, options.scale, options.rounds, only, out)
         if set(only) & set(scaling.PARTS):
             scaling.measure(at, options.scale, only, out)
+    if out and {"api", "members", "photos"} <= set(only):
+        forecast.write(out)
 
 
 if __name__ == "__main__":
