@@ -85,7 +85,9 @@ def forecast(job: Job, cost: Cost, cores_each: int) -> list[str]:
 def duration(hours: float) -> str:
     if hours >= 72:
         return f"{hours / 24:,.0f} days"
-    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:,.1f} min" if hours * 60 >= 1 else f"{hours * 3600:,.0f} s"
 
 
 def measured(folder: Path) -> Cost:
