@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from datasets import DATASETS, chosen
 from errors import BucketError, ExtractionError, UsageError
+from redaction import redact
 from screen import Screen, finished, print_summary, start_log
 
 if TYPE_CHECKING:
@@ -159,9 +160,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _leave_at_once()
     except (ExtractionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         if log.isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 

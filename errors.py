@@ -1,4 +1,6 @@
-"""What can go wrong, each kind with the exit status that cli.py ends with."""
+"""What can go wrong, each kind with the exit status that cli.py ends with; no message holds a secret."""
+
+from redaction import redact
 
 SHOWN = 200  # characters of a hostile name
 
@@ -7,6 +9,9 @@ class ExtractionError(Exception):
     """The run, or one dataset of it, cannot be finished; the message is the one line a user reads."""
 
     exit_status = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class UsageError(ExtractionError):
@@ -47,6 +52,9 @@ class BucketError(ExtractionError):
 
 class MemberError(Exception):
     """One member could not be stored; it becomes a row, and the others go on."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 def shown(name: str) -> str:

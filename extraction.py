@@ -15,6 +15,7 @@ from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
 from manifest import FAILED, GONE, STORED, Book, Row, missing, still_valid
 from reading import Listing, Order, Reading, Report, list_all
+from redaction import redact
 from transfer import Crew
 from units import PhotoWork, Unit, Wanted
 
@@ -225,7 +226,7 @@ class _Extraction(Reading):
             "sources": [
                 {
                     "file": each.archive.file,
-                    "url": each.source.name,
+                    "url": redact(each.source.name),
                     "size": each.source.size,
                     "version": each.source.version,
                     "sha256": each.sha256,

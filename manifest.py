@@ -21,6 +21,7 @@ import google_crc32c
 from archives import Link
 from buckets import BOOKS, Bucket, Stored, decode_crc32c, encode_crc32c
 from errors import BucketError, DamagedError, MemberError
+from redaction import redact
 
 log = logging.getLogger("spotted")
 
@@ -70,7 +71,8 @@ class Entry:
 
     def encode(self) -> bytes:
         """As sealed JSON, a row being a list of its fields."""
-        return seal({"unit": self.unit, "fingerprint": self.fingerprint, "rows": self.rows, "link": asdict(self.link)})
+        rows = [row._replace(source=redact(row.source), reason=redact(row.reason)) for row in self.rows]
+        return seal({"unit": self.unit, "fingerprint": self.fingerprint, "rows": rows, "link": asdict(self.link)})
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
@@ -200,7 +202,7 @@ class Book:
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it when there are none."""
         if failures:
-            lines = ((row.path, row.source, row.offset, row.outcome, row.reason) for row in failures)
+            lines = ((row.path, redact(row.source), row.offset, row.outcome, redact(row.reason)) for row in failures)
             self._put("failures.csv", _table(FAILURES, lines), "text/csv")
         else:
             self.bucket.delete([self.folder + "failures.csv"])
@@ -219,7 +221,7 @@ def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> byte
 
 
 def _manifest_line(row: Row) -> tuple[object, ...]:
-    return row.path, row.size, encode_crc32c(row.crc32c), row.source, row.offset
+    return row.path, row.size, encode_crc32c(row.crc32c), redact(row.source), row.offset
 
 
 def _read_rows(table: bytes) -> Iterator[Row]:

@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from errors import SourceError
 
@@ -31,11 +32,12 @@ FIELDS = {
 
 
 class Photo(NamedTuple):
-    """One photo: its URL, `<internal id>_<rank>`, and the bytes of its JSON annotation."""
+    """One photo: its URL, `<internal id>_<rank>`, the bytes of its JSON annotation, and why it is not fetched."""
 
     url: str
     name: str
     annotation: bytes
+    refusal: str = ""
 
 
 def join(dogs: bytes, photos: bytes) -> list[Photo]:
@@ -48,7 +50,7 @@ def join(dogs: bytes, photos: bytes) -> list[Photo]:
     for row in _rows("apa_photos.csv", photos, (DOG, URL)):
         urls[int(row[DOG])].append(row[URL].replace(WRONG_HOST, RIGHT_HOST))
     return [
-        Photo(url, f"{dog}_{rank}", _annotation(dog, rank, known[dog]))
+        Photo(url, f"{dog}_{rank}", _annotation(dog, rank, known[dog]), _refusal(url))
         for dog in sorted(urls.keys() & known.keys())
         for url, rank in ranks(urls[dog])
     ]
@@ -60,6 +62,16 @@ def ranks(urls: Iterable[str]) -> Iterator[tuple[str, int]]:
     for url in dict.fromkeys(ordered):
         first = ordered.index(url) + 1
         yield url, (2 * first + ordered.count(url) - 1) // 2
+
+
+def _refusal(url: str) -> str:
+    """Why a URL of the table is not followed: a table is anybody's text, and must not name a file of this machine."""
+    if not url.startswith(("http://", "https://")) or not url.isprintable():
+        return "the table names no http or https URL"
+    # In a --mirror directory the path of the URL is the path of a file.
+    if ".." in unquote(unquote(url)).replace("\\", "/").split("/"):
+        return "the table names a URL that leads out of its folder"
+    return ""
 
 
 def _annotation(dog: int, rank: int, row: dict[str, str]) -> bytes:

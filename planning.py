@@ -84,7 +84,7 @@ def _mirrored(mirror: str, path: str) -> str:
 
 
 def _mirrored_photo(mirror: str, photo: Photo) -> Photo:
-    return photo._replace(url=_mirrored(mirror, urlsplit(photo.url).path)) if mirror else photo
+    return photo._replace(url=_mirrored(mirror, urlsplit(photo.url).path)) if mirror and not photo.refusal else photo
 
 
 def _checksums(mirror: str) -> dict[str, str] | None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
+from redaction import redact_record
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -100,6 +102,7 @@ def start_log(options: argparse.Namespace) -> None:
     """Send the program's log to stderr, above the bars."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
+    handler.addFilter(redact_record)
     log.addHandler(handler)
     log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     log.propagate = False

@@ -282,6 +282,8 @@ class _Task:
 
     def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
         image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
+        if photo.refusal:
+            return [image._replace(outcome=REFUSED, reason=photo.refusal)]
         label = Row(f"{work.annotation_prefix}{photo.name}.json", len(photo.annotation), 0, photo.url, 0)
         there = self.present.get(image.path)
         label = label._replace(crc32c=google_crc32c.value(photo.annotation))

@@ -23,6 +23,7 @@ LAYERS = [
     {"buckets", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
     {"errors"},
+    {"redaction"},
 ]
 
 
