@@ -88,6 +88,8 @@ def _client(threads: int, workers: int, scheduler: str) -> Client:
             n_workers=workers or 1,
             threads_per_worker=threads,
             processes=bool(workers),
+            # A certificate made for this run: whoever reaches a scheduler runs code in its workers.
+            security=True if workers else None,
             dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
             worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,
