@@ -10,6 +10,7 @@ import ipaddress
 import json
 import posixpath
 import re
+import socket
 import ssl
 import threading
 import time
@@ -121,12 +122,14 @@ def test_process_lists_show_no_secret_and_no_port_is_open_to_others(tmp_path: Pa
             time.sleep(0.05)
         family = [process.pid, *children(process.pid)]
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family]
-        ports = [address for pid in family for address in listening(pid)]
+        places = [place for pid in family for place in listening(pid)]
+        greetings = [greeting(place) for place in places]
     finally:
         process.terminate()
         process.communicate(timeout=30)
     assert len(family) >= 3 and not [line for line in lines if SECRET.encode() in line]
-    assert ports and {ip for ip in ports if not ipaddress.ip_address(ip).is_loopback} == set()
+    assert len(places) >= 3 and [ip for ip, _ in places if not ipaddress.ip_address(ip).is_loopback] == []
+    assert set(greetings) == {b""}  # dask would greet in the clear; TLS and HTTP wait for the other to begin
 
 
 def children(pid: int) -> list[int]:
@@ -134,8 +137,16 @@ def children(pid: int) -> list[int]:
     return [*found, *(grandchild for child in found for grandchild in children(child))]
 
 
-def listening(pid: int) -> Iterator[str]:
-    """The addresses at which a process listens (proc(5), /proc/net/tcp: 0A is LISTEN)."""
+def greeting(place: tuple[str, int]) -> bytes:
+    with socket.create_connection(place, timeout=1) as connection:
+        try:
+            return connection.recv(100)
+        except TimeoutError:
+            return b""
+
+
+def listening(pid: int) -> Iterator[tuple[str, int]]:
+    """The addresses and ports at which a process listens (proc(5), /proc/net/tcp: 0A is LISTEN)."""
     sockets = set[str]()
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -144,9 +155,10 @@ def listening(pid: int) -> Iterator[str]:
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == "0A" and inode in sockets:
-                raw = bytes.fromhex(local.partition(":")[0])
+                ip, _, port = local.partition(":")
+                raw = bytes.fromhex(ip)
                 words = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-                yield str(ipaddress.ip_address(words))
+                yield str(ipaddress.ip_address(words)), int(port, 16)
 
 
 # ── TLS, redirects ───────────────────────────────────────────────────────────────────────────────
