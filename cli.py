@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from datasets import DATASETS, chosen
 from errors import BucketError, ExtractionError, UsageError
 from redaction import redact
-from screen import Screen, finished, print_summary, start_log
+from screen import Screen, print_summary, start_log, tell_what_next
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -189,9 +189,9 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(screen.open())
         work = _verify if options.verify or options.repair else _extract
-        results = [finished(result) for result in work(options, screen, stack)]
-    log.info("in %s; what each object is and came from: _extraction/<dataset>/manifest.csv", options.to)
+        results = [screen.finished(result) for result in work(options, screen, stack)]
     print_summary(results, options)
+    tell_what_next(results, options)
     return min((result.status for result in results if result.status), default=0)
 
 

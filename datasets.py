@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Archive:
     """One archive, or the raw parts of one, and the prefix its members go under.
 
-    `size` (bytes) and `sha256` are the published ones, where there are any.
+    `size` (bytes), `sha256` and `objects` (its files) are the published ones, where there are any.
     """
 
     urls: tuple[str, ...]
@@ -21,6 +21,7 @@ class Archive:
     file: str  # what it is called: by a mirror, in the journal, in messages; parts add .001, .002 …
     size: int | None = None
     sha256: str = ""
+    objects: int | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -71,11 +72,8 @@ class Dataset:
     home: str = ""
     licence: str = ""
     citation: str = ""
-
-    @property
-    def counted_in(self) -> str:
-        """What its progress is measured in."""
-        return "photo" if self.tables else "B"
+    objects: int = 0  # published, or counted by others; 0 where nobody says
+    size: int = 0  # bytes to fetch, as far as somebody says; exact where the archives' own sizes are published
 
 
 def _tsinghua(token: str) -> str:
@@ -105,17 +103,19 @@ STANFORD = Dataset(
     "breed",
     (
         Archive((_STANFORD + "images.tar",), "stanford/", "images.tar", 793_579_520,
-                "a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58"),
+                "a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58", 20_580),
         Archive((_STANFORD + "annotation.tar",), "stanford/", "annotation.tar", 21_852_160,
-                "662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd"),
+                "662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd", 20_580),
         Archive((_STANFORD + "lists.tar",), "stanford/lists/", "lists.tar", 481_280,
-                "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c"),
+                "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c", 3),
     ),
     layout=Layout("stanford/Images/", "stanford/Annotation/{stem}", 20_580, 120),
     home=_STANFORD,
     licence="None stated. The photos are ImageNet's, which gives them for non-commercial research and education only.",
     citation="Aditya Khosla, Nityananda Jayadevaprakash, Bangpeng Yao and Li Fei-Fei: Novel dataset for Fine-Grained "
              "Image Categorization. First Workshop on Fine-Grained Visual Categorization, CVPR, 2011.",
+    objects=41_163,
+    size=815_912_960,
 )  # fmt: skip
 TSINGHUA = Dataset(
     "tsinghua",
@@ -123,13 +123,15 @@ TSINGHUA = Dataset(
     "tsinghua/",
     "breed",
     (
-        Archive((_tsinghua("80013ef29c5f42728fc8"),), "tsinghua/", "low-resolution.zip"),
-        Archive((_THU + "low-annotations.zip",), "tsinghua/", "low-annotations.zip"),
+        Archive((_tsinghua("80013ef29c5f42728fc8"),), "tsinghua/", "low-resolution.zip", objects=70_428),
+        Archive((_THU + "low-annotations.zip",), "tsinghua/", "low-annotations.zip", objects=70_428),
     ),
     layout=Layout("tsinghua/low-resolution/", "tsinghua/Low-Annotations/{name}.xml", 70_428, 130),
     home=_THU,
     licence=_THU_LICENCE,
     citation=_THU_CITATION,
+    objects=140_856,
+    size=2_500_000_000,
 )
 TSINGHUA_HIGH = Dataset(
     "tsinghua-high",
@@ -137,13 +139,15 @@ TSINGHUA_HIGH = Dataset(
     "tsinghua/",
     "",
     (
-        Archive(tuple(map(_tsinghua, _HIGH_PARTS)), "tsinghua/", "high-resolution.zip"),
-        Archive((_THU + "high-annotations.zip",), "tsinghua/", "high-annotations.zip"),
+        Archive(tuple(map(_tsinghua, _HIGH_PARTS)), "tsinghua/", "high-resolution.zip", objects=70_428),
+        Archive((_THU + "high-annotations.zip",), "tsinghua/", "high-annotations.zip", objects=70_428),
     ),
     layout=Layout("tsinghua/high-resolution/", "tsinghua/High-Annotations/{name}.xml", 70_428, 130),
     home=_THU,
     licence=_THU_LICENCE,
     citation=_THU_CITATION,
+    objects=140_856,
+    size=38_800_000_000,
 )
 AUSTIN = Dataset(
     "austin",
@@ -157,6 +161,8 @@ AUSTIN = Dataset(
     home="https://github.com/alex-coward/spotted_dog_finder",
     licence="None stated. The photos are the shelter's and its helpers', as published on shelterluv.com.",
     citation="Austin Pets Alive!, dogs and photos on Shelterluv, collected for spotted_dog_finder.",
+    objects=130_000,
+    size=4_000_000_000,
 )
 # Sizes and checksums: TensorFlow Datasets' url_checksums/oxford_iiit_pet.txt.
 OXFORD = Dataset(
@@ -174,6 +180,7 @@ OXFORD = Dataset(
     licence="CC BY-SA 4.0; the copyright of the photos remains with their owners.",
     citation="Omkar M. Parkhi, Andrea Vedaldi, Andrew Zisserman and C. V. Jawahar: Cats and Dogs. IEEE Conference on "
              "Computer Vision and Pattern Recognition, 2012.",
+    size=811_092_049,
 )  # fmt: skip
 DATASETS = {dataset.name: dataset for dataset in (STANFORD, TSINGHUA, TSINGHUA_HIGH, AUSTIN, OXFORD)}
 

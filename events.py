@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 from errors import ExtractionError, IncompleteError
-from manifest import Row
+from manifest import REFUSED, Row
 
 
 @dataclass
@@ -21,8 +21,20 @@ class Result:
     extra: list[Row] = field(default_factory=list)  # of a verification: objects that the manifest does not name
     is_verification: bool = False
     gone: int = 0  # photos that the source does not have, where that is within what is normal
+    fetched: int = 0  # bytes that this run read from the source
+    retries: int = 0  # requests to the source that were made again
     seconds: float = 0
     error: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Bytes of the source per second."""
+        return self.fetched / self.seconds if self.seconds else 0
+
+    @property
+    def refused(self) -> int:
+        """How many of the missing are so for good: unsafe names, links, devices."""
+        return sum(row.outcome == REFUSED for row in self.missing)
 
     @property
     def status(self) -> int:
@@ -39,10 +51,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """An event: how far a dataset is. `done` and `total` are bytes of archives and numbers of photos, in `unit`."""
+    """An event: how far a dataset is, what an earlier run did included; a total is None while nobody knows it."""
 
     dataset: str
-    done: int
-    total: int
     objects: int
-    unit: str
+    objects_total: int | None
+    bytes: int  # of the source
+    bytes_total: int | None

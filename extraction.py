@@ -14,8 +14,9 @@ from datasets import Dataset
 from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
 from manifest import FAILED, GONE, STORED, Book, Row, missing, still_valid
-from reading import Listing, Order, Reading, Report, list_all
+from reading import Listing, Order, Reading, list_all
 from redaction import redact
+from tally import Report
 from transfer import Crew
 from units import PhotoWork, Unit, Wanted
 
@@ -34,6 +35,7 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
     found by the next run.
     """
     start = time.monotonic()
+    log.info("%s: %s", dataset.name, dataset.title)
     book = Book(bucket, dataset.name)
     result = _already_complete(dataset, order, book) or _Extraction(dataset, order, book, crew, report).run()
     result.seconds = time.monotonic() - start
@@ -107,7 +109,7 @@ class _Extraction(Reading):
         journal = self.book.journal()
         for unit in self.units.values():
             if unit.id in journal and still_valid(journal[unit.id], unit.fingerprint, self.listed):
-                self.take(unit, journal[unit.id])
+                self.entries[unit.id] = journal[unit.id]
         if self.entries:
             log.info("%s: going on: %d of %d pieces are there", self.dataset.name, len(self.entries), len(self.units))
         return [unit for unit in self.units.values() if unit.id not in self.entries]
@@ -195,6 +197,7 @@ class _Extraction(Reading):
         else:
             counted = failures
         result = Result(self.dataset, len(rows), sum(row.size for row in rows), missing=counted, gone=len(gone))
+        result.fetched, result.retries = self.tally.fetched, self.tally.retries
         if counted:
             self.book.write_failures(failures)
         else:

@@ -56,6 +56,7 @@ class Entry:
     rows: tuple[Row, ...] = ()
     link: Link = field(default_factory=Link)
     error: str = ""  # why the unit is not finished; such an entry is never written down
+    retries: int = 0  # requests to the source that its process made once more meanwhile; not written down
 
     @property
     def objects(self) -> int:

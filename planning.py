@@ -32,6 +32,13 @@ class Planned:
     def kind(self) -> str:
         return self.works[0].span.kind
 
+    @property
+    def objects(self) -> int | None:
+        """How many files it holds: a zip's directory says it, of another archive whoever published this very one."""
+        if self.kind == "zip":
+            return sum(unit.objects or 0 for unit in self.units)
+        return self.archive.objects if self.source.size == self.archive.size else None
+
 
 def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[Planned], list[Unit]]:
     """Open every source of a dataset and cut it into units; the second list is the batches of photos.
@@ -57,7 +64,8 @@ def _plan_archive(
 def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
     start, stop = work.span.start, work.span.stop
     fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}"
-    return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start)
+    objects = sum(not entry.name.endswith("/") for entry in work.span.entries) if work.span.kind == "zip" else None
+    return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start, objects)
 
 
 def _plan_photos(dataset: Dataset, tables: PhotoTables, mirror: str) -> list[Unit]:
@@ -73,7 +81,7 @@ def _plan_photos(dataset: Dataset, tables: PhotoTables, mirror: str) -> list[Uni
             dataset.name,
             hashlib.sha256(repr(batch).encode()).hexdigest(),
             PhotoWork(batch, tables.image_prefix, tables.annotation_prefix),
-            len(batch),
+            objects=2 * len(batch),
         )
         for number, batch in enumerate(batches)
     ]

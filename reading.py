@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from archives import LIMITS, Limits, broken_link
 from buckets import Bucket, Stored
 from datasets import Dataset
 from digest import Digest, digests
-from events import Progress
 from manifest import Entry, Row, winners
 from planning import Planned, plan
+from tally import Report, Tally
 from transfer import Crew, run
 from units import SpanWork, Unit, Wanted
 
@@ -34,7 +34,6 @@ class Order:
     limits: Limits = LIMITS
 
 
-Report = Callable[[Progress], None]
 Listing = dict[str, Stored]
 
 
@@ -54,18 +53,19 @@ class Reading:
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
         self.wanted: Wanted = None  # of what is stored where nothing else is said
-        self.total = self.done = self.objects = 0
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
 
     def expect(self, units: Iterable[Unit]) -> None:
         """These are the units that will be worked on."""
         self.units = {unit.id: unit for unit in units}
-        self.total = sum(unit.size for unit in self.units.values())
+        self.tally = Tally(self.dataset, self.planned, self.units, self.report)
+        self.crew.hear = self.tally.hear
 
     # ── units ────────────────────────────────────────────────────────────────────────────────────
 
     def store(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
         """Run these units; `present` and `wanted` as run_unit has them."""
+        self.tally.begin(self.entries)
         for unit, entry in run(self.crew, units, present, self.wanted if wanted is None else wanted):
             self.take(unit, entry)
             if entry.error:
@@ -74,10 +74,8 @@ class Reading:
 
     def take(self, unit: Unit, entry: Entry) -> None:
         """This is what became of a unit."""
-        if unit.id not in self.entries:
-            self.done, self.objects = self.done + unit.size, self.objects + entry.objects
         self.entries[unit.id] = entry
-        self.report(Progress(self.dataset.name, self.done, self.total, self.objects, self.dataset.counted_in))
+        self.tally.take(unit, entry)
 
     def forget(self, units: Iterable[str]) -> None:
         """What these units gave does not count; for whoever writes it down."""

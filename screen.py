@@ -1,26 +1,24 @@
-"""What the user sees: bars or lines while it runs, the log, and the summary; the only file that draws and prints."""
+"""What the user sees beside the progress: the log, how each dataset ended, the summary; what prints is here."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
+import shlex
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from bars import Display
+from errors import ExtractionError, IncompleteError
 from redaction import redact_record
+from words import amount, duration
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from events import Progress, Result
+    from events import Result
 
 SHOWN = 5  # missing objects named in the log; failures.csv has all
-LINE_EVERY = 10  # seconds, where there is no terminal
+HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone")
 log = logging.getLogger("spotted")
 
 
@@ -36,66 +34,41 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields | getattr(record, "fields", {}))
 
 
-class Screen:
-    """Shows progress: bars on a terminal, elsewhere a line every few seconds."""
+class Screen(Display):
+    """Progress, and how each dataset ended."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.bars = sys.stderr.isatty() and not options.quiet and options.log_format == "text"
-        self.bar: tqdm[NoReturn] | None = None
-        self.name, self.spoken = "", 0.0
+        super().__init__(sys.stderr.isatty() and not options.quiet and options.log_format == "text")
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        """While this lasts the log goes above the bars, which are taken away in the end."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.close)
-            if self.bars:
-                from tqdm.contrib.logging import logging_redirect_tqdm
-
-                stack.enter_context(logging_redirect_tqdm([log]))
-            yield
-
-    def show(self, progress: Progress) -> None:
-        """One progress event."""
-        if progress.dataset != self.name:
-            self.name, self.spoken = progress.dataset, time.monotonic()
-            self.close()
-        if self.bars:
-            self._draw(progress)
-        elif time.monotonic() - self.spoken >= LINE_EVERY:
-            self._say(progress)
-
-    def _draw(self, progress: Progress) -> None:
-        if self.bar is None:
-            from tqdm import tqdm
-
-            is_bytes = progress.unit == "B"
-            self.bar = tqdm(desc=progress.dataset, total=progress.total, initial=progress.done, unit=progress.unit,
-                            unit_scale=is_bytes, unit_divisor=1000, dynamic_ncols=True)  # fmt: skip
-        self.bar.total = progress.total
-        self.bar.set_postfix_str(f"{progress.objects:,} objects", refresh=False)
-        self.bar.update(progress.done - self.bar.n)
-
-    def _say(self, progress: Progress) -> None:
-        self.spoken = time.monotonic()
-        if progress.unit == "B":
-            done = f"{amount(progress.done)} of {amount(progress.total)}"
+    def finished(self, result: Result) -> Result:
+        """Tell in the log how a dataset ended, as soon as it has."""
+        self.clear()
+        name = result.dataset.name
+        if result.error:
+            log.error("error: %s", result.error)
+        _tell_what_is_wrong(result)
+        if result.was_complete:
+            what = f"is complete already; its {result.objects:,} objects were compared with the listing"
         else:
-            done = f"{progress.done:,} of {progress.total:,} {progress.unit}s"
-        extra = {"fields": asdict(progress)}
-        log.info("%s: %s, %s objects", progress.dataset, done, f"{progress.objects:,}", extra=extra)
-
-    def close(self) -> None:
-        """Take the bar away before something else is printed."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+            what = f"{result.state}: {result.objects:,} objects, {amount(result.size)}, in {duration(result.seconds)}"
+        log.info("%s: %s", name, what, extra={"fields": summary(result)})
+        return result
 
 
-def amount(value: float) -> str:
-    """Bytes in decimal multiples."""
-    thousands = min(len(f"{int(value):,}".split(",")) - 1, 4)
-    return f"{value / 1000**thousands:.{min(thousands, 1)}f} {' kMGT'[thousands]}B".replace("  ", " ")
+def _tell_what_is_wrong(result: Result) -> None:
+    """Of an extraction the first few, for failures.csv has all; of a verification everything."""
+    name = result.dataset.name
+    for row in result.missing[: None if result.is_verification else SHOWN]:
+        what = row.outcome if result.is_verification else "missing"
+        log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
+    for row in result.extra:
+        log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
+    if not result.is_verification and len(result.missing) > SHOWN:
+        log.warning("%s: … and %d more, all in _extraction/%s/failures.csv", name, len(result.missing) - SHOWN, name)
+
+
+def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
+    return {"fields": {"dataset": result.dataset.name, "finding": what, "path": path}}
 
 
 def start_log(options: argparse.Namespace) -> None:
@@ -108,36 +81,65 @@ def start_log(options: argparse.Namespace) -> None:
     log.propagate = False
 
 
-def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
-    return {"fields": {"dataset": result.dataset.name, "finding": what, "path": path}}
-
-
-def finished(result: Result) -> Result:
-    """Tell in the log how a dataset ended, as soon as it has."""
-    name = result.dataset.name
-    if result.error:
-        log.error("error: %s", result.error)
-    for row in result.missing[: None if result.is_verification else SHOWN]:
-        what = row.outcome if result.is_verification else "missing"
-        log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
-    for row in result.extra:
-        log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
-    if not result.is_verification and len(result.missing) > SHOWN:
-        log.warning("%s: … and %d more, all in _extraction/%s/failures.csv", name, len(result.missing) - SHOWN, name)
-    if result.was_complete:
-        log.info("%s: is complete already; its %d objects were compared with the listing", name, result.objects)
-    return result
-
-
 def print_summary(results: list[Result], options: argparse.Namespace) -> None:
     """The result, one line a dataset, on stdout."""
     if options.log_format == "json":
         for result in results:
-            print(json.dumps({"dataset": result.dataset.name, "state": result.state, "objects": result.objects,
-                              "bytes": result.size, "missing": len(result.missing), "extra": len(result.extra),
-                              "gone": result.gone, "seconds": round(result.seconds, 1), "to": options.to}))  # fmt: skip
-        return
-    print(f"{'dataset':<14} {'state':<11} {'objects':>9} {'size':>9} {'missing':>8} {'gone':>6} {'time':>8}")
-    for each in results:
-        print(f"{each.dataset.name:<14} {each.state:<11} {each.objects:>9,} {amount(each.size):>9}"
-              f" {len(each.missing):>8,} {each.gone:>6,} {each.seconds:>6.1f} s")  # fmt: skip
+            print(json.dumps(summary(result) | {"to": options.to}))
+    else:
+        print_table(HEADER, [_line(result) for result in results])
+    sys.stdout.flush()
+
+
+def summary(result: Result) -> dict[str, object]:
+    """A dataset's end as fields."""
+    return {
+        "dataset": result.dataset.name,
+        "state": result.state,
+        "objects": result.objects,
+        "bytes": result.size,
+        "seconds": round(result.seconds, 1),
+        "rate": round(result.rate),
+        "retries": result.retries,
+        "refused": result.refused,
+        "missing": len(result.missing) - result.refused,
+        "extra": len(result.extra),
+        "gone": result.gone,
+    }
+
+
+def _line(result: Result) -> tuple[str, ...]:
+    counts = (result.retries, result.refused, len(result.missing) - result.refused, len(result.extra), result.gone)
+    rate = f"{amount(result.rate)}/s" if result.fetched else "-"
+    return (
+        result.dataset.name, result.state, f"{result.objects:,}", amount(result.size),
+        duration(result.seconds), rate, *(f"{count:,}" for count in counts),
+    )  # fmt: skip
+
+
+def print_table(header: tuple[str, ...], lines: list[tuple[str, ...]], left: int = 2) -> None:
+    """Columns as wide as they must be; the first `left` are text, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    for line in (header, *lines):
+        cells = (cell.ljust(width) if at < left else cell.rjust(width)
+                 for at, (cell, width) in enumerate(zip(line, widths, strict=True)))  # fmt: skip
+        print("  ".join(cells).rstrip())
+
+
+def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
+    """Where it all is, and what to do now."""
+    folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
+    log.info("in %s: %s; each object's size, checksum and source: _extraction/<dataset>/manifest.csv",
+             options.to, folders)  # fmt: skip
+    log.info("next: %s", _next({result.status for result in results}, options))
+
+
+def _next(statuses: set[int], options: argparse.Namespace) -> str:
+    if ExtractionError.exit_status in statuses:
+        return "see the errors above; the same command then goes on from here"
+    if IncompleteError.exit_status in statuses and (options.verify or options.repair):
+        return "--repair stores again what is missing or different; what is extra is for you to judge"
+    if IncompleteError.exit_status in statuses:
+        return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries that again"
+    names = " ".join(f"-d {dataset.name}" for dataset in options.datasets)
+    return f"python cli.py {names} --verify --to {shlex.quote(options.to)} compares again at any time"

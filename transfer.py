@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import uuid4
 
 import dask
-from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.comm.core import CommClosedError
 
 from buckets import Stored
@@ -32,6 +33,8 @@ ARRIVAL = 30  # seconds that a cluster's first worker may take to come
 TOGETHER = 2  # seconds for those that were started with it
 SPARE_UNITS = 2  # units that store while as many as there are connections read
 
+Hear = Callable[[str, int, int], None]
+
 
 @dataclass
 class Crew:
@@ -40,6 +43,12 @@ class Crew:
     client: Client
     settings: Settings
     is_local: bool
+    topic: str = field(default_factory=lambda: f"spotted-{uuid4().hex}")  # what is told of running units
+    hear: Hear = field(default=lambda *_: None)  # who wants to know it: unit, bytes read, objects stored
+
+    def listen(self) -> None:
+        """Have the workers' news come here; they come in a thread of dask's."""
+        self.client.subscribe_topic(self.topic, lambda event: self.hear(*event[1]))
 
     def at_once(self) -> int:
         """How many units the workers that are there now work on at once."""
@@ -57,7 +66,9 @@ def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[
         # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
         # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
         shared = replace(settings.destination, writers=len(client.nthreads()))
-        yield Crew(client, replace(settings, destination=shared), not (workers or scheduler))
+        team = Crew(client, replace(settings, destination=shared), not (workers or scheduler))
+        team.listen()
+        yield team
         _tell_of_writes(client, settings.destination.to)
 
 
@@ -109,6 +120,10 @@ def run(
     return _Run(crew, units, present, wanted).results()
 
 
+def _run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted, topic: str) -> Entry:
+    return run_unit(unit, settings, present, wanted, partial(get_worker().log_event, topic))
+
+
 class _Run:
     def __init__(self, crew: Crew, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
         self.crew, self.units, self.wanted = crew, units, wanted
@@ -148,9 +163,8 @@ class _Run:
 
     def _submit(self, unit: Unit) -> Future[Entry]:
         key = f"{unit.dataset}/{unit.id}#{uuid4().hex}"
-        return self.crew.client.submit(
-            run_unit, unit, self.crew.settings, self.present, self.wanted, key=key, pure=False
-        )
+        arguments = unit, self.crew.settings, self.present, self.wanted, self.crew.topic
+        return self.crew.client.submit(_run_unit, *arguments, key=key, pure=False)
 
     def _is_covered(self, unit: Unit) -> bool:
         work = unit.work

@@ -26,6 +26,7 @@ from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
 from gcs import Destination, open_bucket
 from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
+from meter import Meter, Tell
 from pace import Pace, Told
 from photos import Photo
 
@@ -79,7 +80,8 @@ class Unit:
     dataset: str
     fingerprint: str
     work: SpanWork | PhotoWork
-    size: int  # bytes to fetch, as far as known; for the progress
+    size: int = 0  # bytes to fetch; 0 where nobody says
+    objects: int | None = None  # that it holds, where that is known beforehand
 
 
 # ── in the worker ────────────────────────────────────────────────────────────────────────────────
@@ -91,9 +93,9 @@ stop = threading.Event()  # set to make all units of this process end soon
 class _Tee:
     """A source that shows what is read from it to the archive's digest, and ends when the program does."""
 
-    def __init__(self, source: sources.Source, connections: threading.Semaphore) -> None:
+    def __init__(self, source: sources.Source, connections: threading.Semaphore, meter: Meter) -> None:
         self.source, self.name, self.size = source, source.name, source.size
-        self.connections, self.digest = connections, digests.get(source.name)
+        self.connections, self.meter, self.digest = connections, meter, digests.get(source.name)
 
     def read(self, start: int, stop: int) -> bytearray:
         data, at = bytearray(stop - start), 0
@@ -116,6 +118,7 @@ class _Tee:
             for chunk in self.source.stream(start, end):
                 if stop.is_set():
                     raise ExtractionError("interrupted")
+                self.meter.add(len(chunk))
                 yield chunk
 
 
@@ -171,23 +174,24 @@ def writes() -> Told | None:
     return _paces[0].told() if _paces else None
 
 
-def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted = None) -> Entry:
+def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted, tell: Tell) -> Entry:
     """Store what a unit holds, write its journal entry, and answer it.
 
     `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
     those members are stored, where they still have the bytes that are wanted, the others' rows are answered
-    alone, and no entry is written. What goes wrong with one member is a row; with the source of this unit, the
-    entry's `error`. Raises what no other unit would escape either: BucketError, ArchiveError, SourceChangedError.
+    alone, and no entry is written; `tell` hears how far it is. What goes wrong with one member is a row; with the
+    source of this unit, the entry's `error`. Raises what no other unit would escape either: BucketError,
+    ArchiveError, SourceChangedError.
     """
     process, link = _process(settings), Link()
-    task = _Task(process, present, wanted)
+    task = _Task(process, present, wanted, Meter(unit.id, tell))
     try:
         rows = task.photos(unit.work) if isinstance(unit.work, PhotoWork) else task.members(unit.work, link)
     except SourceChangedError:
         raise
     except SourceError as error:
-        return Entry(unit.id, unit.fingerprint, error=str(error))
-    entry = Entry(unit.id, unit.fingerprint, tuple(rows), link)
+        return Entry(unit.id, unit.fingerprint, error=str(error), retries=web.take_retries())
+    entry = Entry(unit.id, unit.fingerprint, tuple(rows), link, retries=web.take_retries())
     if wanted is None and all(row.outcome != FAILED for row in rows):
         Book(process.bucket, unit.dataset).write(entry)
     return entry
@@ -200,12 +204,13 @@ class _Task:
     process: _Process
     present: Mapping[str, Stored]
     wanted: Wanted
+    meter: Meter
 
     def members(self, work: SpanWork, link: Link) -> list[Row]:
         rows, pending = list[Row](), deque[Row | Pending[Row]]()
         last = dict[str, Pending[Row]]()  # by path, of those that are pending
         try:
-            for member in archives.members(_Tee(work.source, self.process.connections), work.span, link):
+            for member in archives.members(self._source(work), work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
                 if path in last:  # of two members of one name the later must win
@@ -218,6 +223,9 @@ class _Task:
         finally:
             wait(last.values())
         return rows + [_settled(row, last) for row in pending]
+
+    def _source(self, work: SpanWork) -> _Tee:
+        return _Tee(work.source, self.process.connections, self.meter)
 
     def _member(self, row: Row, member: Member, refusal: str) -> Row | Pending[Row]:
         if refusal or member.data is None:
@@ -246,6 +254,7 @@ class _Task:
                 self.process.bucket.put(row.path, data, content_type(data))
             except MemberError as error:
                 return row._replace(outcome=FAILED, reason=str(error))
+        self.meter.add(objects=1)
         return row
 
     def _put_large(self, row: Row, chunks: Iterator[bytes]) -> Row:
@@ -290,6 +299,7 @@ class _Task:
         if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
         image, data = _fetch(image)
+        self.meter.add(len(data))
         image = self._put(image, data) if data else image
         return [image, self._put(label, photo.annotation)] if image.outcome == STORED else [image]
 

@@ -22,7 +22,8 @@ from extraction import check_kind
 from folders import FolderBucket
 from manifest import GONE, Book, Row, agrees
 from planning import Planned
-from reading import Listing, Order, Reading, Report, list_all
+from reading import Listing, Order, Reading, list_all
+from tally import Report
 from tars import BLOCK
 from transfer import Crew
 from units import PhotoWork, Unit
@@ -237,7 +238,7 @@ def _units_that_hold(found: Found, reading: Reading) -> Iterator[Unit]:
         yield from _archive_units(each, rows, reading.wanted or {})
     for unit in reading.photo_units:
         if isinstance(unit.work, PhotoWork) and (work := _lost_photos(unit.work, reading.wanted or {})).photos:
-            yield replace(unit, work=work, size=len(work.photos))
+            yield replace(unit, work=work, objects=2 * len(work.photos))
 
 
 def _lost_photos(work: PhotoWork, wanted: Mapping[str, Row]) -> PhotoWork:

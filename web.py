@@ -10,6 +10,7 @@ import itertools
 import logging
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -49,6 +50,8 @@ class PassingError(Exception):
         super().__init__(reason)
         self.wait = wait
 
+
+_retries, _counting = [0], threading.Lock()
 
 RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
 
@@ -158,7 +161,16 @@ def wait(what: str, error: Exception, failures: int, attempts: int) -> None:
         later = f"; it asks to wait {asked:,.0f} s" if asked else ""
         raise SourceError(f"{what}: given up after {failures} tries: {_innermost(error)}{later}") from error
     log.debug("%s: try %d: %s", what, failures, _innermost(error))
+    with _counting:
+        _retries[0] += 1
     time.sleep(max(asked, 2 ** (failures - 2) * random.uniform(0.75, 1.25)))  # spread: not all return at once
+
+
+def take_retries() -> int:
+    """How many requests this process has made again since this was last asked."""
+    with _counting:
+        count, _retries[0] = _retries[0], 0
+    return count
 
 
 def _innermost(error: BaseException) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import random
 import re
 import shlex
@@ -145,7 +144,7 @@ def test_more_processes_and_a_cluster(cli: Cli, tmp_path: Path, mirror: SourceSe
 
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 30
-    while not path.exists():
+    while not path.exists() or not path.stat().st_size:
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.05)
 
@@ -357,7 +356,8 @@ def test_a_web_page_instead_of_an_archive(cli: Cli, tmp_path: Path, mirror: Sour
     done = cli("-b", "--mirror", mirror.url, "--to", tmp_path / "out")
     assert done.returncode == 1
     assert f"{mirror.url}/low-resolution.zip: expected a file, got an HTML page" in message(done)
-    assert "stanford       complete" in done.stdout and "tsinghua       failed" in done.stdout
+    states = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
+    assert states == [["stanford", "complete"], ["tsinghua", "failed"]]
 
 
 def test_the_published_pins_hold_for_a_mirror_without_its_own(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
@@ -419,7 +419,7 @@ def test_too_many_photos_gone_is_incomplete(cli: Cli, tmp_path: Path, mirror: So
         del mirror.files[path]
     done = cli("-i", "--mirror", mirror.url, "--to", tmp_path / "out")
     assert done.returncode == 3, done.stderr
-    assert "austin         incomplete" in done.stdout
+    assert done.stdout.splitlines()[1].split()[:2] == ["austin", "incomplete"]
     assert not (tmp_path / "out/_extraction/austin/manifest.csv").exists()
 
 
@@ -454,26 +454,3 @@ def test_logs_and_result_as_json(cli: Cli, tmp_path: Path) -> None:
 def test_quiet_says_nothing_but_the_result(cli: Cli, tmp_path: Path) -> None:
     done = cli("-a", "--sample", "--to", tmp_path / "out", "--quiet")
     assert done.stderr == "" and len(done.stdout.splitlines()) == 4
-
-
-def test_bars_on_a_terminal(tmp_path: Path) -> None:
-    import pty
-    import termios
-
-    screen, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 120))
-    process = subprocess.Popen(
-        command("-a", "--sample", "--to", tmp_path / "out"), env=clean_environment(tmp_path, {"TERM": "xterm"}),
-        stdout=subprocess.PIPE, stderr=terminal,
-    )  # fmt: skip
-    os.close(terminal)
-    shown = b""
-    try:
-        while chunk := os.read(screen, 65536):
-            shown += chunk
-    except OSError:  # how Linux says that the other end of a terminal is closed
-        pass
-    process.communicate()
-    os.close(screen)
-    assert process.returncode == 0
-    assert b"stanford: 100%" in shown and b"austin: 100%" in shown

@@ -216,7 +216,7 @@ def test_two_datasets_in_one_folder_are_no_extras_to_each_other(cli: Cli, tmp_pa
 def test_what_is_not_complete_cannot_be_verified(cli: Cli, tmp_path: Path, how: list[str]) -> None:
     done = cli("-d", "stanford", *how, "--to", tmp_path)
     assert done.returncode == 3 and "it is not complete; extract it first" in done.stderr
-    assert "stanford       incomplete" in done.stdout and not (tmp_path / "stanford").exists()
+    assert "stanford  incomplete" in done.stdout and not (tmp_path / "stanford").exists()
 
 
 def test_deep_of_a_source_that_fails_is_an_error_not_a_verdict(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:

@@ -1,0 +1,127 @@
+"""How far a dataset is: finished units count by their entries, running ones by what their workers tell."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import web
+from datasets import Dataset
+from events import Progress
+from manifest import FAILED, GONE, REFUSED, STORED, Entry
+from planning import Planned
+from units import PhotoWork, Unit
+
+log = logging.getLogger("spotted")
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class _Part:
+    """An archive, or all photos: what is still to be read of it, and what came out of the rest."""
+
+    published: int | None
+    left: dict[str, Unit] = field(default_factory=dict)
+    stored: int = 0
+    gone: int = 0
+    failed: int = 0
+    bytes: int = 0
+
+    @property
+    def total(self) -> int | None:
+        """How many objects it will have made, if that can be told."""
+        expected = [unit.objects for unit in self.left.values()]
+        if None not in expected:
+            return self.stored + sum(filter(None, expected))
+        return None if self.published is None else max(self.published, self.stored)
+
+
+class Tally:
+    """Counts one dataset's units, and reports whenever there is news."""
+
+    def __init__(self, dataset: Dataset, planned: Iterable[Planned], units: Mapping[str, Unit], report: Report) -> None:
+        self.dataset, self.units, self.report = dataset, units, report
+        published = {
+            each.archive.file: each.objects for each in planned if {unit.id for unit in each.units} <= units.keys()
+        }
+        self.parts = {part: _Part(published.get(part)) for part in map(_part, units)}
+        for unit in units.values():
+            self.parts[_part(unit.id)].left[unit.id] = unit
+        self.running: dict[str, tuple[int, int]] = {}  # unit → bytes and objects so far
+        self.bytes_total = None if dataset.tables else sum(unit.size for unit in units.values())
+        self.bytes = self.begun_with = self.retries = 0
+        self.has_begun = False
+        self._lock = threading.Lock()
+
+    @property
+    def fetched(self) -> int:
+        """Bytes read since begin()."""
+        return self.bytes - self.begun_with
+
+    def begin(self, entries: Mapping[str, Entry]) -> None:
+        """Start from what an earlier run did; only the first time, for repairs are no news."""
+        if self.has_begun:
+            return
+        self.has_begun = True
+        self.retries = web.take_retries()  # of this process, while it looked at the sources
+        for unit, entry in entries.items():
+            self._count(unit, entry)
+        self._report()
+        self.begun_with = self.bytes
+
+    def take(self, unit: Unit, entry: Entry) -> None:
+        """A unit is finished; the second time, when it was only repaired, that is no news."""
+        self.retries += entry.retries
+        part = self.parts[_part(unit.id)]
+        if unit.id in part.left:
+            with self._lock:
+                self._count(unit.id, entry)
+                self._report()
+            if not part.left:
+                self._tell_of(_part(unit.id), part)
+
+    def hear(self, unit: str, size: int, objects: int) -> None:
+        """A running unit has read and stored so much; called from another thread."""
+        with self._lock:
+            if unit in self.units and unit in self.parts[_part(unit)].left:
+                self.running[unit] = size, objects
+                self._report()
+
+    def _count(self, unit: str, entry: Entry) -> None:
+        part = self.parts[_part(unit)]
+        part.left.pop(unit)
+        self.running.pop(unit, None)
+        part.stored += entry.objects
+        part.gone += sum(row.outcome == GONE for row in entry.rows)
+        part.failed += sum(row.outcome in (FAILED, REFUSED) for row in entry.rows) or bool(entry.error)
+        part.bytes += _size(self.units[unit], entry)
+
+    def _report(self) -> None:
+        running = list(self.running.values())
+        read = sum(part.bytes for part in self.parts.values()) + sum(size for size, _ in running)
+        # A member larger than its span is read by one unit, and the units of its other spans have nothing left to do.
+        self.bytes = max(self.bytes, min(read, self.bytes_total or read))
+        totals = [part.total for part in self.parts.values()]
+        total = None if None in totals else sum(filter(None, totals))
+        objects = sum(part.stored for part in self.parts.values()) + sum(stored for _, stored in running)
+        objects = objects if total is None else min(objects, total)
+        self.report(Progress(self.dataset.name, objects, total, self.bytes, self.bytes_total))
+
+    def _tell_of(self, name: str, part: _Part) -> None:
+        counts = (part.stored, "stored"), (part.gone, "gone at the source"), (part.failed, "failed or refused")
+        told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        log.info("%s: %s: read, %s", self.dataset.name, name, told or "nothing in it")
+
+
+def _part(unit: str) -> str:
+    return unit.rpartition("/")[0]
+
+
+def _size(unit: Unit, entry: Entry) -> int:
+    if not isinstance(unit.work, PhotoWork):
+        return unit.size
+    prefix = unit.work.image_prefix
+    return sum(row.size for row in entry.rows if row.outcome == STORED and row.path.startswith(prefix))
