@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from datasets import DATASETS, chosen
 from errors import BucketError, ExtractionError, UsageError
 from redaction import redact
 from screen import Screen, print_summary, start_log, tell_what_next
+from tables import print_list, print_moves, print_plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,6 +72,12 @@ def parser() -> argparse.ArgumentParser:
                        help="how a gs:// bucket is written; auto: a mount where FUSE works, else the API")  # fmt: skip
     where.add_argument("--mirror", metavar="URL", default="", help="take every source from this URL or directory")
     where.add_argument("--sample", action="store_true", help="the miniature sources that come with the tool")
+    look = parser.add_argument_group("look first; none of these writes anything")
+    look.add_argument("--list", action="store_true", help="what there is: size, objects, licence, home")
+    look.add_argument("--plan", action="store_true",
+                      help="what would be done, and its cost and time; with -v each source => destination")  # fmt: skip
+    look.add_argument("--source-rate", type=positive, metavar="MB",
+                      help="for --plan: MB/s that the source gives (default: 10 for each connection)")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument("--verify", action="store_true", help="compare the bucket with the manifest; write nothing")
     how.add_argument("--deep", action="store_true", help="with --verify or --repair: read the sources again, too")
@@ -114,11 +122,14 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
         ("breed",) * (options.breed or options.all) + ("individual",) * (options.individual or options.all),
         options.dataset,
     )
+    if not options.datasets and options.list:
+        options.datasets = list(DATASETS.values())
     if not options.datasets:
         grammar.print_help(sys.stderr)
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
+    instead = itertools.combinations(("list", "plan", "verify", "repair"), 2)
     for one, other in (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"),
-                       ("repair", "force"), ("verify", "repair")):  # fmt: skip
+                       ("repair", "force"), *instead):  # fmt: skip
         if getattr(options, one) and getattr(options, other):
             raise UsageError(f"--{one} and --{other} do not go together")
     if options.deep and not (options.verify or options.repair):
@@ -183,8 +194,11 @@ def _leave_at_once() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Extract or verify what the options ask for; 0, or the exit status of the worst that happened."""
-    screen = Screen(options)
     start_log(options)
+    for wanted, look in ((options.list, _list), (options.plan, _plan)):
+        if wanted:
+            return look(options)
+    screen = Screen(options)
     log.info("%s to %s", ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
         stack.enter_context(screen.open())
@@ -193,6 +207,24 @@ def run(options: argparse.Namespace) -> int:
     print_summary(results, options)
     tell_what_next(results, options)
     return min((result.status for result in results if result.status), default=0)
+
+
+def _list(options: argparse.Namespace) -> int:
+    print_list(options.datasets, options.log_format == "json")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from costs import BYTES_A_SECOND, Rates
+    from outlook import forecast_all
+
+    with contextlib.ExitStack() as stack:
+        found = forecast_all(options.datasets, _order(options, stack), options.to)
+    if options.verbose:
+        print_moves(found, options.to)
+    source = options.source_rate * 1_000_000 if options.source_rate else options.connections * BYTES_A_SECOND
+    print_plan(found, options.to, Rates(source, options.write_rate or Rates.bucket), options.log_format == "json")
+    return max(ExtractionError.exit_status if each.error else 0 for each in found)
 
 
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
@@ -223,15 +255,19 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
 
 
 def _workers(options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack) -> tuple[Order, Crew]:
-    from archives import Limits
-    from reading import Order
     from transfer import crew
     from units import Settings
 
-    limits = Limits(options.max_ratio, options.max_unpacked)
-    order = Order(_mirror(options, stack), options.sample, options.force, options.deep, limits)
-    settings = Settings(destination, options.connections, options.uploads)
+    order, settings = _order(options, stack), Settings(destination, options.connections, options.uploads)
     return order, stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
+
+
+def _order(options: argparse.Namespace, stack: contextlib.ExitStack) -> Order:
+    from archives import Limits
+    from reading import Order
+
+    limits = Limits(options.max_ratio, options.max_unpacked)
+    return Order(_mirror(options, stack), options.sample, options.force, options.deep, limits)
 
 
 def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:

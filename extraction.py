@@ -43,7 +43,7 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
 
 
 def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | None:
-    found = None if order.force else _manifest(book)
+    found = None if order.force else readable_manifest(book)
     if found is None:
         return None
     rows, about = found
@@ -57,7 +57,8 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
 
 
-def _manifest(book: Book) -> tuple[list[Row], dict[str, Any]] | None:
+def readable_manifest(book: Book) -> tuple[list[Row], dict[str, Any]] | None:
+    """A dataset's manifest; a damaged one is as good as none, and the log says so."""
     try:
         return book.manifest()
     except DamagedError as error:
@@ -95,7 +96,7 @@ class _Extraction(Reading):
 
     def _begin(self) -> None:
         """Open the dataset for change; with --force nothing of an earlier run counts."""
-        found = _manifest(self.book) if self.order.force else None
+        found = readable_manifest(self.book) if self.order.force else None
         self.book.reopen()
         if self.order.force:
             self.book.forget()

@@ -89,27 +89,33 @@ class ApiBucket:
         self._puts = _store(name, credentials, NO_RETRIES)
 
     def ready(self) -> None:
-        try:
-            self._client.get_bucket(self.name, timeout=10, retry=PATIENCE)
-        except google.api_core.exceptions.Forbidden:
-            self._ready_by_listing()
-        except google.api_core.exceptions.NotFound:
+        if not self.look()[0]:
             self._create()
+
+    def look(self) -> tuple[bool, str]:
+        """Whether it exists, and its region where that may be asked; raises BucketError when it may not be used."""
+        try:
+            return True, str(self._client.get_bucket(self.name, timeout=10, retry=PATIENCE).location).lower()
+        except google.api_core.exceptions.Forbidden:
+            return self._look_by_listing(), ""
+        except google.api_core.exceptions.NotFound:
+            return False, ""
         except NO_ANSWER as error:
             raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {reason(error)}") from error
 
-    def _ready_by_listing(self) -> None:
+    def _look_by_listing(self) -> bool:
         # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
         try:
             list(self._client.list_blobs(self._bucket, max_results=1, timeout=10, retry=PATIENCE))
         except google.api_core.exceptions.NotFound:
-            self._create()
+            return False
         except google.api_core.exceptions.Forbidden as error:
             raise BucketError(
                 f"{self.url}: {self._who()} may not list its objects; run:"
                 f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
                 " --role=roles/storage.objectAdmin"
             ) from error
+        return True
 
     def _create(self) -> None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION

@@ -10,7 +10,7 @@ import archives
 import sources
 import web
 from archives import Limits
-from datasets import Archive, Dataset, PhotoTables
+from datasets import Archive, Dataset
 from errors import GoneError, SourceError
 from photos import Photo, join
 from units import PhotoWork, SpanWork, Unit
@@ -40,25 +40,45 @@ class Planned:
         return self.archive.objects if self.source.size == self.archive.size else None
 
 
+@dataclass(frozen=True)
+class Located:
+    """Where an archive is to be had, and what it must be, as far as somebody says."""
+
+    archive: Archive
+    urls: tuple[str, ...]
+    size: int | None
+    sha256: str
+
+
+def locate(dataset: Dataset, mirror: str) -> list[Located]:
+    """The archives of a dataset, at their sources or on a mirror, whose own checksums replace the published ones."""
+    sums = _checksums(mirror) if mirror and dataset.archives else None
+    return [
+        Located(
+            archive,
+            tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls,
+            archive.size if sums is None else None,
+            archive.sha256 if sums is None else sums.get(archive.file, ""),
+        )
+        for archive in dataset.archives
+    ]
+
+
 def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[Planned], list[Unit]]:
     """Open every source of a dataset and cut it into units; the second list is the batches of photos.
 
     Small archives come first: their many small objects are stored while a large one is still being read.
     """
-    sums = _checksums(mirror) if mirror else None
-    planned = [_plan_archive(dataset, archive, mirror, sums, limits) for archive in dataset.archives]
+    planned = [plan_archive(dataset, each, limits) for each in locate(dataset, mirror)]
     planned.sort(key=lambda each: each.source.size)
-    return planned, _plan_photos(dataset, dataset.tables, mirror) if dataset.tables else []
+    return planned, plan_photos(dataset, mirror)
 
 
-def _plan_archive(
-    dataset: Dataset, archive: Archive, mirror: str, sums: dict[str, str] | None, limits: Limits
-) -> Planned:
-    urls = tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
-    sha256 = archive.sha256 if sums is None else sums.get(archive.file, "")
-    source = sources.open_source(urls, archive.size if sums is None else None)
+def plan_archive(dataset: Dataset, located: Located, limits: Limits) -> Planned:
+    """Open one archive and cut it into units."""
+    archive, source = located.archive, sources.open_source(located.urls, located.size)
     works = tuple(SpanWork(source, span, archive.prefix) for span in archives.plan(source, limits=limits))
-    return Planned(archive, source, works, tuple(_unit(dataset, archive, work) for work in works), sha256)
+    return Planned(archive, source, works, tuple(_unit(dataset, archive, work) for work in works), located.sha256)
 
 
 def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
@@ -68,11 +88,19 @@ def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
     return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start, objects)
 
 
-def _plan_photos(dataset: Dataset, tables: PhotoTables, mirror: str) -> list[Unit]:
-    dogs, photos = (
-        web.fetch(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url, web.FIRST_ATTEMPTS)
-        for url in (tables.dogs, tables.photos)
-    )
+def tables_of(dataset: Dataset, mirror: str) -> tuple[str, ...]:
+    """Where a dataset's two tables of photos are, if it has such."""
+    tables = dataset.tables
+    urls = (tables.dogs, tables.photos) if tables else ()
+    return tuple(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url for url in urls)
+
+
+def plan_photos(dataset: Dataset, mirror: str) -> list[Unit]:
+    """The photos that a dataset's tables name, in batches; none where it has no tables."""
+    tables = dataset.tables
+    if tables is None:
+        return []
+    dogs, photos = (web.fetch(url, web.FIRST_ATTEMPTS) for url in tables_of(dataset, mirror))
     found = [_mirrored_photo(mirror, photo) for photo in join(dogs, photos)]
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bars import Display
 from errors import ExtractionError, IncompleteError
 from redaction import redact_record
+from tables import print_table
 from words import amount, duration
 
 if TYPE_CHECKING:
@@ -115,15 +116,6 @@ def _line(result: Result) -> tuple[str, ...]:
         result.dataset.name, result.state, f"{result.objects:,}", amount(result.size),
         duration(result.seconds), rate, *(f"{count:,}" for count in counts),
     )  # fmt: skip
-
-
-def print_table(header: tuple[str, ...], lines: list[tuple[str, ...]], left: int = 2) -> None:
-    """Columns as wide as they must be; the first `left` are text, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    for line in (header, *lines):
-        cells = (cell.ljust(width) if at < left else cell.rjust(width)
-                 for at, (cell, width) in enumerate(zip(line, widths, strict=True)))  # fmt: skip
-        print("  ".join(cells).rstrip())
 
 
 def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:

@@ -65,6 +65,30 @@ def _open_one(url: str, size: int | None) -> Source:
     return FileSource.at(web.local_path(url))
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one request for its first bytes, or a look at a local file, shows of a source."""
+
+    size: int | None  # bytes
+    has_ranges: bool
+
+
+def look(url: str) -> Look:
+    """Look at a source without reading it; raises SourceError when it cannot be had or is an HTML page."""
+    if not web.is_http(url):
+        return Look(FileSource.at(web.local_path(url)).size, True)
+    return web.persist(url, lambda: _look(url), web.FIRST_ATTEMPTS)
+
+
+def _look(url: str) -> Look:
+    with web.get(url, {"Range": "bytes=0-511"}) as response:
+        web.check_status(url, response)
+        web.check_not_html(url, response.raw.read(512, decode_content=False))
+        if response.status_code == 206:
+            return Look(web.content_range(response)[1], True)
+        return Look(web.content_length(response), False)
+
+
 def _probe(url: str, size: int | None) -> Source:
     with web.get(url, {"Range": "bytes=0-511"}) as response:
         if response.status_code == 416:

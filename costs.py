@@ -1,0 +1,79 @@
+"""What an extraction costs: calls to the bucket's API by class, dollars, minutes. Arithmetic alone.
+
+Prices are those of Standard storage in one region without hierarchical namespace, as of November 2026.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pace import DOUBLING, START
+
+# https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
+CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
+MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
+LISTED = 1000  # objects in one answer
+# Measured; README says how.
+OBJECTS_A_SECOND = {"api": 2900, "mount": 450, "directory": 2700}
+BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be stored, fetched and looked at."""
+
+    objects: int = 0  # to store
+    bytes: int = 0  # to fetch
+    units: int = 0  # pieces, each with a journal entry; none where all is complete
+    folders: int = 0  # placeholders
+    listed: int = 0  # objects there when it begins
+    in_the_end: int = 0  # objects there when it is over
+    kept: int = 0  # journal entries of an earlier run
+
+
+def calls(work: Work, via: str) -> tuple[int, int]:
+    """Calls of class A and B for one dataset, as they are counted in the tests.
+
+    A mount looks each new name up: one get and one list (mount.py).
+    """
+    if via == "directory":
+        return 0, 0
+    if not work.units:  # complete: its manifest is read, and compared with the listing
+        return pages(work.listed), 2
+    look_ups = work.objects if via == "mount" else 0  # folders are made by the API
+    lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
+    a = lists + work.objects + work.folders + work.units - work.kept + 2  # the two files of the manifest
+    return a + look_ups, 2 + work.kept + look_ups
+
+
+def pages(objects: int) -> int:
+    """Calls that it takes to list so many objects."""
+    return max(1, -(-objects // LISTED))
+
+
+def dollars(a: int, b: int) -> float:
+    """What so many calls of class A and B cost."""
+    return a * CLASS_A + b * CLASS_B
+
+
+def storing(objects: float, own_rate: float, first_rate: float = START) -> float:
+    """Seconds to store so many, at no more than `own_rate`, and no more than a bucket is asked to take (pace.py)."""
+    seconds, limit = 0.0, first_rate
+    while limit < own_rate and objects > limit * DOUBLING:
+        objects, seconds, limit = objects - limit * DOUBLING, seconds + DOUBLING, 2 * limit
+    return seconds + objects / min(own_rate, limit)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is taken for granted: what the source gives, and what the bucket takes at first."""
+
+    source: float = 8 * BYTES_A_SECOND  # bytes a second
+    bucket: float = START  # objects a second
+
+
+def seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+    """How long it takes to fetch so many bytes and to store so many objects, which go on at once."""
+    rate = OBJECTS_A_SECOND[via]
+    store = objects / rate if via == "directory" else storing(objects, rate, rates.bucket)
+    return max(store, size / rates.source)

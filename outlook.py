@@ -1,0 +1,200 @@
+"""What an extraction would do, found out without writing: from the sources' directories and the bucket's listing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import sources
+from archives import SPAN, Limits
+from buckets import Bucket, object_name, parents
+from costs import Work
+from datasets import Archive, Dataset
+from errors import BucketError, ExtractionError, SourceError
+from extraction import check_kind, readable_manifest
+from gcs import Destination, open_bucket
+from gcs_api import DEFAULT_REGION
+from manifest import Book, Entry, missing, still_valid
+from planning import Located, Planned, locate, plan_archive, plan_photos
+from reading import Listing, Order, list_all
+from units import PhotoWork, Unit
+
+log = logging.getLogger("spotted")
+
+
+@dataclass
+class Forecast:
+    """What would be done for one dataset."""
+
+    dataset: Dataset
+    objects: int = 0
+    there: int | None = None  # objects that need not be stored; None where the bucket cannot be looked at
+    work: Work = field(default_factory=Work)
+    moves: list[tuple[str, str]] = field(default_factory=list)  # source => destination, as far as they are known
+    is_exact: bool = True
+    notes: list[str] = field(default_factory=list)
+    error: str = ""  # why an extraction begun now would fail
+
+
+@dataclass(frozen=True)
+class There:
+    """What a bucket has of one dataset: its listing, and the journal that vouches for parts of it."""
+
+    listing: Listing = field(default_factory=dict)
+    journal: dict[str, Entry] = field(default_factory=dict)
+    complete: int | None = None  # objects of a complete dataset
+
+
+def look_at(to: str) -> tuple[Bucket | None, str]:
+    """The bucket, or None where there is none yet, or where it cannot be looked at: then also why. Creates nothing."""
+    try:
+        bucket = open_bucket(Destination(to))
+        look = getattr(bucket, "look", None)  # a directory needs none
+        return (bucket if look is None or look()[0] else None), ""
+    except BucketError as error:
+        return None, str(error)
+
+
+def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bool) -> Forecast:
+    """What extracting a dataset would do; with `is_known`, no bucket means that nothing is there."""
+    try:
+        there = _there(dataset, order, bucket) if bucket else There()
+    except ExtractionError as error:
+        return Forecast(dataset, error=str(error))
+    if there.complete is not None:
+        return Forecast(dataset, there.complete, there.complete, Work(listed=len(there.listing)))
+    survey = _Survey(dataset, there, order.limits)
+    try:
+        for located in locate(dataset, order.mirror):
+            survey.look_at(located)
+        survey.count(plan_photos(dataset, order.mirror))
+        found = survey.result()
+    except SourceError as error:
+        work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
+        found = Forecast(dataset, dataset.objects, 0, work, is_exact=False, error=str(error))
+        found.notes.append("the figures are the published ones")
+    if not (bucket or is_known):
+        found.there = None
+    return found
+
+
+def forecast_all(datasets: Iterable[Dataset], order: Order, to: str) -> list[Forecast]:
+    """A forecast for each; the log tells what is not as one would expect."""
+    bucket, why = look_at(to)
+    if bucket is None:
+        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
+        log.warning("%s: %s", to, f"what is there already is not known: {why}" if why else f"would be made in {region}")
+    found = []
+    for dataset in datasets:
+        each = forecast(dataset, order, bucket, not why)
+        if each.error:
+            log.error("error: %s", each.error)
+        for note in each.notes:
+            log.warning("%s: %s", dataset.name, note)
+        found.append(each)
+    return found
+
+
+def _there(dataset: Dataset, order: Order, bucket: Bucket) -> There:
+    book = Book(bucket, dataset.name)
+    found = None if order.force else readable_manifest(book)
+    if found:
+        check_kind(dataset, order, bucket, found[1])
+    if order.force:  # nothing of it counts
+        return There()
+    listing = list_all(bucket, dataset, [row.path for row in found[0]] if found else ())
+    if found and not missing(found[0], listing):
+        return There(listing, {}, len(found[0]))
+    return There(listing, book.journal())
+
+
+class _Survey:
+    """Goes through a dataset's sources and sums up what is left to do."""
+
+    def __init__(self, dataset: Dataset, there: There, limits: Limits) -> None:
+        self.dataset, self.there, self.limits = dataset, there, limits
+        self.objects = self.bytes = self.units = self.done = 0
+        self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
+        self.kept: list[Entry] = []
+        self.unnamed: dict[str, str] = {}  # where objects whose names are not known come from → their prefix
+        self.is_exact, self.notes = True, list[str]()
+
+    def look_at(self, located: Located) -> None:
+        """One archive; one without ranges is not read, for that would be all of it."""
+        looks = [sources.look(url) for url in located.urls]
+        if all(look.has_ranges for look in looks):
+            self._count_archive(plan_archive(self.dataset, located, self.limits))
+            return
+        size = sum(look.size or 0 for look in looks)
+        self._guess(located.archive, located.urls[0], size)
+        self.unnamed[located.urls[0]] = located.archive.prefix
+        self.bytes, self.units = self.bytes + size, self.units + -(-size // SPAN)
+        self.notes.append(f"{located.urls[0]}: the server has no ranges: it is read once into a temporary file")
+
+    def _guess(self, archive: Archive, source: str, size: int) -> None:
+        if archive.objects is None:
+            self.notes.append(f"{source}: how many objects it holds is not known before it is read")
+        self.objects += round((archive.objects or 0) * (size / archive.size if archive.size else 1))
+        self.is_exact = False
+
+    def _count_archive(self, planned: Planned) -> None:
+        kept = len(self.kept)
+        self.count(planned.units)
+        if planned.kind == "zip":
+            return
+        if len(self.kept) - kept < len(planned.units):
+            self.unnamed[planned.source.name] = planned.archive.prefix
+        if planned.objects is None:
+            self._guess(planned.archive, planned.source.name, planned.source.size)
+        else:
+            self.objects += planned.objects
+
+    def count(self, units: Iterable[Unit]) -> None:
+        """Units, of which those that the journal vouches for are done."""
+        for unit in units:
+            self.units, self.objects = self.units + 1, self.objects + (unit.objects or 0)
+            entry = self.there.journal.get(unit.id)
+            if entry and still_valid(entry, unit.fingerprint, self.there.listing):
+                self.kept.append(entry)
+                continue
+            self.names |= _names(unit)
+            self.bytes += unit.size or self._size_of_photos(unit)
+
+    def _size_of_photos(self, unit: Unit) -> int:
+        self.is_exact = False
+        return self.dataset.size * (unit.objects or 0) // max(1, self.dataset.objects)
+
+    def result(self) -> Forecast:
+        """The sum of it."""
+        listed = {name for name in self.there.listing if not name.endswith("/")}
+        vouched = {row.path for entry in self.kept for row in entry.rows}
+        prefixes = tuple(self.unnamed.values())
+        loose = {name for name in listed - vouched if name in self.names or (prefixes and name.startswith(prefixes))}
+        there = min(self.objects, sum(entry.objects for entry in self.kept) + len(loose))
+        folders = parents(self.names) - self.there.listing.keys()
+        work = Work(
+            self.objects - there, self.bytes, self.units, len(folders), len(listed), self.objects, len(self.kept)
+        )
+        moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
+        return Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.notes)
+
+
+def _names(unit: Unit) -> dict[str, str]:
+    """The objects of a unit, as far as they are known beforehand, and where each comes from."""
+    work = unit.work
+    if isinstance(work, PhotoWork):
+        pairs = ((work.image_prefix, ".png"), (work.annotation_prefix, ".json"))
+        return {
+            f"{prefix}{photo.name}{end}": photo.url
+            for photo in work.photos
+            if not photo.refusal
+            for prefix, end in pairs
+        }
+    found = ((object_name(work.prefix, entry.name), entry) for entry in work.span.entries)
+    return {
+        path: f"{work.source.name}: {entry.name}"
+        for (path, refusal), entry in found
+        if not (refusal or entry.refusal or path.endswith("/"))
+    }
