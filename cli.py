@@ -18,7 +18,7 @@ from datasets import DATASETS, chosen
 from errors import BucketError, ExtractionError, UsageError
 from redaction import redact
 from screen import Screen, print_summary, start_log, tell_what_next
-from tables import print_list, print_moves, print_plan
+from tables import print_findings, print_list, print_moves, print_plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
                       help="what would be done, and its cost and time; with -v each source => destination")  # fmt: skip
     look.add_argument("--source-rate", type=positive, metavar="MB",
                       help="for --plan: MB/s that the source gives (default: 10 for each connection)")  # fmt: skip
+    look.add_argument("--check", action="store_true",
+                      help="try out credentials, bucket, mount, sources and cluster: ok, or what to do")  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument("--verify", action="store_true", help="compare the bucket with the manifest; write nothing")
     how.add_argument("--deep", action="store_true", help="with --verify or --repair: read the sources again, too")
@@ -122,12 +124,12 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
         ("breed",) * (options.breed or options.all) + ("individual",) * (options.individual or options.all),
         options.dataset,
     )
-    if not options.datasets and options.list:
+    if not options.datasets and (options.list or options.check):
         options.datasets = list(DATASETS.values())
     if not options.datasets:
         grammar.print_help(sys.stderr)
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
-    instead = itertools.combinations(("list", "plan", "verify", "repair"), 2)
+    instead = itertools.combinations(("list", "plan", "check", "verify", "repair"), 2)
     for one, other in (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"),
                        ("repair", "force"), *instead):  # fmt: skip
         if getattr(options, one) and getattr(options, other):
@@ -195,7 +197,7 @@ def _leave_at_once() -> int:
 def run(options: argparse.Namespace) -> int:
     """Extract or verify what the options ask for; 0, or the exit status of the worst that happened."""
     start_log(options)
-    for wanted, look in ((options.list, _list), (options.plan, _plan)):
+    for wanted, look in ((options.list, _list), (options.plan, _plan), (options.check, _check)):
         if wanted:
             return look(options)
     screen = Screen(options)
@@ -225,6 +227,14 @@ def _plan(options: argparse.Namespace) -> int:
     source = options.source_rate * 1_000_000 if options.source_rate else options.connections * BYTES_A_SECOND
     print_plan(found, options.to, Rates(source, options.write_rate or Rates.bucket), options.log_format == "json")
     return max(ExtractionError.exit_status if each.error else 0 for each in found)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from doctor import Case, examine
+
+    with contextlib.ExitStack() as stack:
+        case = Case(options.datasets, options.to, options.via, _mirror(options, stack), options.scheduler)
+        return 0 if print_findings(examine(case), options.log_format == "json") else ExtractionError.exit_status
 
 
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import google.api_core.exceptions
 import google.api_core.retry
 import google.auth
+import google.auth.compute_engine
 import google.auth.credentials
 import obstore
 import requests
@@ -82,7 +83,7 @@ class ApiBucket:
         usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
         self.pace = Pace(self.url, (write_rate or usual) / writers)
         self._persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
-        credentials = _credentials()
+        credentials, _ = credentials_and_origin()
         self._client = _client(credentials)
         self._bucket = self._client.bucket(name)
         self._store = _store(name, credentials, RETRIES)
@@ -225,10 +226,11 @@ def _tell_of_retry(error: Exception) -> None:
     log.debug("trying again: %s", reason(error))
 
 
-def _credentials() -> google.auth.credentials.Credentials:
-    """Google's default credentials; off Google's machines the answer that there are none comes at once."""
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        return google.auth.credentials.AnonymousCredentials()
+def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
+    """Google's default credentials, and where they come from; that there are none is told at once."""
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator}"
     try:
         credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.full_control"])
     except google.auth.exceptions.GoogleAuthError as error:
@@ -236,7 +238,10 @@ def _credentials() -> google.auth.credentials.Credentials:
             "no Google credentials: run gcloud auth application-default login, or set"
             f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file ({reason(error)})"
         ) from error
-    return credentials
+    if isinstance(credentials, google.auth.compute_engine.Credentials):
+        return credentials, "from the metadata server"
+    file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return credentials, f"from {file}" if file else "from gcloud auth application-default login"
 
 
 def _client(credentials: google.auth.credentials.Credentials) -> storage.Client:

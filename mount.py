@@ -57,6 +57,12 @@ def fuse_works() -> tuple[bool, str]:
     return True, ""
 
 
+def gcsfuse_version() -> str:
+    """What GCSFuse calls itself, in a few words."""
+    done = subprocess.run(["gcsfuse", "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip().partition(" (")[0] or "a gcsfuse that does not tell its version"
+
+
 def is_fuse(path: Path) -> bool:
     """Whether `path`, or what there is of it, is in a FUSE file system (Linux; elsewhere no)."""
     if not os.path.exists("/proc/self/mountinfo"):

@@ -128,7 +128,7 @@ def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
 
 def _next(statuses: set[int], options: argparse.Namespace) -> str:
     if ExtractionError.exit_status in statuses:
-        return "see the errors above; the same command then goes on from here"
+        return "see the errors above; --check tries out all that is needed; the same command then goes on from here"
     if IncompleteError.exit_status in statuses and (options.verify or options.repair):
         return "--repair stores again what is missing or different; what is extra is for you to judge"
     if IncompleteError.exit_status in statuses:

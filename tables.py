@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from datasets import Dataset
+    from doctor import Finding
     from outlook import Forecast
 
 PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
@@ -111,3 +112,18 @@ def _plan_line(each: Forecast) -> tuple[str, ...]:
     there = "unknown" if each.there is None else f"{each.there:,}"
     counts = f"{about}{each.objects:,}", there, f"{about}{each.work.objects:,}", f"{about}{amount(each.work.bytes)}"
     return each.dataset.name, *counts
+
+
+# ── --check ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
+    """Each as soon as it is made; answers whether all is well."""
+    all_well = True
+    for each in findings:
+        all_well = all_well and each.is_well
+        if is_json:
+            print(json.dumps({"check": each.what, "ok": each.is_well, "message": each.says}), flush=True)
+        else:
+            print(f"{'ok' if each.is_well else 'NO':<3} {each.what:<14} {each.says}", flush=True)
+    return all_well

@@ -88,12 +88,17 @@ def _tell_of_writes(client: Client, to: str) -> None:
         log.info("%s: %d writes, at most %d a second; %d refused (429, 503)", to, *told)
 
 
+def connect(scheduler: str) -> Client:
+    """A client of an existing cluster; raises ExtractionError when none answers."""
+    try:
+        return Client(scheduler, timeout=10)
+    except OSError as error:
+        raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
+
+
 def _client(threads: int, workers: int, scheduler: str) -> Client:
     if scheduler:
-        try:
-            return Client(scheduler, timeout=10)
-        except OSError as error:
-            raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
+        return connect(scheduler)
     return Client(
         LocalCluster(
             n_workers=workers or 1,

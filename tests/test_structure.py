@@ -16,7 +16,7 @@ LAYERS = [
     {"verifying"},
     {"screen"},
     {"tables"},
-    {"outlook"},
+    {"doctor", "outlook"},
     {"extraction"},
     {"reading"},
     {"bars", "costs", "tally"},

@@ -1,0 +1,220 @@
+"""--check: one line for each thing that a run needs, true to the real bucket, source server and cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Cli
+from gcs_front import GcsFront
+from source_server import Plan, SourceServer
+from test_cli import wait_for
+
+import doctor
+import sample
+from datasets import DATASETS
+from doctor import Case, Finding, examine
+from mount import fuse_works
+
+
+def findings(to: str, *datasets: str, via: str = "api", mirror: str = "", scheduler: str = "") -> dict[str, Finding]:
+    """The last finding of each kind."""
+    case = Case([DATASETS[name] for name in datasets], to, via, mirror, scheduler)
+    return {finding.what: finding for finding in examine(case)}
+
+
+@pytest.fixture
+def bucket(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    front.create_bucket(name)
+    return f"gs://{name}"
+
+
+def test_all_is_well(cli: Cli, front: GcsFront, bucket: str) -> None:
+    done = cli("--check", "-a", "--sample", "--to", bucket, STORAGE_EMULATOR_HOST=front.url)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("ok ") for line in lines) and done.stderr == ""
+    kinds = [line.split()[1] for line in lines]
+    assert kinds == [
+        "python",
+        "packages",
+        "credentials",
+        "bucket",
+        "rights",
+        *["stanford"] * 3,
+        *["tsinghua"] * 2,
+        *["austin"] * 3,
+    ]
+    assert front.objects(bucket.removeprefix("gs://")) == {}
+    assert (front.counts["xml.put"], front.counts["json.delete"]) == (1, 1)
+
+
+def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: GcsFront, mirror: SourceServer) -> None:
+    mirror.files["/low-resolution.zip"] = sample.HTML
+    to = f"gs://test-{uuid.uuid4().hex[:12]}"
+    done = cli("--check", "-d", "tsinghua", "--mirror", mirror.url, "--to", to, "--log-format", "json",
+               STORAGE_EMULATOR_HOST=front.url)  # fmt: skip
+    assert done.returncode == 1
+    found = {(line["check"], line["ok"]): line["message"] for line in map(json.loads, done.stdout.splitlines())}
+    assert "does not exist" in found["bucket", False] and "gcloud storage buckets create" in found["bucket", False]
+    assert "expected a file, got an HTML page" in found["tsinghua", False]
+    assert found["tsinghua", True].endswith(" kB, ranges")
+    assert front.created == []
+
+
+@pytest.mark.parametrize(
+    ("denied", "reason"),
+    [("xml.put", "takes no objects"), ("json.list", "cannot be listed"), ("json.delete", "cannot be deleted")],
+)
+def test_denied_rights(front: GcsFront, bucket: str, denied: str, reason: str) -> None:
+    front.deny(denied)
+    rights = findings(bucket)["rights"]
+    assert not rights.is_well and reason in rights.says
+    assert "roles/storage.objectAdmin" in rights.says and "add-iam-policy-binding" in rights.says
+
+
+def test_an_account_that_may_not_ask_for_the_bucket_may_use_it(front: GcsFront, bucket: str) -> None:
+    front.deny("json.bucket.get")
+    found = findings(bucket)
+    assert found["bucket"].is_well and "its region is not for this account to know" in found["bucket"].says
+    assert found["rights"].is_well
+    front.deny("json.list")
+    assert "may not list its objects" in findings(bucket)["bucket"].says
+
+
+@pytest.mark.parametrize(("zone", "is_well"), [("us-central1-a", True), ("europe-west4-b", False)])
+def test_the_machine_and_the_bucket_should_be_in_one_region(
+    front: GcsFront, bucket: str, mirror: SourceServer, monkeypatch: pytest.MonkeyPatch, zone: str, is_well: bool
+) -> None:
+    mirror.files["/computeMetadata/v1/instance/zone"] = f"projects/1234/zones/{zone}".encode()
+    monkeypatch.setenv("GCE_METADATA_HOST", mirror.url.removeprefix("http://"))
+    assert doctor.vm_region() == zone[:-2]
+    found = findings(bucket)["bucket"]
+    assert found.is_well == is_well, found
+    assert ("like this machine" if is_well else "this machine in europe-west4") in found.says
+    assert mirror.requests[0].headers["Metadata-Flavor"] == "Google"
+
+
+def test_multi_regions_have_their_regions() -> None:
+    pairs = ("us-central1", "us"), ("europe-west4", "eu"), ("us-east1", "nam4"), ("us-east1", "us-east1")
+    assert all(doctor._is_in(*pair) for pair in pairs)
+    assert not any(
+        doctor._is_in(*pair) for pair in (("us-central1", "eu"), ("us-east1", "us-east4"), ("europe-west1", "us"))
+    )
+
+
+def test_the_account_is_told_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "key.json"
+    user = {"type": "authorized_user", "client_id": "id", "client_secret": "s3cret", "refresh_token": "t0ken"}
+    key.write_text(json.dumps(user | {"account": "ann@example.com"}))
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    assert doctor._who() == f"ann@example.com, from {key}"
+
+
+def test_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+    monkeypatch.setenv("GCE_METADATA_IP", "127.0.0.1:9")
+    found = findings("gs://spot-raw-data")
+    assert not found["credentials"].is_well and "gcloud auth application-default login" in found["credentials"].says
+    assert "bucket" not in found
+
+
+def test_a_mount_that_does_not_work(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert findings(bucket, via="auto")["mount"] == Finding(
+        "mount", True, "not here (gcsfuse is not installed); the bucket is written through the API, which is faster"
+    )
+    assert findings(bucket, via="mount")["mount"] == Finding(
+        "mount", False, "gcsfuse is not installed; or take --via api"
+    )
+
+
+def test_gcsfuse_tells_its_version(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "gcsfuse"
+    program.write_text("#!/bin/sh\necho 'gcsfuse version 3.13.0 (Go version go1.27)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    works, why = fuse_works()
+    found = findings(bucket, via="mount")["mount"]
+    assert found == Finding(
+        "mount", works, "FUSE works, gcsfuse version 3.13.0" if works else f"{why}; or take --via api"
+    )
+
+
+def test_directories(tmp_path: Path) -> None:
+    found = findings(str(tmp_path / "not" / "there"), "stanford", mirror="http://127.0.0.1:9")
+    assert found["directory"].is_well and not (tmp_path / "not").exists()
+    (tmp_path / "file").touch()
+    assert (
+        "expected a directory that this user may write to" in findings(str(tmp_path / "file" / "x"))["directory"].says
+    )
+
+
+def test_the_sources_are_held_to_what_is_published(tmp_path: Path, mirror: SourceServer) -> None:
+    del mirror.files["/SHA256SUMS"]
+    case = Case([DATASETS["stanford"], DATASETS["austin"]], str(tmp_path), "api", mirror.url, "")
+    mirror.plan("/lists.tar", Plan(status=404))
+    for path in [path for path in mirror.files if path.startswith("/sites/")]:
+        del mirror.files[path]
+    found = [(finding.is_well, finding.says) for finding in examine(case)][3:]
+    assert [is_well for is_well, _ in found] == [False, False, False, True, True, False]
+    assert "images.tar: expected 793,579,520 bytes, got 30,720: not the published file" in found[0][1]
+    assert "lists.tar: status 404" in found[2][1]
+    assert "none of 5 photos tried is there" in found[5][1]
+
+
+def test_a_source_without_ranges_is_told(tmp_path: Path, mirror: SourceServer) -> None:
+    mirror.plan("/low-annotations.zip", Plan(ranges=False))
+    found = findings(str(tmp_path), "tsinghua", mirror=mirror.url)["tsinghua"]
+    assert found.is_well and found.says.endswith(" kB, no ranges: read once, into a temporary file of that size")
+
+
+@contextmanager
+def dask(what: str, *arguments: str, folder: Path) -> Iterator[None]:
+    """A scheduler or a worker that runs in a folder."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def test_a_cluster(tmp_path: Path) -> None:
+    def said(folder: Path | None = None) -> str:
+        if folder is None:
+            return findings(str(tmp_path), scheduler=address)["cluster"].says
+        with dask("worker", address, "--nthreads", "3", "--no-nanny", folder=folder):
+            deadline = time.monotonic() + 60
+            while "no workers" in (found := said()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            return found
+
+    file, other = tmp_path / "scheduler.json", tmp_path / "other"
+    shutil.copytree(ROOT, other, ignore=lambda _, names: [name for name in names if not name.endswith(".py")])
+    (other / "units.py").write_text((ROOT / "units.py").read_text() + "# changed\n")
+    with dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), folder=tmp_path):
+        wait_for(file)
+        address = json.loads(file.read_text())["address"]
+        assert f"{address}: the scheduler has no workers" in said()
+        assert "the worker cannot run this program's code" in said(tmp_path)
+        assert re.search(r"the worker has tool \w+ \(here \w+\): start it from the same image", said(other))
+        assert said(ROOT) == f"{address}: workers: 1, threads: 3, versions: the same everywhere"
+    assert "no dask scheduler answers there" in findings(str(tmp_path), scheduler="tcp://127.0.0.1:9")["cluster"].says
