@@ -46,7 +46,7 @@ COPY --from=gcsfuse /go/bin/gcsfuse /usr/local/bin/
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY docker-entrypoint.sh /usr/local/bin/
-COPY *.py ./
+COPY *.py card.html ./
 # The entrypoint makes /dev/fuse usable and goes on as the plain user; with docker run --user it begins as that.
 # tini is PID 1: it hands on the signals of docker stop, and reaps what GCSFuse leaves.
 ENTRYPOINT ["tini", "--", "docker-entrypoint.sh"]

@@ -6,14 +6,16 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import card
 from buckets import PART, Bucket, parents
 from datasets import Dataset
 from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
-from manifest import FAILED, GONE, STORED, Book, Row, missing, still_valid
+from manifest import FAILED, GONE, STORED, Book, Row, by_reason, missing, still_valid
 from reading import Listing, Order, Reading, list_all
 from redaction import redact
 from tally import Report
@@ -38,6 +40,7 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
     log.info("%s: %s", dataset.name, dataset.title)
     book = Book(bucket, dataset.name)
     result = _already_complete(dataset, order, book) or _Extraction(dataset, order, book, crew, report).run()
+    card.keep(result, book)
     result.seconds = time.monotonic() - start
     return result
 
@@ -226,6 +229,7 @@ class _Extraction(Reading):
             "objects": result.objects,
             "bytes": result.size,
             "gone": result.gone,
+            "misnamed": {reason: asdict(some) for reason, some in by_reason(self.won().values()).items()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "sources": [
                 {

@@ -28,7 +28,9 @@ log = logging.getLogger("spotted")
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 MANIFEST = ("path", "size", "crc32c", "source", "offset")
 FAILURES = ("path", "source", "offset", "outcome", "reason")
+CARD = ("card.html", "card.json")
 READS_AT_ONCE = 32  # journal entries
+EXAMPLES = 5  # named of what is only counted
 
 
 class Row(NamedTuple):
@@ -40,7 +42,7 @@ class Row(NamedTuple):
     source: str  # URL of the archive or photo
     offset: int  # bytes into the archive; 0 for a photo
     outcome: str = STORED
-    reason: str = ""
+    reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
 
     @property
     def is_folder(self) -> bool:
@@ -130,6 +132,29 @@ def still_valid(entry: Entry, fingerprint: str, listing: Mapping[str, Stored]) -
     )
 
 
+@dataclass(frozen=True)
+class Some:
+    """How many there are, and the names of the first few."""
+
+    count: int
+    examples: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Some:
+        """Of these names."""
+        listed = sorted(names)
+        return cls(len(listed), tuple(listed[:EXAMPLES]))
+
+
+def by_reason(rows: Iterable[Row]) -> dict[str, Some]:
+    """The paths that have a reason to be told, by that reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.reason:
+            found.setdefault(row.reason, []).append(row.path)
+    return {reason: Some.of(paths) for reason, paths in sorted(found.items())}
+
+
 # ── the book ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -138,6 +163,7 @@ class Book:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{BOOKS}{dataset}/"
+        self._finished: tuple[list[Row], Mapping[str, Any]] | None = None  # saves reading it back
 
     def write(self, entry: Entry) -> None:
         """Write down a finished unit, after its members are stored."""
@@ -175,11 +201,13 @@ class Book:
         self.bucket.delete(names)
         self.bucket.delete(sorted(folders, key=len, reverse=True))
 
-    def manifest(self) -> tuple[list[Row], dict[str, Any]] | None:
+    def manifest(self) -> tuple[list[Row], Mapping[str, Any]] | None:
         """The rows and the description of a complete dataset; None when it is not complete.
 
         Raises DamagedError when the two are not what was written.
         """
+        if self._finished:
+            return self._finished
         table, about = self.bucket.get(self.folder + "manifest.csv"), self.bucket.get(self.folder + "manifest.json")
         if table is None or about is None:
             return None
@@ -191,13 +219,14 @@ class Book:
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
-    def finish(self, rows: Iterable[Row], failures: list[Row], about: Mapping[str, Any]) -> None:
+    def finish(self, rows: list[Row], failures: list[Row], about: Mapping[str, Any]) -> None:
         """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
         self.write_failures(failures)
         table = _table(MANIFEST, map(_manifest_line, rows))
         sums = {"manifest_sha256": hashlib.sha256(table).hexdigest()}
         self._put("manifest.json", seal({**about, **sums}, indent=2), "application/json")
         self._put("manifest.csv", table, "text/csv")
+        self._finished = rows, about
         self.forget()
 
     def write_failures(self, failures: list[Row]) -> None:
@@ -208,9 +237,24 @@ class Book:
         else:
             self.bucket.delete([self.folder + "failures.csv"])
 
+    def failures(self) -> list[Row]:
+        """What failures.csv tells."""
+        table = self.bucket.get(self.folder + "failures.csv")
+        return list(_read_failures(table)) if table else []
+
     def reopen(self) -> None:
         """Say that the dataset is not complete, before anything of it is changed."""
-        self.bucket.delete([self.folder + "manifest.csv"])
+        self._finished = None
+        self.bucket.delete(self.folder + name for name in ("manifest.csv", *CARD))
+
+    def has_card(self) -> bool:
+        """Whether the dataset's card is there."""
+        return self.bucket.get(self.folder + CARD[1]) is not None
+
+    def write_card(self, page: bytes, facts: bytes) -> None:
+        """Write the page, and then what it shows as JSON."""
+        for name, data, kind in zip(CARD, (page, facts), ("text/html; charset=utf-8", "application/json"), strict=True):
+            self._put(name, data, kind)
 
 
 def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> bytes:
@@ -230,3 +274,10 @@ def _read_rows(table: bytes) -> Iterator[Row]:
     next(lines)
     for path, size, crc32c, source, offset in lines:
         yield Row(path, int(size), decode_crc32c(crc32c), source, int(offset))
+
+
+def _read_failures(table: bytes) -> Iterator[Row]:
+    lines = csv.reader(io.StringIO(table.decode()))
+    next(lines)
+    for path, source, offset, outcome, reason in lines:
+        yield Row(path, 0, 0, source, int(offset), outcome, reason)

@@ -24,6 +24,7 @@ from archives import Link, Member, Span
 from buckets import Stored, object_name
 from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
+from formats import IMAGES, content_type, misnamed
 from gcs import Destination, open_bucket
 from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
 from meter import Meter, Tell
@@ -34,13 +35,6 @@ BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each pro
 PENDING = 1024  # puts of one unit that are waited for at once; each is 3 kB, and a span can have 8,000 members
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
-IMAGES = {
-    b"\xff\xd8\xff": "image/jpeg",
-    b"\x89PNG": "image/png",
-    b"GIF8": "image/gif",
-    b"RIFF": "image/webp",
-    b"BM": "image/bmp",
-}
 
 Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
 
@@ -246,7 +240,7 @@ class _Task:
             self.process.bytes.release(len(data))
 
     def _put(self, row: Row, data: bytes) -> Row:
-        row = Row(row.path, row.size, google_crc32c.value(data), row.source, row.offset)
+        row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, data))
         if stop.is_set():  # what waits its turn would keep the program, and its mount, for long
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
@@ -268,7 +262,7 @@ class _Task:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
             return row._replace(outcome=FAILED, reason=str(error))
-        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
+        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"), reason=misnamed(row.path, first))
 
     def _is_wanted(self, row: Row, crc32c: int | None = None) -> bool:
         if self.wanted is None:
@@ -333,10 +327,3 @@ def _counted(chunks: Iterable[bytes], checksum: google_crc32c.Checksum) -> Itera
     for chunk in chunks:
         checksum.update(chunk)
         yield chunk
-
-
-def content_type(data: bytes) -> str:
-    """The media type that the first bytes tell; a name can lie, and some of Austin's .png are JPEG."""
-    if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return "application/xml"
-    return next((kind for magic, kind in IMAGES.items() if data.startswith(magic)), "application/octet-stream")

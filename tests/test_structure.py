@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ LAYERS = [
     {"tables"},
     {"doctor", "outlook"},
     {"extraction"},
-    {"reading"},
+    {"card", "reading"},
     {"bars", "costs", "tally"},
-    {"events", "planning", "transfer"},
-    {"units"},
-    {"digest", "gcs", "manifest", "sample"},
-    {"archives", "datasets", "folders", "gcs_api", "photos", "sources"},
-    {"buckets", "meter", "mount", "pace", "tars", "zips", "web"},
+    {"planning", "transfer"},
+    {"card_page", "events", "units"},
+    {"card_facts", "digest", "gcs", "sample"},
+    {"manifest"},
+    {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
+    {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
     {"errors", "words"},
     {"redaction"},
@@ -70,6 +72,9 @@ def test_datasets_are_well_formed(dataset: object) -> None:
         assert archive.prefix.startswith(dataset.folder) and archive.prefix.endswith("/")
         assert all(url.startswith(("http://", "https://")) for url in archive.urls)
         assert len(archive.sha256) in (0, 64)
+    assert dataset.layout and dataset.home.startswith("http") and dataset.licence and dataset.citation
+    assert dataset.layout.images.startswith(dataset.folder) and dataset.layout.images.endswith("/")
+    assert re.fullmatch(re.escape(dataset.folder) + r"[^{}]*\{(name|stem)\}[^{}]*", dataset.layout.annotation)
 
 
 def test_groups_add_up_without_repetition() -> None:

@@ -1,0 +1,77 @@
+"""One image read back: its dimensions, and if wanted a thumbnail with the boxes of its annotation."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # of all that Pillow reads; some others start programs
+EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
+QUALITY = 78
+MOST_PIXELS = 64_000_000  # of an image that is decoded
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class Box(NamedTuple):
+    """A box of an annotation, in pixels of the image."""
+
+    kind: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of one image; the thumbnail is a JPEG."""
+
+    path: str
+    width: int = 0
+    height: int = 0
+    error: str = ""
+    thumbnail: bytes = b""
+    boxes: tuple[Box, ...] = ()
+
+
+def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
+    """Read an image. Never raises for what is in it: an image that cannot be read has an `error`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            thumbnail = _thumbnail(image) if is_shown and width * height <= MOST_PIXELS else b""
+    except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
+        what = "truncated" if "truncated" in str(error) else "not readable as an image"
+        return Look(path, error=what)
+    return Look(path, width, height, "", thumbnail, boxes(annotation))
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    image.draft("RGB", (EDGE, EDGE))  # a JPEG is decoded at a fraction of its size
+    image.thumbnail((EDGE, EDGE))
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def boxes(annotation: bytes) -> tuple[Box, ...]:
+    """The boxes of an annotation in the form of Pascal VOC; none where it is in another form.
+
+    Stanford and Oxford have `bndbox`, Tsinghua `headbndbox` and `bodybndbox`.
+    """
+    try:
+        root = ElementTree.fromstring(annotation)  # noqa: S314 - expat since 2.4.1 stops at entities that multiply
+        found = [_box(each) for each in root.iter() if each.tag.endswith("bndbox")]
+    except (ElementTree.ParseError, ValueError, TypeError):
+        return ()
+    return tuple(box for box in found if all(map(math.isfinite, box[1:])))
+
+
+def _box(element: ElementTree.Element) -> Box:
+    left, top, right, bottom = (float(element.findtext(corner, "nan")) for corner in CORNERS)
+    return Box(element.tag.removesuffix("bndbox"), left, top, right, bottom)
