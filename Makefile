@@ -6,7 +6,7 @@ PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin
 RUN := .venv/bin/python
 INPUTS ?= 1000000
 
-.PHONY: help setup run test test-image fuzz check format bench lock clean
+.PHONY: help setup run test test-browser test-reading test-image fuzz check format bench lock clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -24,8 +24,11 @@ setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 run: setup  ## run the whole job on the sample that comes with the tool, into ./sample-out
 	$(RUN) cli.py --all --sample --to $(OUT)
 
-test: setup  ## run all tests but those of the image
-	$(RUN) -m pytest -m "not container"
+test: setup  ## run all tests but those of the image, of the card in a browser and of the frameworks
+	$(RUN) -m pytest -m "not container and not browser and not reading"
+
+test-browser: setup  ## look at the dataset card in headless Chromium
+	$(RUN) -m pytest -m browser
 
 test-image: setup  ## build the image, with a Docker engine where none runs, and run its tests
 	bash -c 'set -euo pipefail; source .ci/containers; CI=true $(RUN) -m pytest -m container'

@@ -6,7 +6,7 @@ import logging
 
 from card_facts import describe
 from card_page import render
-from errors import ExtractionError, MemberError
+from errors import ExtractionError
 from events import Result
 from manifest import Book
 
@@ -26,5 +26,5 @@ def keep(result: Result, book: Book) -> None:
         if found:
             card, looks = describe(result.dataset, layout, *found, book)
             book.write_card(render(card, looks).encode(), card.encode())
-    except (ExtractionError, MemberError, OSError) as error:
+    except (ExtractionError, OSError) as error:
         log.warning("%s: no card could be made: %s", result.dataset.name, error)

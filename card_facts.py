@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from buckets import Bucket
@@ -35,7 +35,7 @@ class Histogram:
     step: int
     counts: tuple[int, ...]
     median: int
-    most: int  # 95 % are below
+    most: int  # 95 % are not above it
     largest: int
 
     @classmethod
@@ -133,13 +133,19 @@ def describe(
         duplicates=duplicates(images),
         failures=by_reason(row._replace(reason=row.outcome) for row in book.failures()),
     )
-    return card, [each for each in seen if each.thumbnail][:THUMBNAILS]
+    return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
 
 
 def group(layout: Layout, path: str) -> str:
     """What an image is counted with: its folder, or its name up to the last "_"."""
     folder, slash, name = path.removeprefix(layout.images).rpartition("/")
     return folder if slash else name.rpartition("_")[0] or name
+
+
+def title(layout: Layout, path: str) -> str:
+    """What an image shows, in words."""
+    its = label(group(layout, path))
+    return its if layout.grouped_by == "breed" else f"{layout.grouped_by} {its}"
 
 
 def label(group: str) -> str:

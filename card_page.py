@@ -57,22 +57,25 @@ def _state(card: Card) -> str:
 
 
 def _figures(card: Card) -> str:
-    plural = f"{card.grouped_by}s"
     return "".join(
-        f"<div><strong>{number}</strong><span>{what}</span><small>{remark}</small></div>"
-        for number, what, remark in (
+        f'<div><strong>{number}</strong><span>{what}</span><small class="{cls}">{remark}</small></div>'
+        for number, what, (cls, remark) in (
             (f"{card.images:,}", "images", _published(card.images, card.images_published)),
-            (f"{card.groups:,}", escape(plural), _published(card.groups, card.groups_published)),
-            (f"{card.annotations:,}", "annotations", "one for each image" if _is_paired(card) else "see below"),
-            (amount(card.size), "in all", f"{card.objects:,} objects"),
+            (f"{card.groups:,}", f"{escape(card.grouped_by)}s", _published(card.groups, card.groups_published)),
+            (
+                f"{card.annotations:,}",
+                "annotations",
+                ("", "one for each image") if _is_paired(card) else ("odd", "see checks"),
+            ),
+            (amount(card.size), "in all", ("", f"{card.objects:,} objects")),
         )
     )
 
 
-def _published(found: int, published: int | None) -> str:
+def _published(found: int, published: int | None) -> tuple[str, str]:
     if published is None:
-        return "no number is published"
-    return "as published" if found == published else f"{published:,} are published"
+        return "", "no number is published"
+    return ("", "as published") if found == published else ("odd", f"{published:,} are published")
 
 
 def _is_paired(card: Card) -> bool:
@@ -102,14 +105,13 @@ def _contact_sheet(looks: Sequence[Look]) -> str:
 
 
 def _figure(each: Look) -> str:
-    group, _, name = each.path.rpartition("/")
-    title = label(group.rpartition("/")[2])
+    name = each.path.rpartition("/")[2]
     picture = base64.b64encode(each.thumbnail).decode()
     return (
         f'<figure><svg viewBox="0 0 {each.width} {each.height}" role="img" aria-label="{escape(name)}">'
         f'<image href="data:image/jpeg;base64,{picture}" width="{each.width}" height="{each.height}"/>'
         f"{''.join(map(_box, each.boxes))}</svg>"
-        f"<figcaption><span>{escape(title)}</span><span>{escape(name)}</span></figcaption></figure>"
+        f"<figcaption><span>{escape(each.title)}</span><span>{escape(name)}</span></figcaption></figure>"
     )
 
 
@@ -161,7 +163,7 @@ def _histogram(title: str, it: Histogram | None, text: Callable[[int], str]) -> 
     return (
         f'<div><h3>{title}</h3><svg viewBox="0 -8 {WIDTH} {HEIGHT + BELOW + 8}" role="img" aria-label="{title}">'
         f'<line class="rule" x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>{columns}{_scale(it, wide, text)}</svg>'
-        f"<p>half below {text(it.median)}, 95 % below {text(it.most)}, the largest {text(it.largest)}</p></div>"
+        f"<p>median {text(it.median)} · 95 % up to {text(it.most)} · largest {text(it.largest)}</p></div>"
     )
 
 

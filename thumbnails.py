@@ -37,6 +37,7 @@ class Look:
     error: str = ""
     thumbnail: bytes = b""
     boxes: tuple[Box, ...] = ()
+    title: str = ""  # what is in it
 
 
 def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:

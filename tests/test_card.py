@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import Cli
 from gcs_front import GcsFront
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_extraction import Bench, api_bench, bench, server, tar_of
@@ -27,7 +27,7 @@ from datasets import Dataset, Layout
 from events import Result
 from extraction import Order
 from formats import misnamed
-from thumbnails import Box, boxes, look
+from thumbnails import Box, Look, boxes, look
 
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
 SAFE = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "footer", "div", "p", "h1", "h2",
@@ -247,6 +247,8 @@ def test_an_incomplete_dataset_has_no_card(bench: Bench) -> None:
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@example([24])  # on the edge of the last step
+@example([1] * 99 + [10**6])
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=60))
 def test_a_histogram_counts_everything_once(values: list[int]) -> None:
@@ -292,6 +294,13 @@ def test_a_thumbnail_is_small_whatever_the_image() -> None:
     with Image.open(io.BytesIO(seen.thumbnail)) as small:
         assert small.size == (300, 150) and small.format == "JPEG"
     assert look("a.png", file.getvalue(), b"", False) == replace(seen, thumbnail=b"")
+    assert look("a.png", png(9000, 8000), b"", True) == Look("a.png", 9000, 8000)  # too large to be decoded
+
+
+def test_formats_that_no_dataset_has_are_not_given_to_their_readers() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(file, "PPM")
+    assert look("a.jpg", file.getvalue(), b"", True) == Look("a.jpg", error="not readable as an image")
 
 
 @pytest.mark.parametrize(
