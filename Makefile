@@ -9,7 +9,7 @@ INPUTS ?= 1000000
 .PHONY: help setup run test test-browser test-reading test-image fuzz check format bench lock clean
 
 help:  ## show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 
@@ -29,6 +29,14 @@ test: setup  ## run all tests but those of the image, of the card in a browser a
 
 test-browser: setup  ## look at the dataset card in headless Chromium
 	$(RUN) -m pytest -m browser
+
+test-reading: setup .cache/reading/.made  ## run the examples of docs/reading.md with torch, tensorflow and datasets (7 GB)
+	$(RUN) -m pytest -m reading
+
+.cache/reading/.made: tests/reading-requirements.txt
+	$(PYTHON) -m venv .cache/reading
+	.cache/reading/bin/pip install --quiet -r $<
+	touch $@
 
 test-image: setup  ## build the image, with a Docker engine where none runs, and run its tests
 	bash -c 'set -euo pipefail; source .ci/containers; CI=true $(RUN) -m pytest -m container'
