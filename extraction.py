@@ -60,7 +60,7 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
 
 
-def readable_manifest(book: Book) -> tuple[list[Row], dict[str, Any]] | None:
+def readable_manifest(book: Book) -> tuple[list[Row], Mapping[str, Any]] | None:
     """A dataset's manifest; a damaged one is as good as none, and the log says so."""
     try:
         return book.manifest()
