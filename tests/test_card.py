@@ -25,8 +25,8 @@ from card_facts import BINS, Histogram, label, round_step
 from card_page import amount
 from datasets import Dataset, Layout
 from events import Result
-from extraction import Order
 from formats import misnamed
+from reading import Order
 from thumbnails import Box, Look, boxes, look
 
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
