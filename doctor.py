@@ -246,7 +246,7 @@ def _table(url: str) -> str:
 
 def _photos(dataset: Dataset, mirror: str) -> str:
     photos = [photo for unit in plan_photos(dataset, mirror) if isinstance(unit.work, PhotoWork)
-              for photo in unit.work.photos]  # fmt: skip
+              for photo in unit.work.photos if not photo.refusal]  # fmt: skip
     tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
     there = [photo for photo in tried if _is_there(photo.url)]
     if not there:

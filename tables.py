@@ -122,8 +122,7 @@ def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
     all_well = True
     for each in findings:
         all_well = all_well and each.is_well
-        if is_json:
-            print(json.dumps({"check": each.what, "ok": each.is_well, "message": each.says}), flush=True)
-        else:
-            print(f"{'ok' if each.is_well else 'NO':<3} {each.what:<14} {each.says}", flush=True)
+        fields = {"check": each.what, "ok": each.is_well, "message": each.says}
+        line = f"{'ok' if each.is_well else 'NO':<3} {each.what:<14} {each.says}"
+        print(redact(json.dumps(fields) if is_json else line), flush=True)
     return all_well

@@ -179,6 +179,13 @@ def test_the_sources_are_held_to_what_is_published(tmp_path: Path, mirror: Sourc
     assert "none of 5 photos tried is there" in found[5][1]
 
 
+def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+    secret = mirror.url.replace("://", "://ann:s3cret@")
+    done = cli("--check", "-d", "stanford", "--mirror", secret, "--to", tmp_path / "out")
+    assert done.returncode == 0 and "/images.tar" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 def test_a_source_without_ranges_is_told(tmp_path: Path, mirror: SourceServer) -> None:
     mirror.plan("/low-annotations.zip", Plan(ranges=False))
     found = findings(str(tmp_path), "tsinghua", mirror=mirror.url)["tsinghua"]
