@@ -12,6 +12,7 @@ from pace import DOUBLING, START
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
 CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
 MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
+CARD_READS = 256  # images and annotations that a card is made from, at most (card_facts.py)
 LISTED = 1000  # objects in one answer
 # Measured; README says how.
 OBJECTS_A_SECOND = {"api": 2900, "mount": 450, "directory": 2700}
@@ -39,11 +40,11 @@ def calls(work: Work, via: str) -> tuple[int, int]:
     if via == "directory":
         return 0, 0
     if not work.units:  # complete: its manifest is read, and compared with the listing
-        return pages(work.listed), 2
+        return pages(work.listed), 3  # the two files of the manifest, and whether there is a card
     look_ups = work.objects if via == "mount" else 0  # folders are made by the API
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
-    a = lists + work.objects + work.folders + work.units - work.kept + 2  # the two files of the manifest
-    return a + look_ups, 2 + work.kept + look_ups
+    a = lists + work.objects + work.folders + work.units - work.kept + 4  # the manifest's two files, the card's
+    return a + look_ups, 2 + work.kept + look_ups + CARD_READS
 
 
 def pages(objects: int) -> int:

@@ -19,6 +19,8 @@ from mount import is_fuse
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
 NO_WAY_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN})
 
+_numbers = itertools.count()  # of the files being written by this process, whichever of its buckets writes them
+
 
 class FolderBucket:
     """A directory as a bucket."""
@@ -28,7 +30,6 @@ class FolderBucket:
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, str(root)
         self._at = str(root)  # what the names are opened under
-        self._numbers = itertools.count()
 
     def ready(self) -> None:
         try:
@@ -50,7 +51,7 @@ class FolderBucket:
             raise MemberError(reason(error)) from error
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
-        part = f"{os.path.dirname(path)}/{PART}{os.getpid()}-{next(self._numbers)}"
+        part = f"{os.path.dirname(path)}/{PART}{os.getpid()}-{next(_numbers)}"
         with _removed_on_failure(part):
             _fill(_open(part), chunks)
             os.rename(part, path)

@@ -158,8 +158,16 @@ def _keep_heap_small() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
-@lru_cache(maxsize=1)
+_starting = threading.Lock()  # a worker's threads begin together, and must share what bounds them
+
+
 def _process(settings: Settings) -> _Process:
+    with _starting:
+        return _the_process(settings)
+
+
+@lru_cache(maxsize=1)
+def _the_process(settings: Settings) -> _Process:
     return _Process(settings)
 
 

@@ -323,7 +323,15 @@ def _filled(part: str, values: dict[str, str]) -> str:
 
 def test_docker_shell_builds_and_runs(front: GcsFront, bucket: str, tmp_path: Path) -> None:
     """From a checkout, told by a .env file, with a key file that only its owner may read."""
-    parts = ("Dockerfile", ".dockerignore", "Pipfile.lock", "docker", "docker-entrypoint.sh", "docker-shell.sh")
+    parts = (
+        "Dockerfile",
+        ".dockerignore",
+        "card.html",
+        "Pipfile.lock",
+        "docker",
+        "docker-entrypoint.sh",
+        "docker-shell.sh",
+    )
     files = [*(ROOT / part for part in parts), *ROOT.glob("*.py")]
     subprocess.run(["cp", "-r", *map(str, files), str(tmp_path)], check=True)
     key = tmp_path / "a key.json"
