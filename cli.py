@@ -94,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="objects written at once (default: 256, mount 128, directory: as many as read)",
     )
+    how.add_argument("--timeout", type=positive, default=30, metavar="S",
+                     help="seconds without a byte until a source is asked again (default: %(default)s)")  # fmt: skip
     how.add_argument("--write-rate", type=positive, metavar="N",
                      help="writes/s into a bucket at first (default: 1,000, twice that every 20 min)")  # fmt: skip
     how.add_argument("--max-ratio", type=positive, default=100, metavar="N",
@@ -268,14 +270,17 @@ def _workers(options: argparse.Namespace, destination: Destination, stack: conte
     from transfer import crew
     from units import Settings
 
-    order, settings = _order(options, stack), Settings(destination, options.connections, options.uploads)
+    settings = Settings(destination, options.connections, options.uploads, options.timeout)
+    order = _order(options, stack)
     return order, stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
 
 
 def _order(options: argparse.Namespace, stack: contextlib.ExitStack) -> Order:
     from archives import Limits
     from reading import Order
+    from web import set_timeout
 
+    set_timeout(options.timeout)
     limits = Limits(options.max_ratio, options.max_unpacked)
     return Order(_mirror(options, stack), options.sample, options.force, options.deep, limits)
 

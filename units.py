@@ -46,6 +46,7 @@ class Settings:
     destination: Destination
     connections: int = 8  # to the source, from each process
     uploads: int | None = None  # puts in flight in each process; None: what suits the bucket
+    timeout: float = web.TIMEOUT[1]  # seconds without a byte from a source
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class _Process:
 
     def __init__(self, settings: Settings) -> None:
         _keep_heap_small()
+        web.set_timeout(settings.timeout)
         self.bucket = open_bucket(settings.destination)
         _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
         at_once = settings.uploads or self.bucket.at_once

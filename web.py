@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spotted")
 
-TIMEOUT = (10, 30)  # seconds to connect, and without a byte
+TIMEOUT: tuple[float, float] = (10, 30)  # seconds to connect, and without a byte; set_timeout changes the latter
 ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
 FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
 LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
@@ -52,6 +52,13 @@ class PassingError(Exception):
 
 
 _retries, _counting = [0], threading.Lock()
+
+
+def set_timeout(seconds: float) -> None:
+    """Take a source of this process that sends no byte for so long for one whose connection is broken."""
+    global TIMEOUT  # noqa: PLW0603 - of the process, as its connections are
+    TIMEOUT = (TIMEOUT[0], seconds)
+
 
 RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
 
@@ -100,7 +107,12 @@ def _origin(url: str) -> HTTPStore:
 
     return HTTPStore(
         url,
-        client_options={"allow_http": True, "user_agent": HEADERS["User-Agent"], "timeout": timedelta(seconds=60)},
+        client_options={
+            "allow_http": True,
+            "user_agent": HEADERS["User-Agent"],
+            "timeout": timedelta(seconds=60),
+            "read_timeout": timedelta(seconds=TIMEOUT[1]),
+        },
         retry_config={"max_retries": 0},
     )
 
