@@ -5,8 +5,10 @@ PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
 RUN := .venv/bin/python
 INPUTS ?= 1000000
+SEED ?= $(shell date +%s)
+ROUNDS ?= 5
 
-.PHONY: help setup run test test-browser test-reading test-image fuzz check format bench lock clean
+.PHONY: help setup run test test-browser test-reading test-image fuzz chaos check format bench lock clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -44,6 +46,9 @@ test-image: setup  ## build the image, with a Docker engine where none runs, and
 fuzz: setup .cache/atheris  ## hostile archives, the long form: 5 GB, a million members, INPUTS=1000000 to the readers
 	LONG=1 $(RUN) -m pytest tests/test_hostile.py
 	PYTHONPATH=.:tests:.cache/atheris $(RUN) tests/fuzz_archives.py .cache/fuzz/corpus -runs=$(INPUTS) -print_final_stats=1
+
+chaos: setup  ## all that goes wrong, ROUNDS=5 times each, at moments that SEED= picks again; its log: .cache/chaos
+	LONG=1 SEED=$(SEED) ROUNDS=$(ROUNDS) $(RUN) -m pytest tests/test_chaos*.py
 
 .cache/atheris: | .venv/.from-lock
 	$(RUN) -m pip install --quiet --target $@ atheris==3.0.0

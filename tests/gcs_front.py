@@ -139,6 +139,7 @@ class GcsFront:
     def reset(self) -> None:
         """Forget plans, denials, delay and counts; objects stay."""
         self.delay = 0.0  # seconds, before each answer
+        self.page = 1000  # objects in one answer to a listing
         self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
         self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
         self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
@@ -194,6 +195,16 @@ class GcsFront:
             page = answer.get("nextPageToken", "")
             if not page:
                 return found
+
+    def read(self, bucket: str, name: str) -> bytes | None:
+        """One object's bytes, or None, from fake-gcs-server itself and not counted."""
+        return self._wait(
+            self._read_object(f"/storage/v1/b/{bucket}/o/{quote(_backend_name(name), safe='')}?alt=media")
+        )
+
+    async def _read_object(self, path: str) -> bytes | None:
+        async with self._session.get(URL(self._backend + path, encoded=True)) as answer:
+            return await answer.read() if answer.status == 200 else None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -387,6 +398,8 @@ class GcsFront:
         media = call.kind in ("xml.get", "xml.head", "json.media")
         method = "GET" if call.kind == "xml.head" else call.request.method
         query = "alt=media" if call.is_xml else call.request.raw_path.partition("?")[2]
+        if call.kind == "json.list":
+            query = re.sub(r"(?<=maxResults=)\d+", lambda asked: str(min(int(asked[0]), self.page)), query)
         headers = {key: value for key, value in call.request.headers.items() if key.lower() in PASSED_ON}
         url = URL(f"{self._backend}{_backend_path(call)}?{query}", encoded=True)
         async with self._session.request(method, url, data=_rewindable(call.body), headers=headers) as answer:

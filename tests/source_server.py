@@ -37,6 +37,8 @@ class Plan:
     status: int | None = None  # instead of the file
     headers: Mapping[str, str | None] = field(default_factory=dict)  # instead of the right ones; None: left out
     cut: int | None = None  # bytes of the body after which the connection is closed
+    hang: int | None = None  # bytes of the body after which no more come, and the connection stays open
+    noise: bytes = b""  # instead of any answer
     stall: float = 0  # seconds before the first byte of the answer
     drip: float = 0  # seconds before each piece of the body
 
@@ -66,6 +68,12 @@ class SourceServer(ThreadingHTTPServer):
                 self._lasting[path] = plan
             else:
                 self._next[path].extend([plan] * times)
+
+    def heal(self) -> None:
+        """Forget all plans."""
+        with self._lock:
+            self._lasting.clear()
+            self._next.clear()
 
     def redirect(self, path: str, location: str) -> None:
         """Lead from `path` to `location`."""
@@ -129,6 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(Request(self.path, self.headers["Range"], dict(self.headers.items())))
         plan = self.server.take_plan(self.path)
         self.server.closing.wait(plan.stall)
+        if plan.noise:
+            self.close_connection = True
+            self.wfile.write(plan.noise)
+            return
         status, headers, body = self._answer(plan)
         headers = {"Content-Length": str(len(body))} | headers | dict(plan.headers)
         self.send_response(status)
@@ -137,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.close_connection = plan.cut is not None or headers["Content-Length"] != str(len(body))
         self.end_headers()
-        self._send(body[: plan.cut], plan.drip)
+        self._send(body[: plan.cut if plan.hang is None else plan.hang], plan.drip)
+        if plan.hang is not None:
+            self.server.closing.wait()
 
     def _answer(self, plan: Plan) -> tuple[int, dict[str, str | None], bytes]:
         body = self.server.files.get(unquote(self.path)) if plan.body is None else plan.body

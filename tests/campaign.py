@@ -1,0 +1,336 @@
+"""A trial of a fault: the program is run with it, then once more without it, and what is stored is compared.
+
+The truth is what the standard library takes out of the same archives: every object's name, size and crc32c. A run
+must end complete, or fail with the status and the words that the fault names; it must never call complete what is
+not; and the same command must then make it complete, with nothing lost, nothing twice and nothing wrong.
+
+SEED (1 if it is not set) picks the moments: the same ones each time. `make chaos` sets LONG, and has what each trial
+came to written under .cache/chaos; `python tests/campaign.py FILE` counts it.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+import google_crc32c
+from conftest import ROOT, clean_environment, command
+from gcs_front import GcsFront
+from source_server import SourceServer
+from test_cli import sums
+from test_extraction import some_members, tar_of, zip_of
+
+import photos
+import sample
+from buckets import decode_crc32c, parents
+from datasets import DATASETS, Dataset
+
+SEED = int(os.environ.get("SEED", "1"))
+LONG = bool(os.environ.get("LONG"))
+ROUNDS = int(os.environ.get("ROUNDS", "5" if LONG else "1"))
+LOG = ROOT / ".cache/chaos"
+LIMIT = 300  # seconds that a run may take
+MB = 1 << 20
+BOOKS = "_extraction/"
+
+Content = tuple[int, int]  # size and crc32c of an object
+
+
+# ── the truth ────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=1)
+def world() -> dict[str, bytes]:
+    """All sources by path: the miniature, with larger archives in the place of three of its small ones."""
+    stanford = [(f"Images/{name}", data) for name, data in some_members(90, 200_000)]
+    stanford.insert(50, ("Images/large.bin", random.Random(2).randbytes(9 * MB)))  # streamed, and a resumable upload
+    tsinghua = [(f"low-resolution/{name}", data) for name, data in some_members(60, 150_000, seed=3)]
+    files = sample.sources() | {"images.tar": tar_of(stanford), "low-resolution.zip": zip_of(tsinghua)}
+    return {f"/{path}": data for path, data in files.items()}
+
+
+def truth(dataset: Dataset, files: dict[str, bytes]) -> dict[str, Content]:
+    """What these sources make, by the object's name."""
+    found = dict[str, bytes]()
+    for archive in dataset.archives:
+        found |= {archive.prefix + name: data for name, data in members(files[f"/{archive.file}"]).items()}
+    if dataset.tables:
+        for photo in photos.join(files["/apa_dogs.csv"], files["/apa_photos.csv"]):
+            data = files.get("/" + photo.url.partition("://")[2].partition("/")[2], sample.HTML)
+            if data != sample.HTML:
+                found[f"{dataset.tables.image_prefix}{photo.name}.png"] = data
+                found[f"{dataset.tables.annotation_prefix}{photo.name}.json"] = photo.annotation
+    return {name: (len(data), google_crc32c.value(data)) for name, data in found.items()}
+
+
+@lru_cache(maxsize=16)
+def members(archive: bytes) -> dict[str, bytes]:
+    """The files in a tar or zip, as the standard library reads them."""
+    if archive.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+            return {name: packed.read(name) for name in packed.namelist() if not name.endswith("/")}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {info.name: file.read() for info in tar if (file := tar.extractfile(info))}
+
+
+# ── a run ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of the program ended."""
+
+    status: int
+    said: str  # all that it wrote on stderr
+    summary: str  # and on stdout
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """The line that tells the user what went wrong, or how it ended."""
+        lines = self.said.splitlines() or [""]
+        wrong = [line for line in lines if line.startswith("error: ") or ": missing " in line]
+        ends = [line for line in lines if re.search(r": (complete|incomplete|failed)\b", line)]
+        return (wrong or ends or lines)[0]
+
+
+class Site:
+    """Sources that can be told to misbehave, a destination of its own, and the program between them.
+
+    `place` is "api", a bucket of the emulator, or "folder".
+    """
+
+    def __init__(self, place: str, data: tuple[str, ...] = ("-d", "stanford")) -> None:
+        self.place, self.data = place, data
+        self.datasets = [each for each in DATASETS.values() if each.name in data]
+        self.source = SourceServer()
+        self.options, self.environment = list[str](), dict[str, str]()  # of the next runs
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.home = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
+        self._stack.enter_context(self.source)
+        self.source.files = dict(world())
+        self.publish()
+        self.bucket = f"test-{uuid.uuid4().hex[:12]}"
+        self.to = str(self.home / "out") if self.place == "folder" else f"gs://{self.bucket}"
+        if self.place == "api":
+            self.front = self._stack.enter_context(GcsFront())
+        self.heal()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def heal(self) -> None:
+        """Nothing planned goes wrong any more; files and what is stored stay as they are."""
+        self.source.heal()
+        self.options, self.environment = [], {"SPOTTED_MIRROR": self.source.url, "SPOTTED_TIMEOUT": "2"}
+        if self.place == "api":
+            self.front.reset()
+            self.environment["STORAGE_EMULATOR_HOST"] = self.front.url
+
+    def publish(self) -> None:
+        """Have the mirror's SHA256SUMS say what its archives are."""
+        self.source.files["/SHA256SUMS"] = sums(self.source)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Begin a run."""
+        return subprocess.Popen(
+            command(*self.data, "--to", self.to, *self.options, *options),
+            env=clean_environment(self.home, self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *options: str) -> Run:
+        """A whole run."""
+        begin, process = time.monotonic(), self.start(*options)
+        try:
+            summary, said = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()  # nothing, where it has ended
+        return Run(process.returncode, said, summary, time.monotonic() - begin)
+
+    # ── what is stored ───────────────────────────────────────────────────────────────────────────
+
+    def stored(self) -> dict[str, Content]:
+        """Every object, or file, by name."""
+        if self.place == "api":
+            return self.front.objects(self.bucket)
+        root = Path(self.to)
+        files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        return {name: (len(data), google_crc32c.value(data)) for name, data in files.items()}
+
+    def read(self, name: str) -> bytes | None:
+        """One object's bytes."""
+        if self.place == "api":
+            return self.front.read(self.bucket, name)
+        path = Path(self.to, name)
+        return path.read_bytes() if path.is_file() else None
+
+    def wrong(self) -> Iterator[str]:
+        """What is not as it must be after any run: an object that is none of the truth, a manifest that is not true."""
+        stored = self.stored()
+        for dataset in self.datasets:
+            expected = truth(dataset, self.source.files)
+            ours = {name: content for name, content in stored.items() if self._is_of(name, dataset)}
+            yield from (f"{name} is wrong: {ours[name]}" for name in ours if ours[name] != expected.get(name))
+            if f"{BOOKS}{dataset.name}/manifest.csv" in stored:
+                yield from (f"the manifest says complete, without {name}" for name in expected.keys() - ours.keys())
+                yield from self._wrong_manifest(dataset, expected)
+
+    def _is_of(self, name: str, dataset: Dataset) -> bool:
+        return name.startswith(dataset.folder) and not name.endswith("/")
+
+    def _wrong_manifest(self, dataset: Dataset, expected: dict[str, Content]) -> Iterator[str]:
+        table = (self.read(f"{BOOKS}{dataset.name}/manifest.csv") or b"").decode()
+        rows = [
+            (row["path"], int(row["size"]), decode_crc32c(row["crc32c"])) for row in csv.DictReader(io.StringIO(table))
+        ]
+        if sorted(rows) != sorted((name, *content) for name, content in expected.items()):
+            yield f"the manifest of {dataset.name} is not what is stored"
+
+    def lacking(self) -> Iterator[str]:
+        """What is not as it must be after a complete run, beyond `wrong`."""
+        stored = self.stored()
+        for dataset in self.datasets:
+            books = {name for name in stored if name.startswith(f"{BOOKS}{dataset.name}/")}
+            if f"{BOOKS}{dataset.name}/manifest.csv" not in books:
+                yield f"{dataset.name} has no manifest"
+            yield from (f"{name} is left" for name in books if "/journal/" in name)
+            if self.place == "api":
+                yield from (f"no {name}" for name in parents(truth(dataset, self.source.files)) - stored.keys())
+        yield from (f"{name} is left" for name in stored if ".spotted-part-" in name)
+
+
+# ── a trial ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    name: str  # as docs/reliability.md has it
+    provoke: Callable[[Site, random.Random], object]  # before the run begins
+    status: int | tuple[int, ...] = 0  # that the run with the fault must end with
+    says: str = ""  # a pattern of what the user must see
+    data: tuple[str, ...] = ("-d", "stanford")
+    places: tuple[str, ...] = ("api",)
+    is_long: bool = False  # it takes minutes: for the long form alone
+
+    @property
+    def statuses(self) -> tuple[int, ...]:
+        return self.status if isinstance(self.status, tuple) else (self.status,)
+
+
+@dataclass
+class Trial:
+    """What became of one fault, once."""
+
+    fault: str
+    place: str
+    number: int
+    seed: int = SEED
+    wrong: list[str] = field(default_factory=list)  # what is not as it must be; nothing, if all is well
+    status: int = -1  # of the run with the fault
+    line: str = ""  # that the user saw
+    seconds: float = 0
+    said: str = ""
+
+    @property
+    def survived(self) -> str:
+        """In the table's words."""
+        if self.wrong:
+            return "no"
+        return "at once" if self.status == 0 else "after the same command again"
+
+
+def random_for(*what: object) -> random.Random:
+    """Random numbers that are the same for the same seed and the same trial."""
+    return random.Random(" ".join(map(str, (SEED, *what))))
+
+
+def try_out(fault: Fault, place: str, number: int) -> Trial:
+    """One trial; what is not as it must be is in its `wrong`."""
+    trial = Trial(fault.name, place, number)
+    with Site(place, fault.data) as site:
+        fault.provoke(site, random_for(fault.name, place, number))
+        run = site.run()
+        trial.status, trial.line, trial.seconds, trial.said = run.status, run.line, round(run.seconds, 1), run.said
+        trial.wrong += judged(run, fault)
+        trial.wrong += ends_well(site, run)
+    note(trial)
+    return trial
+
+
+def judged(run: Run, fault: Fault) -> Iterator[str]:
+    """What is wrong with how a run ended."""
+    if run.status not in fault.statuses:
+        yield f"status {run.status}, expected {fault.status}: {run.said}"
+    if not re.search(fault.says, run.said):
+        yield f"expected the words {fault.says!r}, got: {run.said}"
+    if "Traceback" in run.said:
+        yield f"a traceback: {run.said}"
+
+
+def ends_well(site: Site, run: Run) -> Iterator[str]:
+    """What is wrong with what a run has stored, and with what the same command makes of it when all is well again."""
+    if run.status == 0:
+        yield from (f"after the run: {each}" for each in (*site.wrong(), *site.lacking()))
+    site.heal()
+    if run.status != 0:
+        yield from (f"after the run: {each}" for each in site.wrong())
+    again = site.run()
+    if again.status != 0:
+        yield f"the same command again: status {again.status}: {again.said}"
+    yield from (f"after the same command again: {each}" for each in (*site.wrong(), *site.lacking()))
+
+
+# ── the log ──────────────────────────────────────────────────────────────────────────────────────
+
+_writing = threading.Lock()
+
+
+def note(trial: Trial) -> None:
+    """Write down what became of a trial, in the long form."""
+    if LONG:
+        LOG.mkdir(parents=True, exist_ok=True)
+        with _writing, (LOG / f"{SEED}.jsonl").open("a") as file:
+            file.write(json.dumps({**asdict(trial), "survived": trial.survived, "time": time.time()}) + "\n")
+
+
+def main() -> None:
+    """Print docs/reliability.md's figures of a log: fault, tries, survived, what the user sees."""
+    trials = collections.defaultdict[str, list[dict[str, str]]](list)
+    for line in Path(sys.argv[1]).read_text().splitlines():
+        trials[json.loads(line)["fault"]].append(json.loads(line))
+    for fault, tries in trials.items():
+        ends = collections.Counter(each["survived"] for each in tries)
+        lines = collections.Counter(re.sub(r"\d", "0", each["line"]) for each in tries)
+        shown = next(each["line"] for each in tries if re.sub(r"\d", "0", each["line"]) == lines.most_common(1)[0][0])
+        print(f"| {fault} | {len(tries)} | {', '.join(f'{n} {end}' for end, n in ends.items())} | `{shown}` |")
+
+
+if __name__ == "__main__":
+    main()
