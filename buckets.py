@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import NamedTuple, Protocol, TypeVar
 
 from errors import shown
 
@@ -17,6 +19,8 @@ BOOKS = "_extraction/"  # the journals and manifests
 PART = ".spotted-part-"  # begins the name of a file that is still written; renamed within its folder, which is cheap
 LONGEST_NAME = 1024  # bytes of UTF-8
 Data = bytes | Iterable[bytes]
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Stored(NamedTuple):
@@ -42,10 +46,13 @@ class Bucket(Protocol):
     def get(self, name: str) -> bytes | None:
         """An object's bytes, or None when there is none of that name."""
 
-    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
-        """All objects, and placeholders, whose name begins with `prefix`, which ends with "/".
+    def read(self, name: str) -> Iterator[bytes] | None:
+        """The same in chunks."""
 
-        `known` are names that are likely there, sorted: a bucket may list between them in several pieces at once.
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
+        """All objects, and placeholders, whose name begins with `prefix`, which ends with "/", sorted by name.
+
+        `marks` are sorted names that part the objects into pieces: a bucket may list several of them at once.
         """
 
     def delete(self, names: Iterable[str]) -> None:
@@ -94,6 +101,17 @@ def parents(paths: Iterable[str]) -> set[str]:
     """The placeholders of all folders above these paths: "a/b/c" makes "a/b/" and "a/", "a/b/" itself and "a/"."""
     folders = {path.rpartition("/")[0] for path in paths}
     return {f"{folder[:end]}/" for folder in folders for end in (*(m.start() for m in re.finditer("/", folder)), None)}
+
+
+def ahead(pool: Executor, work: Callable[[T], U], items: Iterable[T], most: int) -> Iterator[U]:
+    """What `pool.map` gives, with at most so many results waiting to be taken."""
+    waiting = deque[Future[U]]()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def encode_crc32c(value: int) -> str:

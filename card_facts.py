@@ -18,7 +18,8 @@ from typing import Any
 from buckets import Bucket
 from datasets import Dataset, Layout
 from formats import is_image
-from manifest import READS_AT_ONCE, Book, Row, Some, by_reason
+from manifest import READS_AT_ONCE, Book, Reasons, Some
+from rows import Row, Rows
 from thumbnails import Look, look
 
 SAMPLE = 240  # images read back, in even steps through the manifest: all breeds are among them
@@ -95,7 +96,7 @@ class Card:
 
 
 def describe(
-    dataset: Dataset, layout: Layout, rows: list[Row], about: Mapping[str, Any], book: Book
+    dataset: Dataset, layout: Layout, rows: Rows, about: Mapping[str, Any], book: Book
 ) -> tuple[Card, list[Look]]:
     """The card of these rows, and what was seen of the images on its contact sheet."""
     images = [row for row in rows if row.path.startswith(layout.images) and is_image(row.path)]
@@ -128,10 +129,10 @@ def describe(
         looked_at=len(looks),
         widths=Histogram.of(each.width for each in seen),
         heights=Histogram.of(each.height for each in seen),
-        unreadable=by_reason(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks),
+        unreadable=Reasons(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
         misnamed={reason: Some(**some) for reason, some in about.get("misnamed", {}).items()},
         duplicates=duplicates(images),
-        failures=by_reason(row._replace(reason=row.outcome) for row in book.failures()),
+        failures=Reasons(row._replace(reason=row.outcome) for row in book.failures()).told(),
     )
     return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
 

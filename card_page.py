@@ -9,7 +9,8 @@ from pathlib import Path
 from string import Template
 
 from card_facts import Card, Histogram, label
-from manifest import EXAMPLES, GONE, Some
+from manifest import EXAMPLES, Some
+from rows import GONE
 from thumbnails import Box, Look
 
 TEMPLATE = Path(__file__).with_name("card.html")

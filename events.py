@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 from errors import ExtractionError, IncompleteError
-from manifest import REFUSED, Row
+from rows import REFUSED, Row
 
 
 @dataclass

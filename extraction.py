@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import card
-from buckets import PART, Bucket, parents
+from buckets import PART, Bucket, Stored
 from datasets import Dataset
 from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
-from manifest import FAILED, GONE, STORED, Book, Row, by_reason, missing, still_valid
-from reading import Listing, Order, Reading, list_all
+from manifest import Book, Reasons, still_valid
+from reading import Listing, Order, Reading, compared, list_all
 from redaction import redact
+from rows import FAILED, GONE, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
 from transfer import Crew
-from units import PhotoWork, Unit, Wanted
+from units import PhotoWork, Unit
 
 log = logging.getLogger("spotted")
 
@@ -51,16 +52,16 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
         return None
     rows, about = found
     check_kind(dataset, order, book.bucket, about)
-    lost = missing(rows, list_all(book.bucket, dataset, (row.path for row in rows)))
+    lost = sum(not agrees(each.row, stored) for each, stored in compared(book.bucket, dataset, [rows]) if each)
     if lost:
         log.warning(
-            "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, len(lost)
+            "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, lost
         )
         return None
-    return Result(dataset, len(rows), sum(row.size for row in rows), True, gone=about["gone"])
+    return Result(dataset, len(rows), rows.size, True, gone=about["gone"])
 
 
-def readable_manifest(book: Book) -> tuple[list[Row], Mapping[str, Any]] | None:
+def readable_manifest(book: Book) -> tuple[Rows, Mapping[str, Any]] | None:
     """A dataset's manifest; a damaged one is as good as none, and the log says so."""
     try:
         return book.manifest()
@@ -74,6 +75,19 @@ def check_kind(dataset: Dataset, order: Order, bucket: Bucket, about: Mapping[st
     if about["sample"] != order.is_sample:
         what = ("the sample", "the real dataset")[order.is_sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
+
+
+class Proof(NamedTuple):
+    """What the comparison with the bucket's listing showed."""
+
+    rows: Rows  # that are as they should be
+    lost: list[Won]  # that are not
+    misnamed: Reasons
+
+    def lost_rows(self) -> list[Row]:
+        """The lost ones as failures."""
+        why = "the bucket's listing does not show it so"
+        return [each.row._replace(outcome=FAILED, reason=why) for each in self.lost]
 
 
 class _Extraction(Reading):
@@ -129,15 +143,19 @@ class _Extraction(Reading):
         self.book.forget(units)
 
     def _remove_what_is_not_ours(self) -> None:
-        won = self.won()
-        self.bucket.delete(sorted((self.outdated | self.false_starts) - won.keys() - parents(won), reverse=True))
+        doomed = self.outdated | self.false_starts
+        if doomed:
+            doomed -= {each.row.path for each in winners(self.runs()) if each.row.path in doomed}
+            self.bucket.delete(sorted(doomed - self._folders(), reverse=True))
 
     def _make_folders(self) -> None:
         """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
-        folders = parents(self.won())
         with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
-            made = pool.map(self._make_folder, sorted(folders - self.listed.keys()))
+            made = pool.map(self._make_folder, sorted(self._folders() - self.listed.keys()))
             self.lost_folders = [row for row in made if row]
+
+    def _folders(self) -> set[str]:
+        return set[str]().union(*(rows.folders for rows in self.runs()))
 
     def _make_folder(self, name: str) -> Row | None:
         try:
@@ -156,72 +174,75 @@ class _Extraction(Reading):
                 " nothing of it counts as extracted"
             )
 
-    def _prove(self) -> list[Row]:
-        """Compare with the bucket's own listing, store again what it lacks; what is missing in the end."""
-        won = self.won()
-        contested = self._contested(won)
-        for attempt in range(REPAIRS + 1):
-            listing = list_all(self.bucket, self.dataset, won)
-            lost = missing(won.values(), listing)
-            if attempt == 0:  # a listing without checksums does not show who wrote last
-                lost += [won[path] for path in contested if path in listing and listing[path].crc32c is None]
-            if not lost or attempt == REPAIRS:
+    def _prove(self) -> Proof:
+        """Compare with the bucket's own listing, and store again what it lacks."""
+        proof = self._compare(is_first=True)
+        for _ in range(REPAIRS):
+            if not proof.lost:
                 break
-            log.info("%s: storing %d objects again that are not as they should be", self.dataset.name, len(lost))
-            self.store(*self._again(lost))
-        return [row._replace(outcome=FAILED, reason="the bucket's listing does not show it so") for row in lost]
+            log.info("%s: storing %d objects again that are not as they should be", self.dataset.name, len(proof.lost))
+            units = list(self.units.values())
+            wanted = {each.row.path: each.row for each in proof.lost}
+            self.store([units[run] for run in sorted({each.run for each in proof.lost})], {}, wanted)
+            proof = self._compare()
+        return proof
 
-    def _contested(self, won: dict[str, Row]) -> set[str]:
-        """The stored paths that more than one unit wrote: members of one name, or what a false start wrote over."""
-        seen, twice = set(self.false_starts), set[str]()
-        for entry in self.entries.values():
-            paths = {row.path for row in entry.rows if row.outcome == STORED and not row.is_folder}
-            twice |= seen & paths
-            seen |= paths
-        return twice & won.keys()
+    def _compare(self, is_first: bool = False) -> Proof:
+        lost, misnamed = list[Won](), Reasons()
 
-    def _again(self, lost: list[Row]) -> tuple[list[Unit], Listing, Wanted]:
-        wanted = {row.path: row for row in lost}
-        units = [
-            unit for unit in self.units.values()
-            if any(row == wanted.get(row.path) for row in self.entries[unit.id].rows)
-        ]  # fmt: skip
-        return units, {}, wanted
+        def proved() -> Iterator[Row]:
+            for each, stored in compared(self.bucket, self.dataset, self.runs()):
+                if each is None:
+                    continue
+                if not agrees(each.row, stored) or (is_first and stored and self._is_contested(each, stored)):
+                    lost.append(each)
+                elif not each.row.is_folder:
+                    misnamed.take(each.row)
+                    yield each.row._replace(reason="")
+
+        return Proof(Rows.of_sorted(proved()), lost, misnamed)
+
+    def _is_contested(self, each: Won, stored: Stored) -> bool:
+        """Whether others wrote there too, or a false start did, and no checksum in the listing shows who was last."""
+        is_shared = each.runs > 1 or each.row.path in self.false_starts
+        return is_shared and stored.crc32c is None and not each.row.is_folder
 
     # ── writing down ─────────────────────────────────────────────────────────────────────────────
 
-    def _finish(self, lost: list[Row]) -> Result:
-        won = self.won()
-        rows = [row for row in won.values() if not row.is_folder]
-        self._tell_of_repeats(len(won))
-        failures = [*self._failures(), *self.lost_folders, *lost]
+    def _finish(self, proof: Proof) -> Result:
+        rows = proof.rows
+        self._tell_of_repeats(len(rows) + sum(not each.row.is_folder for each in proof.lost))
+        failures = [*self._failures(), *self.lost_folders, *proof.lost_rows()]
         gone = [row for row in failures if row.outcome == GONE]
         if len(gone) <= GONE_LIMIT * self._photos():
             counted = [row for row in failures if row.outcome != GONE]
         else:
             counted = failures
-        result = Result(self.dataset, len(rows), sum(row.size for row in rows), missing=counted, gone=len(gone))
+        result = Result(self.dataset, len(rows), rows.size, missing=counted, gone=len(gone))
         result.fetched, result.retries = self.tally.fetched, self.tally.retries
         if counted:
             self.book.write_failures(failures)
         else:
-            self.book.finish(sorted(rows), failures, self._about(result))
+            self.book.finish(rows, failures, self._about(result, proof.misnamed))
         return result
 
     def _tell_of_repeats(self, won: int) -> None:
-        stored = sum(row.outcome == STORED for entry in self.entries.values() for row in entry.rows)
+        stored = sum(rows.stored for rows in self.runs())
         if stored > won:
             log.info("%s: %d members have the name of a later one, which counts", self.dataset.name, stored - won)
 
     def _failures(self) -> list[Row]:
-        rows = [row for unit in self.units for row in self.entries[unit].rows if row.outcome != STORED]
+        told = (rows for rows in self.runs() if rows.bad or rows.gone)
         broken = [entry for entry in self.entries.values() if entry.error]
-        return rows + [Row(self.dataset.folder, 0, 0, entry.unit, 0, FAILED, entry.error) for entry in broken]
+        return [
+            *(row for rows in told for row in rows if row.outcome != STORED),
+            *(Row(self.dataset.folder, 0, 0, entry.unit, 0, FAILED, entry.error) for entry in broken),
+        ]
 
     def _photos(self) -> int:
         return sum(len(unit.work.photos) for unit in self.units.values() if isinstance(unit.work, PhotoWork))
 
-    def _about(self, result: Result) -> dict[str, object]:
+    def _about(self, result: Result, misnamed: Reasons) -> dict[str, object]:
         return {
             "dataset": self.dataset.name,
             "title": self.dataset.title,
@@ -229,7 +250,7 @@ class _Extraction(Reading):
             "objects": result.objects,
             "bytes": result.size,
             "gone": result.gone,
-            "misnamed": {reason: asdict(some) for reason, some in by_reason(self.won().values()).items()},
+            "misnamed": {reason: asdict(some) for reason, some in misnamed.told().items()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "sources": [
                 {

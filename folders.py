@@ -62,20 +62,25 @@ class FolderBucket:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
-    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
+    def read(self, name: str) -> Iterator[bytes] | None:
+        path = Path(self._at, name)
+        return _chunks(path) if path.is_file() else None
+
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         if os.path.isdir(f"{self._at}/{prefix}"):
             yield Stored(prefix, 0, None)
             yield from self._walk(prefix)
 
     def _walk(self, prefix: str) -> Iterator[Stored]:
         with os.scandir(f"{self._at}/{prefix}") as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield Stored(f"{prefix}{entry.name}/", 0, None)
-                    yield from self._walk(f"{prefix}{entry.name}/")
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # a worker of a killed run still renames its files
-                    yield Stored(prefix + entry.name, entry.stat(follow_symlinks=False).st_size, None)
+            names = sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
+        for name in names:
+            if name.endswith("/"):
+                yield Stored(prefix + name, 0, None)
+                yield from self._walk(prefix + name)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # a worker of a killed run still renames its files
+                yield Stored(prefix + name, os.lstat(f"{self._at}/{prefix}{name}").st_size, None)
 
     def with_checksum(self, stored: Stored) -> Stored:
         """What is listed, with the crc32c of the file's bytes, which are read for it."""
@@ -83,9 +88,8 @@ class FolderBucket:
             return stored
         checksum = google_crc32c.Checksum()
         try:
-            with open(self.root / stored.name, "rb") as file:
-                while chunk := file.read(CHUNK):
-                    checksum.update(chunk)
+            for chunk in _chunks(self.root / stored.name):
+                checksum.update(chunk)
         except OSError as error:
             raise BucketError(f"{self.root / stored.name}: cannot be read: {reason(error)}") from error
         return stored._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
@@ -132,6 +136,12 @@ class MountFolder(FolderBucket):
             with crowds.enter(_MAKING):
                 file = _open(path)
             _fill(file, chunks)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
 
 
 _LOOKING, _MAKING = 0, 1

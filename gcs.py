@@ -108,7 +108,7 @@ class MountedBucket:
     def __init__(self, api: Bucket, root: Path) -> None:
         self._api, self._folder = api, MountFolder(root)
         self.url, self.at_once = api.url, self._folder.at_once
-        self.get, self.list = api.get, api.list
+        self.get, self.read, self.list = api.get, api.read, api.list
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:

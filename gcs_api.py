@@ -24,7 +24,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
-from buckets import Data, Stored, decode_crc32c, reason
+from buckets import Data, Stored, ahead, decode_crc32c, reason
 from errors import BucketError, MemberError
 from pace import START, Pace
 
@@ -35,7 +35,7 @@ log = logging.getLogger("spotted")
 
 DEFAULT_REGION = "us-central1"
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
-LISTED_AT_ONCE = 5000  # objects; five pages of one listing, the next pieces being listed meanwhile
+LISTS_AT_ONCE = 16  # pieces of a listing; each is about 5,000 objects, five pages and 1 MB
 CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 PASSING = frozenset({408, 429, 500, 502, 503, 504})  # https://cloud.google.com/storage/docs/retry-strategy
@@ -172,17 +172,28 @@ class ApiBucket:
             raise google.api_core.exceptions.from_http_response(error.response) from error
 
     def get(self, name: str) -> bytes | None:
+        chunks = self.read(name)
+        return None if chunks is None else b"".join(chunks)
+
+    def read(self, name: str) -> Iterator[bytes] | None:
         try:
-            return bytes(obstore.get(self._store, name).bytes())
+            found = obstore.get(self._store, name)
         except FileNotFoundError:
             return None
         except obstore.exceptions.BaseError as error:
             raise BucketError(f"{self.url}: {name} cannot be read: {reason(error)}") from error
+        return self._chunks(name, found)
 
-    def list(self, prefix: str, known: Sequence[str] = ()) -> Iterator[Stored]:
-        cuts = [*known[LISTED_AT_ONCE::LISTED_AT_ONCE]]
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            for part in pool.map(lambda ends: self._list(prefix, *ends), zip(["", *cuts], [*cuts, ""], strict=True)):
+    def _chunks(self, name: str, found: obstore.GetResult) -> Iterator[bytes]:
+        try:
+            yield from map(bytes, found)
+        except obstore.exceptions.BaseError as error:
+            raise BucketError(f"{self.url}: {name} cannot be read: {reason(error)}") from error
+
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
+        ends = zip(["", *marks], [*marks, ""], strict=True)
+        with ThreadPoolExecutor(LISTS_AT_ONCE) as pool:
+            for part in ahead(pool, lambda each: self._list(prefix, *each), ends, LISTS_AT_ONCE):
                 yield from part
 
     def _list(self, prefix: str, start: str, stop: str) -> Sequence[Stored]:

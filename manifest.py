@@ -6,47 +6,34 @@ program parses every file that it finds there. A dataset is complete when, and o
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import google_crc32c
 
 from archives import Link
-from buckets import BOOKS, Bucket, Stored, decode_crc32c, encode_crc32c
+from buckets import BOOKS, Bucket, Data, Stored, encode_crc32c
 from errors import BucketError, DamagedError, MemberError
 from redaction import redact
+from rows import FAILED, STORED, Row, Rows, agrees, read_rows
 
 log = logging.getLogger("spotted")
 
-STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
-MANIFEST = ("path", "size", "crc32c", "source", "offset")
 FAILURES = ("path", "source", "offset", "outcome", "reason")
+MANIFEST = ("path", "size", "crc32c", "source", "offset")  # as Rows has them
 CARD = ("card.html", "card.json")
 READS_AT_ONCE = 32  # journal entries
 EXAMPLES = 5  # named of what is only counted
-
-
-class Row(NamedTuple):
-    """What became of one member or photo."""
-
-    path: str  # object name, from the bucket's root
-    size: int  # bytes
-    crc32c: int
-    source: str  # URL of the archive or photo
-    offset: int  # bytes into the archive; 0 for a photo
-    outcome: str = STORED
-    reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
-
-    @property
-    def is_folder(self) -> bool:
-        return self.path.endswith("/")
+IN_ONE = 8 << 20  # bytes of a manifest that are put at once; a longer one goes in chunks
 
 
 @dataclass(frozen=True)
@@ -55,27 +42,23 @@ class Entry:
 
     unit: str
     fingerprint: str
-    rows: tuple[Row, ...] = ()
+    rows: Rows = field(default_factory=Rows)
+    size: int = 0  # bytes of the source that it stands for
     link: Link = field(default_factory=Link)
     error: str = ""  # why the unit is not finished; such an entry is never written down
     retries: int = 0  # requests to the source that its process made once more meanwhile; not written down
 
     @property
-    def objects(self) -> int:
-        """How many members it stored or found stored."""
-        return sum(row.outcome == STORED and not row.is_folder for row in self.rows)
-
-    @property
     def failure(self) -> str:
         """Why nothing at all came of the unit, or ""."""
-        if self.rows and all(row.outcome == FAILED for row in self.rows):
-            return self.rows[0].reason
+        if self.rows.count == self.rows.bad > 0 and all(row.outcome == FAILED for row in self.rows):
+            return next(iter(self.rows)).reason
         return self.error
 
     def encode(self) -> bytes:
-        """As sealed JSON, a row being a list of its fields."""
-        rows = [row._replace(source=redact(row.source), reason=redact(row.reason)) for row in self.rows]
-        return seal({"unit": self.unit, "fingerprint": self.fingerprint, "rows": rows, "link": asdict(self.link)})
+        """As sealed JSON."""
+        fields = {"unit": self.unit, "fingerprint": self.fingerprint, "size": self.size, "link": asdict(self.link)}
+        return seal({**fields, "rows": self.rows.encode()})
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
@@ -83,8 +66,7 @@ class Entry:
         fields = unseal(data)
         link = Link(**fields.pop("link"))
         link.pax = tuple((key, value) for key, value in link.pax)
-        rows = tuple(Row(*row) for row in fields.pop("rows"))
-        return cls(**fields, rows=rows, link=link)
+        return cls(**{**fields, "rows": Rows.decode(fields["rows"])}, link=link)
 
 
 # ── seals ────────────────────────────────────────────────────────────────────────────────────────
@@ -110,25 +92,10 @@ def unseal(data: bytes) -> dict[str, Any]:
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────
 
 
-def winners(rows: Iterable[Row]) -> dict[str, Row]:
-    """The row that counts for each stored path: of several members of one name the last, as tar and zip have it."""
-    return {row.path: row for row in rows if row.outcome == STORED}
-
-
-def agrees(row: Row, stored: Stored | None) -> bool:
-    """Whether the listing shows what the row says; a listing without checksums can only tell by the size."""
-    return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
-
-
-def missing(rows: Iterable[Row], listing: Mapping[str, Stored]) -> list[Row]:
-    """The rows that the listing does not show, or shows otherwise."""
-    return [row for row in rows if not agrees(row, listing.get(row.path))]
-
-
 def still_valid(entry: Entry, fingerprint: str, listing: Mapping[str, Stored]) -> bool:
     """Whether a journal entry is of the same piece of the same source, and all it stored is there."""
-    return entry.fingerprint == fingerprint and not missing(
-        (row for row in entry.rows if row.outcome == STORED and not row.is_folder), listing
+    return entry.fingerprint == fingerprint and all(
+        agrees(row, listing.get(row.path)) for row in entry.rows if row.outcome == STORED and not row.is_folder
     )
 
 
@@ -146,13 +113,24 @@ class Some:
         return cls(len(listed), tuple(listed[:EXAMPLES]))
 
 
-def by_reason(rows: Iterable[Row]) -> dict[str, Some]:
-    """The paths that have a reason to be told, by that reason."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
+class Reasons:
+    """The paths that have a reason to be told, counted by that reason as they pass in order."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._found: dict[str, Some] = {}
+        for row in sorted(rows):
+            self.take(row)
+
+    def take(self, row: Row) -> None:
+        """Count this one too."""
         if row.reason:
-            found.setdefault(row.reason, []).append(row.path)
-    return {reason: Some.of(paths) for reason, paths in sorted(found.items())}
+            some = self._found.get(row.reason, Some(0, ()))
+            examples = some.examples if some.count >= EXAMPLES else (*some.examples, row.path)
+            self._found[row.reason] = Some(some.count + 1, examples)
+
+    def told(self) -> dict[str, Some]:
+        """How many by each reason."""
+        return dict(sorted(self._found.items()))
 
 
 # ── the book ─────────────────────────────────────────────────────────────────────────────────────
@@ -163,13 +141,13 @@ class Book:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{BOOKS}{dataset}/"
-        self._finished: tuple[list[Row], Mapping[str, Any]] | None = None  # saves reading it back
+        self._finished: tuple[Rows, Mapping[str, Any]] | None = None  # saves reading it back
 
     def write(self, entry: Entry) -> None:
         """Write down a finished unit, after its members are stored."""
         self._put(f"journal/{entry.unit}.json", entry.encode(), "application/json")
 
-    def _put(self, name: str, data: bytes, kind: str) -> None:
+    def _put(self, name: str, data: Data, kind: str) -> None:
         try:
             self.bucket.put(self.folder + name, data, kind)
         except MemberError as error:
@@ -201,31 +179,31 @@ class Book:
         self.bucket.delete(names)
         self.bucket.delete(sorted(folders, key=len, reverse=True))
 
-    def manifest(self) -> tuple[list[Row], Mapping[str, Any]] | None:
+    def manifest(self) -> tuple[Rows, Mapping[str, Any]] | None:
         """The rows and the description of a complete dataset; None when it is not complete.
 
         Raises DamagedError when the two are not what was written.
         """
         if self._finished:
             return self._finished
-        table, about = self.bucket.get(self.folder + "manifest.csv"), self.bucket.get(self.folder + "manifest.json")
-        if table is None or about is None:
+        about = self.bucket.get(self.folder + "manifest.json")
+        table = None if about is None else self.bucket.read(self.folder + "manifest.csv")
+        if about is None or table is None:
             return None
         try:
-            fields = unseal(about)
-            if fields.pop("manifest_sha256") != hashlib.sha256(table).hexdigest():
-                raise ValueError("manifest.csv has another sha256 than manifest.json says")
-            return list(_read_rows(table)), fields
-        except (ValueError, KeyError, TypeError) as error:
+            return _read_manifest(unseal(about), table)
+        except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
-    def finish(self, rows: list[Row], failures: list[Row], about: Mapping[str, Any]) -> None:
+    def finish(self, rows: Rows, failures: list[Row], about: Mapping[str, Any]) -> None:
         """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
         self.write_failures(failures)
-        table = _table(MANIFEST, map(_manifest_line, rows))
-        sums = {"manifest_sha256": hashlib.sha256(table).hexdigest()}
-        self._put("manifest.json", seal({**about, **sums}, indent=2), "application/json")
-        self._put("manifest.csv", table, "text/csv")
+        sha256 = hashlib.sha256()
+        for chunk in _manifest(rows):
+            sha256.update(chunk)
+        self._put("manifest.json", seal({**about, "manifest_sha256": sha256.hexdigest()}, indent=2), "application/json")
+        table = _manifest(rows)
+        self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
         self._finished = rows, about
         self.forget()
 
@@ -265,15 +243,31 @@ def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> byte
     return text.getvalue().encode()
 
 
-def _manifest_line(row: Row) -> tuple[object, ...]:
-    return row.path, row.size, encode_crc32c(row.crc32c), redact(row.source), row.offset
+def _manifest(rows: Rows) -> Iterator[bytes]:
+    return itertools.chain([_table(MANIFEST, ())], rows.text())
 
 
-def _read_rows(table: bytes) -> Iterator[Row]:
-    lines = csv.reader(io.StringIO(table.decode()))
-    next(lines)
-    for path, size, crc32c, source, offset in lines:
-        yield Row(path, int(size), decode_crc32c(crc32c), source, int(offset))
+def _read_manifest(about: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
+    sha256 = hashlib.sha256()
+
+    def passed() -> Iterator[bytes]:
+        for chunk in table:
+            sha256.update(chunk)
+            yield chunk
+
+    rows = Rows.of_sorted(read_rows(_lines(passed())))
+    if about.pop("manifest_sha256") != sha256.hexdigest():
+        raise ValueError("manifest.csv has another sha256 than manifest.json says")
+    return rows, about
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    rest = ""
+    for text in codecs.iterdecode(chunks, "utf-8"):
+        *lines, rest = (rest + text).split("\n")
+        yield from (f"{line}\n" for line in lines)
+    if rest:
+        yield rest
 
 
 def _read_failures(table: bytes) -> Iterator[Row]:

@@ -16,9 +16,10 @@ from errors import BucketError, ExtractionError, SourceError
 from extraction import check_kind, readable_manifest
 from gcs import Destination, open_bucket
 from gcs_api import DEFAULT_REGION
-from manifest import Book, Entry, missing, still_valid
+from manifest import Book, Entry, still_valid
 from planning import Located, Planned, locate, plan_archive, plan_photos
 from reading import Listing, Order, list_all
+from rows import agrees
 from units import PhotoWork, Unit
 
 log = logging.getLogger("spotted")
@@ -104,8 +105,8 @@ def _there(dataset: Dataset, order: Order, bucket: Bucket) -> There:
         check_kind(dataset, order, bucket, found[1])
     if order.force:  # nothing of it counts
         return There()
-    listing = list_all(bucket, dataset, [row.path for row in found[0]] if found else ())
-    if found and not missing(found[0], listing):
+    listing = list_all(bucket, dataset)
+    if found and all(agrees(row, listing.get(row.path)) for row in found[0]):
         return There(listing, {}, len(found[0]))
     return There(listing, book.journal())
 
@@ -172,7 +173,7 @@ class _Survey:
         vouched = {row.path for entry in self.kept for row in entry.rows}
         prefixes = tuple(self.unnamed.values())
         loose = {name for name in listed - vouched if name in self.names or (prefixes and name.startswith(prefixes))}
-        there = min(self.objects, sum(entry.objects for entry in self.kept) + len(loose))
+        there = min(self.objects, sum(entry.rows.stored for entry in self.kept) + len(loose))
         folders = parents(self.names) - self.there.listing.keys()
         work = Work(
             self.objects - there, self.bytes, self.units, len(folders), len(listed), self.objects, len(self.kept)

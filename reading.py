@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from archives import LIMITS, Limits, broken_link
 from buckets import Bucket, Stored
 from datasets import Dataset
 from digest import Digest, digests
-from manifest import Entry, Row, winners
+from manifest import Entry
 from planning import Planned, plan
+from rows import Rows, Won, joined, marks, winners
 from tally import Report, Tally
 from transfer import Crew, run
 from units import SpanWork, Unit, Wanted
@@ -37,9 +38,14 @@ class Order:
 Listing = dict[str, Stored]
 
 
-def list_all(bucket: Bucket, dataset: Dataset, known: Iterable[str] = ()) -> Listing:
-    """All that the bucket lists in the dataset's folder, by name; `known` are names that are likely there."""
-    return {stored.name: stored for stored in bucket.list(dataset.folder, sorted(known))}
+def list_all(bucket: Bucket, dataset: Dataset) -> Listing:
+    """All that the bucket lists in the dataset's folder, by name."""
+    return {stored.name: stored for stored in bucket.list(dataset.folder)}
+
+
+def compared(bucket: Bucket, dataset: Dataset, runs: Sequence[Rows]) -> Iterator[tuple[Won | None, Stored | None]]:
+    """The members that count beside what the bucket lists in the dataset's folder, by path."""
+    return joined(winners(runs), bucket.list(dataset.folder, marks(runs)))
 
 
 class Reading:
@@ -80,9 +86,9 @@ class Reading:
     def forget(self, units: Iterable[str]) -> None:
         """What these units gave does not count; for whoever writes it down."""
 
-    def won(self) -> dict[str, Row]:
-        """The member that counts for each path."""
-        return winners(row for unit in self.units for row in self.entries[unit].rows)
+    def runs(self) -> list[Rows]:
+        """What each unit gave, in the order of the units."""
+        return [self.entries[unit].rows for unit in self.units]
 
     # ── the archives' checksums ──────────────────────────────────────────────────────────────────
 

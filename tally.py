@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import web
 from datasets import Dataset
 from events import Progress
-from manifest import FAILED, GONE, REFUSED, STORED, Entry
+from manifest import Entry
 from planning import Planned
-from units import PhotoWork, Unit
+from units import Unit
 
 log = logging.getLogger("spotted")
 
@@ -94,10 +94,10 @@ class Tally:
         part = self.parts[_part(unit)]
         part.left.pop(unit)
         self.running.pop(unit, None)
-        part.stored += entry.objects
-        part.gone += sum(row.outcome == GONE for row in entry.rows)
-        part.failed += sum(row.outcome in (FAILED, REFUSED) for row in entry.rows) or bool(entry.error)
-        part.bytes += _size(self.units[unit], entry)
+        part.stored += entry.rows.stored
+        part.gone += entry.rows.gone
+        part.failed += entry.rows.bad or bool(entry.error)
+        part.bytes += entry.size
 
     def _report(self) -> None:
         running = list(self.running.values())
@@ -118,10 +118,3 @@ class Tally:
 
 def _part(unit: str) -> str:
     return unit.rpartition("/")[0]
-
-
-def _size(unit: Unit, entry: Entry) -> int:
-    if not isinstance(unit.work, PhotoWork):
-        return unit.size
-    prefix = unit.work.image_prefix
-    return sum(row.size for row in entry.rows if row.outcome == STORED and row.path.startswith(prefix))

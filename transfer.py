@@ -159,7 +159,7 @@ class _Run:
                 return
             unit = self.units[self.next]
             if self._is_covered(unit):
-                yield unit, Entry(unit.id, unit.fingerprint)
+                yield unit, Entry(unit.id, unit.fingerprint, size=unit.size)
             else:
                 future = self._submit(unit)
                 self.unfinished[future] = self.next

@@ -9,11 +9,12 @@ import ctypes
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future as Pending
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ParamSpec, TypeVar
 
 import google_crc32c
 
@@ -26,11 +27,14 @@ from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
 from formats import IMAGES, content_type, misnamed
 from gcs import Destination, open_bucket
-from manifest import FAILED, GONE, REFUSED, STORED, Book, Entry, Row
+from manifest import Book, Entry
 from meter import Meter, Tell
 from pace import Pace, Told
 from photos import Photo
+from rows import FAILED, GONE, REFUSED, STORED, Row, Rows
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
 PENDING = 1024  # puts of one unit that are waited for at once; each is 3 kB, and a span can have 8,000 members
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
@@ -194,11 +198,19 @@ def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], want
     except SourceChangedError:
         raise
     except SourceError as error:
-        return Entry(unit.id, unit.fingerprint, error=str(error), retries=web.take_retries())
-    entry = Entry(unit.id, unit.fingerprint, tuple(rows), link, retries=web.take_retries())
+        return Entry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=web.take_retries())
+    entry = Entry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=web.take_retries())
     if wanted is None and all(row.outcome != FAILED for row in rows):
         Book(process.bucket, unit.dataset).write(entry)
     return entry
+
+
+def _size(unit: Unit, rows: Iterable[Row]) -> int:
+    """The bytes of its source: of photos nobody says them beforehand."""
+    if not isinstance(unit.work, PhotoWork):
+        return unit.size
+    prefix = unit.work.image_prefix
+    return sum(row.size for row in rows if row.outcome == STORED and row.path.startswith(prefix))
 
 
 @dataclass
@@ -238,16 +250,21 @@ class _Task:
             return row._replace(outcome=REFUSED, reason="a folder that has data") if row.size else row
         if not isinstance(member.data, bytes):
             return self._put_large(row, member.data)
-        if self.process.uploads is None:
-            return self._put(row, member.data)
-        self.process.bytes.acquire(len(member.data))
-        return self.process.uploads.submit(self._put_and_release, row, member.data)
+        return self._soon(len(member.data), self._put, row, member.data)
 
-    def _put_and_release(self, row: Row, data: bytes) -> Row:
-        try:
-            return self._put(row, data)
-        finally:
-            self.process.bytes.release(len(data))
+    def _soon(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | Pending[T]:
+        """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
+        if self.process.uploads is None:
+            return put(*arguments, **named)
+        self.process.bytes.acquire(size)
+
+        def released() -> T:
+            try:
+                return put(*arguments, **named)
+            finally:
+                self.process.bytes.release(size)
+
+        return self.process.uploads.submit(released)
 
     def _put(self, row: Row, data: bytes) -> Row:
         row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, data))
@@ -290,10 +307,11 @@ class _Task:
         return int(google_crc32c.value(self.process.bucket.get(stored.name) or b""))
 
     def photos(self, work: PhotoWork) -> list[Row]:
-        pairs = self.process.photos.map(lambda photo: self._photo(photo, work), work.photos)
-        return list(itertools.chain.from_iterable(pairs))
+        fetched = list(self.process.photos.map(lambda photo: self._photo(photo, work), work.photos))
+        rows = (each.result() if isinstance(each, Pending) else each for each in fetched)
+        return list(itertools.chain.from_iterable(rows))
 
-    def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
+    def _photo(self, photo: Photo, work: PhotoWork) -> list[Row] | Pending[list[Row]]:
         image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
         if photo.refusal:
             return [image._replace(outcome=REFUSED, reason=photo.refusal)]
@@ -304,8 +322,11 @@ class _Task:
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
         image, data = _fetch(image)
         self.meter.add(len(data))
-        image = self._put(image, data) if data else image
-        return [image, self._put(label, photo.annotation)] if image.outcome == STORED else [image]
+        return self._soon(len(data), self._put_photo, image, data, label, photo.annotation) if data else [image]
+
+    def _put_photo(self, image: Row, data: bytes, label: Row, annotation: bytes) -> list[Row]:
+        image = self._put(image, data)
+        return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
 
 
 def _settled(row: Row | Pending[Row], last: dict[str, Pending[Row]]) -> Row:

@@ -5,24 +5,24 @@ Nothing here writes but `repair`, and that only what the manifest says is there.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archives import SPAN, Span
-from buckets import Bucket, Stored, encode_crc32c, parents
+from buckets import Bucket, Stored, ahead, encode_crc32c
 from datasets import DATASETS, Dataset
 from errors import DamagedError
 from events import Result
 from extraction import check_kind
 from folders import FolderBucket
-from manifest import GONE, Book, Row, agrees
+from manifest import Book
 from planning import Planned
-from reading import Listing, Order, Reading, list_all
+from reading import Order, Reading
+from rows import GONE, Row, Rows, agrees, joined, marks, winners
 from tally import Report
 from tars import BLOCK
 from transfer import Crew
@@ -39,7 +39,7 @@ class Found:
     """What a dataset should be, and what was found to be otherwise."""
 
     dataset: Dataset
-    rows: list[Row]  # of the manifest
+    rows: Rows  # of the manifest
     about: Mapping[str, Any]
     wrong: list[Row] = field(default_factory=list)  # missing, different or unread
     extra: list[Row] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Found:
         return Result(
             self.dataset,
             len(self.rows),
-            sum(row.size for row in self.rows),
+            self.rows.size,
             missing=self.wrong,
             extra=self.extra,
             is_verification=True,
@@ -80,12 +80,17 @@ def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found |
     if known is None:
         return _no_manifest(dataset, f"{bucket.url} has no manifest of it: it is not complete; extract it first")
     found = Found(dataset, *known)
-    listing = list_all(bucket, dataset, (row.path for row in found.rows))
-    if is_deep:
-        listing = _with_checksums(bucket, listing)
-    found.wrong = [difference(row, stored) for row in found.rows if not agrees(row, stored := listing.get(row.path))]
-    found.wrong += [_lost_folder(name) for name in sorted(parents(row.path for row in found.rows) - listing.keys())]
-    found.extra = [_extra(stored, bucket) for stored in _unnamed(found, bucket, listing)]
+    folders, unnamed = set(found.rows.folders), list[Stored]()
+    listing = bucket.list(dataset.folder, marks([found.rows]))
+    for each, stored in joined(winners([found.rows]), _with_checksums(bucket, listing) if is_deep else listing):
+        if each and not agrees(each.row, stored):
+            found.wrong.append(difference(each.row, stored))
+        elif stored and stored.name.endswith("/") and not stored.size:
+            folders.discard(stored.name)
+        elif stored and not each:
+            unnamed.append(stored)
+    found.wrong += [_lost_folder(name) for name in sorted(folders)]
+    found.extra = [_extra(stored, bucket) for stored in _not_by_others(found.dataset, bucket, unnamed)]
     return found
 
 
@@ -110,14 +115,9 @@ def _looks(it: Row | Stored) -> str:
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
 
 
-def _unnamed(found: Found, bucket: Bucket, listing: Listing) -> Iterator[Stored]:
-    """What lies in the dataset's folder and is neither of it nor of another dataset with the same folder.
-
-    Placeholders of folders are no objects of anybody; what comes after this program reads files.
-    """
-    names = {row.path for row in found.rows}
-    unnamed = [each for name, each in listing.items() if name not in names and (each.size or not name.endswith("/"))]
-    others = set(_named_by_others(found.dataset, bucket)) if unnamed else set()
+def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> Iterator[Stored]:
+    """What is not of another dataset with the same folder either."""
+    others = set(_named_by_others(dataset, bucket)) if unnamed else set()
     return (each for each in unnamed if each.name not in others)
 
 
@@ -126,8 +126,8 @@ def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
         if other.folder == dataset.folder and other.name != dataset.name:
             book = Book(bucket, other.name)
             complete = book.manifest()
-            entries = [complete[0]] if complete else [entry.rows for entry in book.journal().values()]
-            yield from (row.path for row in itertools.chain(*entries))
+            runs = [complete[0]] if complete else [entry.rows for entry in book.journal().values()]
+            yield from (row.path for rows in runs for row in rows)
 
 
 def _extra(stored: Stored, bucket: Bucket) -> Row:
@@ -135,12 +135,13 @@ def _extra(stored: Stored, bucket: Bucket) -> Row:
     return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
 
 
-def _with_checksums(bucket: Bucket, listing: Listing) -> Listing:
+def _with_checksums(bucket: Bucket, listing: Iterable[Stored]) -> Iterator[Stored]:
     """The listing with the checksums that a directory's has not, from the files' own bytes."""
     if not isinstance(bucket, FolderBucket):
-        return listing
+        yield from listing
+        return
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        return {stored.name: stored for stored in pool.map(bucket.with_checksum, listing.values())}
+        yield from ahead(pool, bucket.with_checksum, listing, 2 * READS_AT_ONCE)
 
 
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────
@@ -173,24 +174,27 @@ def _against_sources(found: Found, reading: Reading) -> Iterator[Row]:
 
 
 def _differences(found: Found, reading: Reading) -> Iterator[Row]:
-    won = {path: row for path, row in reading.won().items() if not row.is_folder}
-    gone = {row.path for entry in reading.entries.values() for row in entry.rows if row.outcome == GONE}
-    for row in found.rows:
-        now = won.pop(row.path, None)
-        if now is None and row.path not in gone:
-            yield row._replace(outcome=UNREAD, reason=_why_unread(row, reading))
-        elif now and (now.size, now.crc32c) != (row.size, row.crc32c):
-            yield row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the source has {_looks(now)}")
-    for row in won.values():
-        yield row._replace(outcome=MISSING, reason="the source has it, the manifest does not name it")
+    now = (each.row for each in winners(reading.runs()) if not each.row.is_folder)
+    gone = {row.path for rows in reading.runs() if rows.gone for row in rows if row.outcome == GONE}
+    reasons = _reasons(reading)
+    for each, read in joined(winners([found.rows]), (Stored(*row[:3]) for row in now)):
+        if each is None and read:
+            why = "the source has it, the manifest does not name it"
+            yield Row(read.name, read.size, read.crc32c or 0, "", 0, MISSING, why)
+        elif each and not read and each.row.path not in gone:
+            yield each.row._replace(outcome=UNREAD, reason=reasons(each.row.path))
+        elif each and read and not agrees(each.row, read):
+            why = f"expected {_looks(each.row)}; the source has {_looks(read)}"
+            yield each.row._replace(outcome=DIFFERENT, reason=why)
     if gone:
         log.info("%s: %d photos are gone at the source and were not compared", found.dataset.name, len(gone))
 
 
-def _why_unread(row: Row, reading: Reading) -> str:
-    failed = (each for entry in reading.entries.values() for each in entry.rows if each.path == row.path)
-    errors = (entry.error for entry in reading.entries.values() if entry.error)
-    return next((each.reason for each in failed if each.reason), next(errors, "the source does not have it"))
+def _reasons(reading: Reading) -> Callable[[str], str]:
+    """Why a path could not be read, for any that could not."""
+    failed = {row.path: row.reason for rows in reading.runs() if rows.bad or rows.gone for row in rows if row.reason}
+    error = next((entry.error for entry in reading.entries.values() if entry.error), "the source does not have it")
+    return lambda path: failed.get(path, error)
 
 
 # ── putting right ────────────────────────────────────────────────────────────────────────────────
@@ -221,11 +225,12 @@ def _put_right(found: Found, lost: list[Row], reading: Reading) -> None:
     reading.wanted = {row.path: row for row in lost}
     reading.expect(_units_that_hold(found, reading))
     reading.store(list(reading.units.values()), {})
-    won = reading.won()
+    won = {each.row.path: each.row for each in winners(reading.runs()) if each.row.path in reading.wanted}
+    reasons = _reasons(reading)
     for row in lost:
         now = won.get(row.path)
         if now is None or now.crc32c != row.crc32c:
-            why = f"the source has {_looks(now)}" if now else _why_unread(row, reading)
+            why = f"the source has {_looks(now)}" if now else reasons(row.path)
             log.warning("%s: %s cannot be had again: expected %s; %s", found.dataset.name, row.path, _looks(row), why)
 
 

@@ -97,7 +97,7 @@ def test_delete(bucket: Bucket) -> None:
     assert names(bucket, "a/") == ["a/y"]
 
 
-def test_many_pages_and_pieces(api: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pages_and_pieces(api: Bucket) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     api.ready()
@@ -105,9 +105,8 @@ def test_many_pages_and_pieces(api: Bucket, monkeypatch: pytest.MonkeyPatch) -> 
         list(pool.map(lambda number: api.put(f"m/{number:05d}", b"1"), range(2100)))
     expected = [f"m/{number:05d}" for number in range(2100)]
     assert names(api, "m/") == expected
-    monkeypatch.setattr("gcs_api.LISTED_AT_ONCE", 300)
-    for known in (expected, expected[::2], [*expected, "z"], ["a", "b"] * 300, ["m/00700x"] * 900):
-        assert [stored.name for stored in api.list("m/", sorted(known))] == expected
+    for marks in (expected[::300], [*expected[7::90], "z"], ["a", "b"], ["m/00700x"]):
+        assert [stored.name for stored in api.list("m/", marks)] == expected
 
 
 # ── ready ────────────────────────────────────────────────────────────────────────────────────────

@@ -17,8 +17,9 @@ import sample
 from archives import Link
 from errors import ArchiveError, DamagedError
 from folders import FolderBucket
-from manifest import Book, Entry, Row
+from manifest import Book, Entry
 from reading import Order
+from rows import Row, Rows
 from verifying import DIFFERENT, repair, verify, verify_deep
 
 __all__ = ["api_bench", "bench", "server"]  # fixtures
@@ -148,7 +149,7 @@ def test_after_it_was_stored(place: str, request: pytest.FixtureRequest) -> None
 @pytest.mark.parametrize("file", ["manifest.csv", "manifest.json"])
 def test_every_bit_of_the_manifest(tmp_path: Path, file: str) -> None:
     book = Book(FolderBucket(tmp_path), "d")
-    rows = [Row("d/é,1.jpg", 3, 7, "http://x/a.tar", 512), Row("d/b", 0, 0, "http://x/a.tar", 1024)]
+    rows = Rows.of([Row("d/é,1.jpg", 3, 7, "http://x/a.tar", 512), Row("d/b", 0, 0, "http://x/a.tar", 1024)])
     book.finish(rows, [], {"objects": 2, "sources": [{"file": "a.tar", "sha256": None}], "gone": 0})
     path = tmp_path / "_extraction/d" / file
     whole = path.read_bytes()
@@ -163,7 +164,9 @@ def test_every_bit_of_the_manifest(tmp_path: Path, file: str) -> None:
 
 
 def test_every_bit_of_a_journal_entry(tmp_path: Path) -> None:
-    entry = Entry("a.tar/000", "v", (Row("d/é", 3, 7, "http://x/a.tar", 512),), Link(512, 1024, (("path", "x"),), True))
+    entry = Entry(
+        "a.tar/000", "v", Rows.of([Row("d/é", 3, 7, "http://x/a.tar", 512)]), 9, Link(512, 1024, (("path", "x"),), True)
+    )
     whole = entry.encode()
     assert Entry.decode(whole) == entry
     for at in range(len(whole)):

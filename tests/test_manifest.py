@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archives import Link
-from buckets import Stored
+from buckets import Stored, parents
+from errors import BucketError
 from folders import FolderBucket
-from manifest import FAILED, REFUSED, Book, Entry, Row, agrees, missing, still_valid, winners
+from manifest import Book, Entry, still_valid
+from rows import FAILED, GONE, REFUSED, STORED, Row, Rows, agrees, joined, marks, merged, winners
 
 ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)
 
@@ -26,16 +32,16 @@ ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)
 )
 def test_agrees(stored: Stored | None, expected: bool) -> None:
     assert agrees(ROW, stored) is expected
-    assert missing([ROW], {"d/a": stored} if stored else {}) == ([] if expected else [ROW])
 
 
 def test_the_last_member_of_a_name_wins_and_only_stored_ones_count() -> None:
     later, refused = ROW._replace(offset=1024), ROW._replace(offset=2048, outcome=REFUSED)
-    assert winners([ROW, later, refused]) == {"d/a": later}
+    assert [each.row for each in winners([Rows.of([ROW, later, refused])])] == [later]
+    assert [each[1:] for each in winners([Rows.of([later]), Rows.of([refused]), Rows.of([ROW])])] == [(2, 2)]
 
 
 def test_a_journal_entry_counts_only_for_its_version_and_while_its_objects_are_there() -> None:
-    entry = Entry("u", "version 1", (ROW, ROW._replace(path="d/b", outcome=REFUSED)))
+    entry = Entry("u", "version 1", Rows.of([ROW, ROW._replace(path="d/b", outcome=REFUSED)]))
     listing = {"d/a": Stored("d/a", 3, 7)}
     assert still_valid(entry, "version 1", listing)
     assert not still_valid(entry, "version 2", listing)
@@ -44,7 +50,7 @@ def test_a_journal_entry_counts_only_for_its_version_and_while_its_objects_are_t
 
 def test_an_entry_survives_being_written_down(tmp_path: Path) -> None:
     book = Book(FolderBucket(tmp_path), "d")
-    entry = Entry("a.tar/000", "v", (ROW,), Link(512, 1024, (("path", "x"),), True))
+    entry = Entry("a.tar/000", "v", Rows.of([ROW]), 5, Link(512, 1024, (("path", "x"),), True))
     book.write(entry)
     assert book.journal() == {"a.tar/000": entry}
     book.forget(["a.tar/000"])
@@ -62,7 +68,7 @@ def test_a_torn_journal_entry_is_no_entry(tmp_path: Path, rest: bytes) -> None:
 
 def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     book = Book(FolderBucket(tmp_path), "d")
-    rows = [ROW, Row('d/with, "comma"', 0, 0xFFFFFFFF, "http://x/a.tar", 0)]
+    rows = Rows.of([ROW, Row('d/with, "comma"', 0, 0xFFFFFFFF, "http://x/a.tar", 0)])
     book.write(Entry("a.tar/000", "v"))
     assert book.manifest() is None
     book.finish(rows, [ROW._replace(outcome=FAILED, reason="r")], {"objects": 2})
@@ -77,3 +83,63 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     ]  # fmt: skip
     book.reopen()
     assert book.manifest() is None
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
+ROWS = st.builds(
+    Row, PATHS, st.integers(0, 1 << 40), st.integers(0, 0xFFFFFFFF), st.sampled_from(["http://x/a.tar", "http://x/b,c"]),
+    st.integers(0, 1 << 40), st.sampled_from([STORED, STORED, GONE, REFUSED, FAILED]), st.sampled_from(["", "b,c"]),
+)  # fmt: skip
+
+
+@given(st.lists(ROWS))
+def test_packed_rows_are_the_rows_in_the_order_of_their_paths(rows: list[Row]) -> None:
+    packed = Rows.of(rows)
+    assert list(packed) == list(packed) == sorted(rows, key=lambda row: row.path)
+    assert Rows.decode(json.loads(json.dumps(packed.encode()))) == packed
+    assert packed.stored == sum(row.outcome == STORED and not row.is_folder for row in rows)
+    assert packed.folders == parents(row.path for row in rows if row.outcome == STORED)
+
+
+@given(st.lists(st.lists(ROWS, max_size=5), max_size=5), st.dictionaries(PATHS, st.integers(0, 3)))
+def test_what_counts_beside_what_is_there_is_what_dictionaries_would_tell(
+    units: list[list[Row]], there: dict[str, int]
+) -> None:
+    runs = [Rows.of(rows) for rows in units]
+    won = {row.path: row for rows in units for row in rows if row.outcome == STORED}
+    listing = [Stored(name, size, None) for name, size in sorted(there.items())]
+    found = list(joined(winners(runs), listing))
+    assert {each.row.path: each.row for each, _ in found if each} == won
+    assert [stored for _, stored in found if stored] == listing
+    assert [each.row.path if each else stored and stored.name for each, stored in found] == sorted({*won, *there})
+    assert all(each.row.path == stored.name for each, stored in found if each and stored)
+
+
+def test_runs_are_opened_when_their_first_path_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    walk = Rows.__iter__
+
+    def watched(self: Rows) -> Iterator[Row]:
+        opened.append(self.marks[0])
+        return walk(self)
+
+    monkeypatch.setattr(Rows, "__iter__", watched)
+    runs = [Rows.of(ROW._replace(path=f"d/{run}{number}") for number in range(9)) for run in (2, 0, 1)]
+    rows = merged(runs)
+    assert [next(rows)[0].path for _ in range(9)][-1] == "d/08"
+    assert opened == ["d/00"]
+    assert next(rows) == (ROW._replace(path="d/10"), 2)
+
+
+def test_marks_part_the_rows_into_pieces_of_about_one_size() -> None:
+    runs = [Rows.of(ROW._replace(path=f"d/{run:02}{number:05}") for number in range(1_000)) for run in range(30)]
+    found = marks(runs)
+    assert 4 <= len(found) <= 6 and found == sorted(found)
+    assert marks([Rows.of(ROW._replace(path=f"{number:05}") for number in range(12_000))]) == ["05000", "10000"]
+
+
+def test_a_listing_that_is_out_of_order_is_no_listing() -> None:
+    with pytest.raises(BucketError, match="out of order: a comes after b"):
+        list(joined([], [Stored("b", 0, None), Stored("a", 0, None)]))

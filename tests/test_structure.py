@@ -25,6 +25,7 @@ LAYERS = [
     {"card_page", "events", "units"},
     {"card_facts", "digest", "gcs", "sample"},
     {"manifest"},
+    {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},

@@ -1,0 +1,240 @@
+"""What became of each member: rows, packed in the order of their paths, and compared with listings as streams.
+
+A row unpacked takes 500 bytes, packed about 30. So a run keeps all its rows packed, and whatever looks at all of
+them goes through them once, from the first path to the last: its memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import binascii
+import csv
+import gzip
+import heapq
+import io
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import IO, Any, NamedTuple, cast
+
+from buckets import Stored, encode_crc32c, parents
+from errors import BucketError, shown
+from redaction import redact
+
+STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
+EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
+MARKED = 5000  # every so many paths one is remembered, for a bucket to list between
+
+
+class Row(NamedTuple):
+    """What became of one member or photo."""
+
+    path: str  # object name, from the bucket's root
+    size: int  # bytes
+    crc32c: int
+    source: str  # URL of the archive or photo
+    offset: int  # bytes into the archive; 0 for a photo
+    outcome: str = STORED
+    reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.endswith("/")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows sorted by path, those of one path in the order they came in; gone through as often as one likes.
+
+    `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row that has more to tell.
+    """
+
+    packed: bytes = b""
+    count: int = 0
+    stored: int = 0  # of them, folders not counted
+    gone: int = 0
+    bad: int = 0  # failed or refused
+    size: int = 0  # bytes of the stored ones
+    text_size: int = 0  # bytes of the CSV
+    folders: frozenset[str] = frozenset()  # above the stored ones
+    marks: tuple[str, ...] = ()  # the first path, and every 5,000th from there
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        """These rows; all of them are in memory for a moment."""
+        return cls.of_sorted(sorted(rows, key=itemgetter(0)))
+
+    @classmethod
+    def of_sorted(cls, rows: Iterable[Row]) -> Rows:
+        """Rows that come in the order of their paths; only one is in memory at a time."""
+        packed, counts = io.BytesIO(), _Counts()
+        file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=EFFORT, mtime=0)
+        with io.TextIOWrapper(cast(IO[bytes], file), "utf-8", "surrogatepass", newline="") as text:
+            csv.writer(text, lineterminator="\n").writerows(map(_line, counts.counted(rows)))
+            text.flush()
+            text_size = file.tell()
+        return cls(
+            packed.getvalue(), counts.count, counts.stored, counts.gone, counts.bad, counts.size, text_size,
+            frozenset(parents(counts.folders)), tuple(counts.marks),
+        )  # fmt: skip
+
+    def encode(self) -> dict[str, object]:
+        """As JSON can hold it."""
+        return asdict(self) | {"packed": b64encode(self.packed).decode(), "folders": sorted(self.folders)}
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, Any]) -> Rows:
+        """The reverse of encode; raises ValueError, KeyError or TypeError for what it did not make."""
+        packed, folders = b64decode(fields["packed"]), frozenset(fields["folders"])
+        return cls(**{**fields, "packed": packed, "folders": folders, "marks": tuple(fields["marks"])})
+
+    def __iter__(self) -> Iterator[Row]:
+        if self.packed:
+            text = io.TextIOWrapper(cast(IO[bytes], self._file()), "utf-8", "surrogatepass", newline="")
+            yield from map(_row, csv.reader(text))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def _file(self) -> gzip.GzipFile:
+        return gzip.GzipFile(fileobj=io.BytesIO(self.packed))
+
+    def text(self) -> Iterator[bytes]:
+        """The CSV in chunks."""
+        with self._file() as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+
+
+class _Counts:
+    """Sums up rows that pass."""
+
+    def __init__(self) -> None:
+        self.count = self.stored = self.gone = self.bad = self.size = 0
+        self.folders, self.marks = set[str](), list[str]()
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            if self.count % MARKED == 0:
+                self.marks.append(row.path)
+            self.count += 1
+            if row.outcome == STORED:
+                folder, _, name = row.path.rpartition("/")
+                self.folders.add(f"{folder}/")
+                self.stored, self.size = self.stored + bool(name), self.size + row.size
+            elif row.outcome == GONE:
+                self.gone += 1
+            else:
+                self.bad += 1
+            yield row
+
+
+_redacted: dict[str, str] = {}  # the last source: a hundred rows in a row have the same
+
+
+def _line(row: Row) -> tuple[object, ...]:
+    source = _redacted.get(row.source)
+    if source is None:
+        _redacted.clear()
+        source = _redacted[row.source] = redact(row.source)
+    line = row.path, row.size, encode_crc32c(row.crc32c), source, row.offset
+    return line if row.outcome == STORED and not row.reason else (*line, row.outcome, redact(row.reason).replace("\r", " "))
+
+
+def read_rows(lines: Iterable[str]) -> Iterator[Row]:
+    """The rows of a manifest.csv, whose first line names its columns; raises ValueError for what is none."""
+    table = csv.reader(lines)
+    next(table, None)
+    return map(_row, table)
+
+
+def _row(line: list[str]) -> Row:
+    path, size, crc32c, source, offset, *rest = line
+    return Row(path, int(size), int.from_bytes(binascii.a2b_base64(crc32c), "big"), source, int(offset), *rest)
+
+
+# ── many of them ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Won(NamedTuple):
+    """The row that counts for a path, the run of rows it is in, and how many runs stored something there."""
+
+    row: Row
+    run: int
+    runs: int
+
+
+def merged(runs: Sequence[Rows]) -> Iterator[tuple[Row, int]]:
+    """All rows in the order of their paths, each with the index of its run; of one path, later runs come later.
+
+    A run is unpacked from when its first path is due: where the runs hardly overlap, few are open at a time.
+    """
+    waiting = sorted(((run.marks[0], index) for index, run in enumerate(runs) if run.count), reverse=True)
+    opened: list[tuple[str, int, Row, Iterator[Row]]] = []
+    while opened or waiting:
+        while waiting and (not opened or waiting[-1] <= opened[0][:2]):
+            _, index = waiting.pop()
+            rest = iter(runs[index])
+            row = next(rest)
+            heapq.heappush(opened, (row.path, index, row, rest))
+        _, index, row, rest = opened[0]
+        yield row, index
+        following = next(rest, None)
+        if following:
+            heapq.heapreplace(opened, (following.path, index, following, rest))
+        else:
+            heapq.heappop(opened)
+
+
+def winners(runs: Sequence[Rows]) -> Iterator[Won]:
+    """The row that counts for each stored path: of several members of one name the last, as tar and zip have it."""
+    stored = ((row, run) for row, run in merged(runs) if row.outcome == STORED)
+    for _, same in groupby(stored, lambda each: each[0].path):
+        found = list(same)
+        yield Won(*found[-1], len({run for _, run in found}))
+
+
+def marks(runs: Sequence[Rows]) -> list[str]:
+    """Paths that part all rows into pieces of about 5,000."""
+    found = sorted(mark for run in runs for mark in run.marks)
+    step = max(1, len(found) * MARKED // max(1, sum(run.count for run in runs)))
+    return found[step::step]
+
+
+# ── and listings ─────────────────────────────────────────────────────────────────────────────────
+
+
+def agrees(row: Row, stored: Stored | None) -> bool:
+    """Whether the listing shows what the row says; a listing without checksums can only tell by the size."""
+    return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
+
+
+def joined(won: Iterable[Won], listing: Iterable[Stored]) -> Iterator[tuple[Won | None, Stored | None]]:
+    """What should be there beside what is, by path, both in the order of their paths; None where one lacks it.
+
+    Raises BucketError for a listing that is out of order, of which no comparison would be true.
+    """
+    rest = _in_order(listing)
+    stored = next(rest, None)
+    for each in won:
+        while stored and stored.name < each.row.path:
+            yield None, stored
+            stored = next(rest, None)
+        if stored and stored.name == each.row.path:
+            yield each, stored
+            stored = next(rest, None)
+        else:
+            yield each, None
+    while stored:
+        yield None, stored
+        stored = next(rest, None)
+
+
+def _in_order(listing: Iterable[Stored]) -> Iterator[Stored]:
+    last = ""
+    for stored in listing:
+        if stored.name <= last:
+            raise BucketError(f"the listing is out of order: {shown(stored.name)} comes after {shown(last)}")
+        last = stored.name
+        yield stored
