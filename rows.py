@@ -139,7 +139,11 @@ def _line(row: Row) -> tuple[object, ...]:
         _redacted.clear()
         source = _redacted[row.source] = redact(row.source)
     line = row.path, row.size, encode_crc32c(row.crc32c), source, row.offset
-    return line if row.outcome == STORED and not row.reason else (*line, row.outcome, redact(row.reason).replace("\r", " "))
+    return (
+        line
+        if row.outcome == STORED and not row.reason
+        else (*line, row.outcome, redact(row.reason).replace("\r", " "))
+    )
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:
