@@ -86,7 +86,7 @@ class Card:
     widths: Histogram | None
     heights: Histogram | None
     unreadable: dict[str, Some]  # of those looked at
-    misnamed: dict[str, Some]  # of all
+    wrong_format: dict[str, Some]  # of all: what each is, and what its name says
     duplicates: list[tuple[str, ...]]  # images of the same size and checksum
     failures: dict[str, Some]
 
@@ -130,7 +130,7 @@ def describe(
         widths=Histogram.of(each.width for each in seen),
         heights=Histogram.of(each.height for each in seen),
         unreadable=Reasons(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
-        misnamed={reason: Some(**some) for reason, some in about.get("misnamed", {}).items()},
+        wrong_format={reason: Some(**some) for reason, some in about.get("wrong_format", {}).items()},
         duplicates=duplicates(images),
         failures=Reasons(row._replace(reason=row.outcome) for row in book.failures()).told(),
     )

@@ -33,12 +33,12 @@ def render(card: Card, looks: Sequence[Look]) -> str:
         about=_about(card),
         contact_sheet=_contact_sheet(looks),
         groups=_groups(card),
-        looked_at=f"files: all; dimensions: {card.looked_at:,} images, spread evenly over all",
+        looked_at=f"file sizes: all images; dimensions: a sample of {card.looked_at:,}, evenly spread",
         charts=_charts(card),
         checks=_checks(card),
         sources=_sources(card),
         footer='Every object with its size, checksum and source: <a href="manifest.csv">manifest.csv</a>.'
-        ' What this page says, for programs: <a href="card.json">card.json</a>.',
+        ' The content of this page for programs: <a href="card.json">card.json</a>.',
     )
 
 
@@ -53,7 +53,7 @@ def amount(size: float) -> str:
 
 def _state(card: Card) -> str:
     day = escape(card.finished[:10])
-    miniature = '<span class="pill odd">miniature: the sample that comes with the tool</span>' if card.sample else ""
+    miniature = '<span class="pill odd">only the small sample that comes with the tool</span>' if card.sample else ""
     return f'<span class="pill good">complete and verified on {day}</span>{miniature}'
 
 
@@ -66,17 +66,17 @@ def _figures(card: Card) -> str:
             (
                 f"{card.annotations:,}",
                 "annotations",
-                ("", "one for each image") if _is_paired(card) else ("odd", "see checks"),
+                ("", "one for each image") if _is_paired(card) else ("odd", "see Checks below"),
             ),
-            (amount(card.size), "in all", ("", f"{card.objects:,} objects")),
+            (amount(card.size), "total size", ("", f"{card.objects:,} objects")),
         )
     )
 
 
 def _published(found: int, published: int | None) -> tuple[str, str]:
     if published is None:
-        return "", "no number is published"
-    return ("", "as published") if found == published else ("odd", f"{published:,} are published")
+        return "", "published number unknown"
+    return ("", "as published") if found == published else ("odd", f"published: {published:,}")
 
 
 def _is_paired(card: Card) -> bool:
@@ -127,9 +127,8 @@ def _box(box: Box) -> str:
 
 def _groups(card: Card) -> str:
     title = f"Images per {escape(card.grouped_by)}"
-    if not card.images_of:
-        chart = _histogram("", card.images_per_group, "{:,}".format)
-        return f'<section><header><h2>{title}</h2></header><div class="charts">{chart}</div></section>'
+    if not card.images_of:  # too many: a histogram instead, among the charts
+        return ""
     most, least = max(card.images_of.values()), min(card.images_of.values())
     bars = "\n".join(
         f'<li><b title="{escape(group)}">{escape(label(group))}</b>'
@@ -146,7 +145,8 @@ def _groups(card: Card) -> str:
 
 def _charts(card: Card) -> str:
     return (
-        _histogram("File size", card.image_sizes, amount)
+        ("" if card.images_of else _histogram(f"Images per {card.grouped_by}", card.images_per_group, "{:,}".format))
+        + _histogram("File size", card.image_sizes, amount)
         + _histogram("Width", card.widths, "{:,} px".format)
         + _histogram("Height", card.heights, "{:,} px".format)
     )
@@ -162,9 +162,11 @@ def _histogram(title: str, it: Histogram | None, text: Callable[[int], str]) -> 
         for index, count in enumerate(it.counts)
     )
     return (
-        f'<div><h3>{title}</h3><svg viewBox="0 -8 {WIDTH} {HEIGHT + BELOW + 8}" role="img" aria-label="{title}">'
+        f"<div><h3>{title}</h3>"
+        f'<svg viewBox="0 -8 {WIDTH} {HEIGHT + BELOW + 8}" role="img" aria-label="{title}">'
         f'<line class="rule" x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>{columns}{_scale(it, wide, text)}</svg>'
-        f"<p>median {text(it.median)} · 95 % up to {text(it.most)} · largest {text(it.largest)}</p></div>"
+        f"<p><span>median {text(it.median)}</span> · <span>95 % ≤ {text(it.most)}</span>"
+        f" · <span>max {text(it.largest)}</span></p></div>"
     )
 
 
@@ -187,16 +189,16 @@ def _scale(it: Histogram, wide: float, text: Callable[[int], str]) -> str:
 
 def _checks(card: Card) -> str:
     twins = Some.of(" = ".join(paths) for paths in card.duplicates)
-    same = f"sets, {sum(map(len, card.duplicates)):,} images in all"
+    same = f"sets of equal images, {sum(map(len, card.duplicates)):,} images together"
     gone = {what: some for what, some in card.failures.items() if what == GONE}
     return "".join(
         (
             _check("Images without annotation", _one(card.without_annotation)),
             _check("Annotations without image", _one(card.without_image)),
-            _check("Wrong format, by the first bytes", card.misnamed, "every image is what its name says"),
-            _check("Unreadable", card.unreadable, f"none of the {card.looked_at:,} that were read back"),
+            _check("Format differs from the name", card.wrong_format, "every image is what its name says"),
+            _check("Unreadable images", card.unreadable, f"none of the {card.looked_at:,} that were opened"),
             _check("Identical images", {same: twins} if twins.count else {}),
-            _check("Gone at the source", {"that the source no longer has": gone[GONE]} if gone else {}),
+            _check("Missing at the source", {"that the source no longer has": gone[GONE]} if gone else {}),
         )
     )  # fmt: skip
 
@@ -224,7 +226,7 @@ def _check(title: str, found: dict[str, Some], none: str = "none") -> str:
 
 def _sources(card: Card) -> str:
     if not card.sources:
-        return "<p>One photo at a time, from the addresses in manifest.csv.</p>"
+        return "<p>Each photo was downloaded from its own address; manifest.csv lists them.</p>"
     lines = "".join(
         f'<tr><td>{escape(each["file"])}</td><td class="number">{each["size"]:,} bytes</td>'
         f"<td>sha256 {escape(each['sha256_check'])}</td><td>{escape(each['url'])}</td></tr>"

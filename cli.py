@@ -30,20 +30,23 @@ if TYPE_CHECKING:
 VERSION = "1.0.0"
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 DEFAULT_TO = "gs://spot-raw-data"
+Add = Callable[..., argparse.Action]
 log = logging.getLogger("spotted")
 
 DESCRIPTION = """\
-Move public dog image datasets from their sources into a Google Cloud Storage bucket: download, extract and
-store in one pass, without local disk. A run that was broken off is continued by the same command.
+Download public dog image datasets, extract them and store them in a Google Cloud Storage bucket, in one pass and
+without using local disk. If a run is interrupted, run the same command again: it continues where it stopped.
 """
 EPILOG = """\
 examples:
-  python cli.py -a --sample --to /tmp/sample     a miniature of everything, in seconds
-  python cli.py -a --to gs://my-bucket           all three datasets
-  python cli.py -b -d tsinghua-high              the breed datasets, and the high-resolution one
+  python cli.py -a --sample --to /tmp/sample     try it: a small sample of everything, in seconds
+  python cli.py -a --check --to gs://my-bucket   is everything ready for the real run?
+  python cli.py -a --plan --to gs://my-bucket    what would it do, cost and take?
+  python cli.py -a --to gs://my-bucket           extract stanford, tsinghua and austin
 
-Every option --like-this can be set as SPOTTED_LIKE_THIS in the environment; the command line wins.
-Also read: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+Every option --like-this can also be set in the environment as SPOTTED_LIKE_THIS; the command line wins.
+These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GOOGLE_APPLICATION_CREDENTIALS,
+STORAGE_EMULATOR_HOST.
 
 exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
 130 interrupted
@@ -58,57 +61,73 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "cli.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = parser.add_argument_group("what to extract (these add up)")
-    what.add_argument("-a", "--all", action="store_true", help="all groups: --breed and --individual")
-    what.add_argument("-b", "--breed", action="store_true", help="breed datasets: stanford, tsinghua")
-    what.add_argument("-i", "--individual", action="store_true", help="datasets of individual dogs: austin")
-    what.add_argument("-d", "--dataset", action="append", default=[], metavar="NAME", choices=DATASETS,
-                      help=f"one dataset, may be repeated: {', '.join(DATASETS)}")  # fmt: skip
-    where = parser.add_argument_group("where from, where to")
-    where.add_argument(
-        "--to", metavar="DEST", default=DEFAULT_TO, help="gs://bucket or a directory (default: %(default)s)"
-    )
-    where.add_argument("--via", choices=("auto", "mount", "api"), default="auto",
-                       help="how a gs:// bucket is written; auto: a mount where FUSE works, else the API")  # fmt: skip
-    where.add_argument("--mirror", metavar="URL", default="", help="take every source from this URL or directory")
-    where.add_argument("--sample", action="store_true", help="the miniature sources that come with the tool")
-    look = parser.add_argument_group("look first; none of these writes anything")
-    look.add_argument("--list", action="store_true", help="what there is: size, objects, licence, home")
-    look.add_argument("--plan", action="store_true",
-                      help="what would be done, and its cost and time; with -v each source => destination")  # fmt: skip
-    look.add_argument("--source-rate", type=positive, metavar="MB",
-                      help="for --plan: MB/s that the source gives (default: 10 for each connection)")  # fmt: skip
-    look.add_argument("--check", action="store_true",
-                      help="try out credentials, bucket, mount, sources and cluster: ok, or what to do")  # fmt: skip
-    how = parser.add_argument_group("how")
-    how.add_argument("--verify", action="store_true", help="compare the bucket with the manifest; write nothing")
-    how.add_argument("--deep", action="store_true", help="with --verify or --repair: read the sources again, too")
-    how.add_argument("--repair", action="store_true", help="verify, store again only what is missing or different")
-    how.add_argument("--force", action="store_true", help="extract again, whatever is there")
-    how.add_argument(
-        "--connections", type=positive, default=8, metavar="N", help="to a source at once (default: %(default)s)"
-    )
-    how.add_argument(
-        "--uploads",
-        type=positive,
-        metavar="N",
-        help="objects written at once (default: 256, mount 128, directory: as many as read)",
-    )
-    how.add_argument("--timeout", type=positive, default=30, metavar="S",
-                     help="seconds without a byte until a source is asked again (default: %(default)s)")  # fmt: skip
-    how.add_argument("--write-rate", type=positive, metavar="N",
-                     help="writes/s into a bucket at first (default: 1,000, twice that every 20 min)")  # fmt: skip
-    how.add_argument("--max-ratio", type=positive, default=100, metavar="N",
-                     help="refuse an archive that unpacks to N times its size (default: %(default)s)")  # fmt: skip
-    how.add_argument("--max-unpacked", type=positive, default=1000, metavar="GB",
-                     help="refuse an archive that unpacks to more (default: %(default)s)")  # fmt: skip
-    how.add_argument("--workers", type=positive, metavar="N", help="processes on this machine (default: this one)")
-    how.add_argument("--scheduler", metavar="ADDRESS", default="", help="of a dask cluster: tcp://host:8786")
-    how.add_argument("--log-format", choices=("text", "json"), default="text")
-    how.add_argument("--quiet", action="store_true", help="only warnings, errors and the result")
-    how.add_argument("-v", "--verbose", action="store_true", help="also retries, and the traceback of an error")
-    how.add_argument("--version", action="version", version=f"spotted-data-extraction {VERSION}")
+    _add_what(parser.add_argument_group("what to extract (these options add up)").add_argument)
+    _add_where(parser.add_argument_group("where to, where from").add_argument)
+    _add_looks(parser.add_argument_group("look first (these change nothing)").add_argument)
+    _add_again(parser.add_argument_group("check and repair what is stored").add_argument)
+    _add_how(parser.add_argument_group("how fast, how far").add_argument)
+    _add_talk(parser.add_argument_group("what it says").add_argument)
     return parser
+
+
+def _add_what(add: Add) -> None:
+    add("-a", "--all", action="store_true", help="the datasets of both groups: the same as -b -i")
+    add("-b", "--breed", action="store_true", help="the breed datasets: stanford, tsinghua")
+    add("-i", "--individual", action="store_true", help="the dataset of individual dogs: austin")
+    add("-d", "--dataset", action="append", default=[], metavar="NAME", choices=DATASETS,
+        help=f"one dataset by name; can be repeated: {', '.join(DATASETS)}")  # fmt: skip
+
+
+def _add_where(add: Add) -> None:
+    add("--to", metavar="DEST", default=DEFAULT_TO, help="gs://bucket or a directory (default: %(default)s)")
+    add("--via", choices=("auto", "mount", "api"), default="auto",
+        help="how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API")  # fmt: skip
+    add("--mirror", metavar="URL", default="",
+        help="download everything from this URL or directory, not from the original sites")  # fmt: skip
+    add("--sample", action="store_true", help="use the small sample that comes with the tool, not the real sources")
+
+
+def _add_looks(add: Add) -> None:
+    add("--list", action="store_true", help="list the datasets: options, size, objects, licence, home page")
+    add("--plan", action="store_true",
+        help="show what would be done, its cost and its time; with -v also each source => destination")  # fmt: skip
+    add("--source-rate", type=positive, metavar="MB",
+        help="for --plan: the download speed to assume, in MB/s (default: 10 per connection)")  # fmt: skip
+    add("--check", action="store_true",
+        help="test credentials, bucket, mount, sources and cluster; for each: ok, or what to do")  # fmt: skip
+
+
+def _add_again(add: Add) -> None:
+    add("--verify", action="store_true", help="compare the bucket with the manifest; changes nothing")
+    add("--deep", action="store_true",
+        help="with --verify or --repair: also download the sources again and compare their bytes")  # fmt: skip
+    add("--repair", action="store_true", help="verify, then store again only what is missing or different")
+    add("--force", action="store_true", help="extract everything again, whatever is there")
+
+
+def _add_how(add: Add) -> None:
+    add("--connections", type=positive, default=8, metavar="N",
+        help="connections to a source at once (default: %(default)s)")  # fmt: skip
+    add("--uploads", type=positive, metavar="N",
+        help="objects written at once (default: 256 by the API, 128 through a mount)")  # fmt: skip
+    add("--timeout", type=positive, default=30, metavar="S",
+        help="seconds without a byte until a source is asked again (default: %(default)s)")  # fmt: skip
+    add("--write-rate", type=positive, metavar="N",
+        help="objects/s to write to a bucket at first (default: 1,000; doubles every 20 min)")  # fmt: skip
+    add("--max-ratio", type=positive, default=100, metavar="N",
+        help="refuse an archive that unpacks to more than N times its size (default: %(default)s)")  # fmt: skip
+    add("--max-unpacked", type=positive, default=1000, metavar="GB",
+        help="refuse an archive that unpacks to more than this (default: %(default)s)")  # fmt: skip
+    add("--workers", type=positive, metavar="N", help="use N processes on this machine (default: 1)")
+    add("--scheduler", metavar="ADDRESS", default="", help="use the dask cluster at tcp://host:8786")
+
+
+def _add_talk(add: Add) -> None:
+    add("--log-format", choices=("text", "json"), default="text",
+        help="json: one JSON object per line, as Cloud Logging reads it (default: text)")  # fmt: skip
+    add("--quiet", action="store_true", help="show only warnings, errors and the result")
+    add("-v", "--verbose", action="store_true", help="also show retries, and the traceback of an error")
+    add("--version", action="version", version=f"spotted-data-extraction {VERSION}")
 
 
 def positive(text: str) -> int:
@@ -174,6 +193,9 @@ def main(arguments: list[str] | None = None) -> int:
         return run(options)
     except KeyboardInterrupt:
         return _leave_at_once()
+    except BrokenPipeError:  # whoever reads the output has seen enough: `--list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExtractionError.exit_status
     except (ExtractionError, OSError) as error:
         print(redact(f"error: {error}"), file=sys.stderr)
         if log.isEnabledFor(logging.DEBUG):
@@ -189,7 +211,7 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
 
 def _leave_at_once() -> int:
     """End well within two seconds: what is under way may end by itself, the next run does the rest."""
-    print("interrupted; what is stored stays, the same command goes on from there", file=sys.stderr)
+    print("interrupted; what is stored is kept: run the same command again to continue", file=sys.stderr)
     if "units" in sys.modules:
         time.sleep(0.5)
     sys.stderr.flush()
@@ -203,7 +225,10 @@ def run(options: argparse.Namespace) -> int:
         if wanted:
             return look(options)
     screen = Screen(options)
-    log.info("%s to %s", ", ".join(dataset.name for dataset in options.datasets), options.to)
+    doing = (
+        "verifying %s in %s" if options.verify else "repairing %s in %s" if options.repair else "extracting %s to %s"
+    )
+    log.info(doing, ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
         stack.enter_context(screen.open())
         work = _verify if options.verify or options.repair else _extract

@@ -1,4 +1,4 @@
-"""Tries out whatever a run needs, one thing after the other, and says of each that it is well or what to do."""
+"""Tests whatever a run needs, one thing after the other, and says of each: ok, or what to do."""
 
 from __future__ import annotations
 
@@ -112,11 +112,13 @@ def _directory(case: Case) -> str:
     root = Path(case.to).absolute()
     place = next(path for path in (root, *root.parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise BucketError(f"{place}: expected a directory that this user may write to; take another with --to")
+        raise BucketError(f"{place}: expected a directory that this user may write to; choose another place with --to")
     free, need = shutil.disk_usage(place).free, 0 if case.mirror else sum(dataset.size for dataset in case.datasets)
     if free < need:
-        raise BucketError(f"{root}: expected {amount(need)} to be free, got {amount(free)}; take another with --to")
-    return f"{root} can be written, {amount(free)} are free"
+        raise BucketError(
+            f"{root}: expected {amount(need)} of free space, got {amount(free)}; choose another place with --to"
+        )
+    return f"{root} can be written to; {amount(free)} free"
 
 
 # ── the bucket ───────────────────────────────────────────────────────────────────────────────────
@@ -145,32 +147,33 @@ def _who() -> str:
 
     credentials, origin = credentials_and_origin()
     account = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
-    return f"{account or 'an account without a name'}, {origin}"
+    return f"{account or 'an unnamed account'}, {origin}"
 
 
 def _mount(case: Case) -> Finding:
     works, why = fuse_works()
     where = mount_point(Destination(case.to))
     if is_fuse(where):
-        return Finding("mount", True, f"{where} is mounted already")
+        return Finding("mount", True, f"the bucket is mounted at {where} already")
     if works:
-        return Finding("mount", True, f"FUSE works, {gcsfuse_version()}")
+        return Finding("mount", True, f"FUSE works; {gcsfuse_version()}")
     if case.via == "auto":
-        return Finding("mount", True, f"not here ({why}); the bucket is written through the API, which is faster")
-    return Finding("mount", False, f"{why}; or take --via api")
+        return Finding("mount", True, f"no mount here ({why}): a run writes through the API instead, which is faster")
+    return Finding("mount", False, f"{why}; or use --via api, which needs no mount")
 
 
 def _place(url: str, exists: bool, region: str) -> Finding:
     if not exists:
         wanted = os.environ.get("GCS_REGION") or "us-central1"
-        return Finding("bucket", False, f"{url}: does not exist; a run makes it if the account has roles/storage.admin"
-                       f" on the project, or: gcloud storage buckets create {url} --location={wanted}")  # fmt: skip
+        return Finding("bucket", False, f"{url}: does not exist; a run creates it if the account has"
+                       " roles/storage.admin on the project; or run:"
+                       f" gcloud storage buckets create {url} --location={wanted}")  # fmt: skip
     here = vm_region()
     if here and region and not _is_in(here, region):
-        return Finding("bucket", False, f"{url}: is in {region}, this machine in {here}: slower, and each byte between"
-                       " them is paid for; take a machine or a bucket in the other's region")  # fmt: skip
-    place = f"in {region}" if region else "its region is not for this account to know"
-    return Finding("bucket", True, f"{url}: exists, {place}" + (f", like this machine ({here})" if here else ""))
+        return Finding("bucket", False, f"{url}: is in {region}, but this machine is in {here}: slower, and you pay for"
+                       " the traffic between them; use a machine and a bucket in the same region")  # fmt: skip
+    place = f"in {region}" if region else "in a region that this account may not see"
+    return Finding("bucket", True, f"{url}: exists, {place}" + (f", as this machine ({here})" if here else ""))
 
 
 def vm_region() -> str:
@@ -209,7 +212,7 @@ def _rights(bucket: Bucket) -> str:
         ) from error
     if not is_listed:
         raise BucketError(f"{bucket.url}: expected {name} to be listed after it was written, it is not")
-    return "objects can be written, listed and removed"
+    return "can write, list and remove objects (tried with one)"
 
 
 # ── the sources ──────────────────────────────────────────────────────────────────────────────────
@@ -235,7 +238,11 @@ def _archive(located: Located, url: str) -> str:
         web.check_size(url, look.size, located.size)
     size = "of unknown size" if look.size is None else amount(look.size)
     pinned = ", as published" if located.size else ""
-    ranges = "ranges" if look.has_ranges else "no ranges: read once, into a temporary file of that size"
+    ranges = (
+        "range requests work"
+        if look.has_ranges
+        else "no range requests: a run downloads it into a temporary file first"
+    )
     return f"{url}: {size}{pinned}, {ranges}"
 
 
@@ -250,8 +257,8 @@ def _photos(dataset: Dataset, mirror: str) -> str:
     tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
     there = [photo for photo in tried if _is_there(photo.url)]
     if not there:
-        raise SourceError(f"{tried[0].url if tried else dataset.name}: none of {len(tried)} photos tried is there")
-    return f"{len(photos):,} photos are named; of {len(tried)} tried {len(there)} are there"
+        raise SourceError(f"{tried[0].url if tried else dataset.name}: none of the {len(tried)} photos tried is there")
+    return f"the tables name {len(photos):,} photos; tried {len(tried)}, found {len(there)}"
 
 
 def _is_there(url: str) -> bool:
@@ -272,7 +279,9 @@ def _cluster(scheduler: str) -> str:
                 f"{scheduler}: the scheduler has no workers; start some with: dask worker {scheduler}"
             )
         _check_versions(client.run(versions, on_error="return"))
-        return f"{scheduler}: workers: {len(threads)}, threads: {sum(threads.values())}, versions: the same everywhere"
+        return (
+            f"{scheduler}: {len(threads)} workers with {sum(threads.values())} threads, all with the versions used here"
+        )
 
 
 def _check_versions(found: dict[str, dict[str, str] | Exception]) -> None:

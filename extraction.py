@@ -38,7 +38,7 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
     found by the next run.
     """
     start = time.monotonic()
-    log.info("%s: %s", dataset.name, dataset.title)
+    log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if order.is_sample else "")
     book = Book(bucket, dataset.name)
     result = _already_complete(dataset, order, book) or _Extraction(dataset, order, book, crew, report).run()
     card.keep(result, book)
@@ -55,7 +55,7 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     lost = sum(not agrees(each.row, stored) for each, stored in compared(book.bucket, dataset, [rows]) if each)
     if lost:
         log.warning(
-            "%s: %d objects of the complete dataset are gone or changed, extracting them again", dataset.name, lost
+            "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
         )
         return None
     return Result(dataset, len(rows), rows.size, True, gone=about["gone"])
@@ -66,7 +66,7 @@ def readable_manifest(book: Book) -> tuple[Rows, Mapping[str, Any]] | None:
     try:
         return book.manifest()
     except DamagedError as error:
-        log.warning("%s; it does not count, and every object is looked at again", error)
+        log.warning("%s; ignoring it and checking every object again", error)
         return None
 
 
@@ -129,7 +129,12 @@ class _Extraction(Reading):
             if unit.id in journal and still_valid(journal[unit.id], unit.fingerprint, self.listed):
                 self.entries[unit.id] = journal[unit.id]
         if self.entries:
-            log.info("%s: going on: %d of %d pieces are there", self.dataset.name, len(self.entries), len(self.units))
+            log.info(
+                "%s: continuing: %d of %d pieces are done already",
+                self.dataset.name,
+                len(self.entries),
+                len(self.units),
+            )
         return [unit for unit in self.units.values() if unit.id not in self.entries]
 
     def _unvouched(self) -> Listing:
@@ -180,7 +185,7 @@ class _Extraction(Reading):
         for _ in range(REPAIRS):
             if not proof.lost:
                 break
-            log.info("%s: storing %d objects again that are not as they should be", self.dataset.name, len(proof.lost))
+            log.info("%s: storing %d objects again, which the listing lacks", self.dataset.name, len(proof.lost))
             units = list(self.units.values())
             wanted = {each.row.path: each.row for each in proof.lost}
             self.store([units[run] for run in sorted({each.run for each in proof.lost})], {}, wanted)
@@ -229,7 +234,7 @@ class _Extraction(Reading):
     def _tell_of_repeats(self, won: int) -> None:
         stored = sum(rows.stored for rows in self.runs())
         if stored > won:
-            log.info("%s: %d members have the name of a later one, which counts", self.dataset.name, stored - won)
+            log.info("%s: %d members were replaced by a later one of the same name", self.dataset.name, stored - won)
 
     def _failures(self) -> list[Row]:
         told = (rows for rows in self.runs() if rows.bad or rows.gone)
@@ -250,7 +255,7 @@ class _Extraction(Reading):
             "objects": result.objects,
             "bytes": result.size,
             "gone": result.gone,
-            "misnamed": {reason: asdict(some) for reason, some in misnamed.told().items()},
+            "wrong_format": {reason: asdict(some) for reason, some in misnamed.told().items()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "sources": [
                 {

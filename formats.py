@@ -42,5 +42,5 @@ def misnamed(path: str, data: bytes) -> str:
     promised, found = ENDINGS.get(ending(path)), content_type(data)
     if promised in (None, found):
         return ""
-    kind = found.removeprefix("image/").upper() if found in IMAGES.values() else "no image"
+    kind = found.removeprefix("image/").upper() if found in IMAGES.values() else "not an image, but"
     return f"{kind} named {ending(path)}"

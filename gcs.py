@@ -62,11 +62,11 @@ def ready(to: str, via: str, is_elsewhere: bool = False, write_rate: int | None 
                 if via == "auto" and is_elsewhere:
                     raise BucketError("the workers of the cluster have no mount")
                 destination = _mounted(destination, stack)
-                log.info("%s: written through the mount at %s", to, mount_point(destination))
+                log.info("%s: writing through the mount at %s", to, mount_point(destination))
             except BucketError as error:
                 if via == "mount":
                     raise
-                log.info("%s: written through the API: %s", to, error)
+                log.info("%s: writing through the API: %s", to, error)
         yield destination
 
 

@@ -27,6 +27,7 @@ from obstore.store import GCSStore
 from buckets import Data, Stored, ahead, decode_crc32c, reason
 from errors import BucketError, MemberError
 from pace import START, Pace
+from web import innermost
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -102,7 +103,7 @@ class ApiBucket:
         except google.api_core.exceptions.NotFound:
             return False, ""
         except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {reason(error)}") from error
+            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
 
     def _look_by_listing(self) -> bool:
         # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
@@ -125,7 +126,7 @@ class ApiBucket:
         try:
             self._client.create_bucket(self._bucket, location=region, timeout=30, retry=PATIENCE)
         except google.api_core.exceptions.Conflict as error:
-            raise BucketError(f"{self.url}: the name belongs to another project; take another with --to") from error
+            raise BucketError(f"{self.url}: the name belongs to another project; choose another with --to") from error
         except (google.api_core.exceptions.ClientError, ValueError, OSError) as error:
             raise BucketError(
                 f"{self.url}: does not exist, and {self._who()} may not create it ({reason(error)}); grant"
@@ -247,7 +248,8 @@ def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
     except google.auth.exceptions.GoogleAuthError as error:
         raise BucketError(
             "no Google credentials: run gcloud auth application-default login, or set"
-            f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file ({reason(error)})"
+            f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
+            f" ({reason(error).partition(' To set up')[0]})"
         ) from error
     if isinstance(credentials, google.auth.compute_engine.Credentials):
         return credentials, "from the metadata server"

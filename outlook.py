@@ -75,7 +75,7 @@ def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bo
     except SourceError as error:
         work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
         found = Forecast(dataset, dataset.objects, 0, work, is_exact=False, error=str(error))
-        found.notes.append("the figures are the published ones")
+        found.notes.append("showing the published figures")
     if not (bucket or is_known):
         found.there = None
     return found
@@ -86,7 +86,9 @@ def forecast_all(datasets: Iterable[Dataset], order: Order, to: str) -> list[For
     bucket, why = look_at(to)
     if bucket is None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION
-        log.warning("%s: %s", to, f"what is there already is not known: {why}" if why else f"would be made in {region}")
+        log.warning(
+            "%s: %s", to, f"cannot tell what is there already: {why}" if why else f"would be created in {region}"
+        )
     found = []
     for dataset in datasets:
         each = forecast(dataset, order, bucket, not why)
@@ -132,11 +134,12 @@ class _Survey:
         self._guess(located.archive, located.urls[0], size)
         self.unnamed[located.urls[0]] = located.archive.prefix
         self.bytes, self.units = self.bytes + size, self.units + -(-size // SPAN)
-        self.notes.append(f"{located.urls[0]}: the server has no ranges: it is read once into a temporary file")
+        note = "the server does not support range requests: a run downloads it into a temporary file first"
+        self.notes.append(f"{located.urls[0]}: {note}")
 
     def _guess(self, archive: Archive, source: str, size: int) -> None:
         if archive.objects is None:
-            self.notes.append(f"{source}: how many objects it holds is not known before it is read")
+            self.notes.append(f"{source}: the number of its objects is not known before it has been read")
         self.objects += round((archive.objects or 0) * (size / archive.size if archive.size else 1))
         self.is_exact = False
 

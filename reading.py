@@ -118,7 +118,7 @@ class Reading:
                 wrong.append((each, got))
                 continue
             check = self.checks.setdefault(
-                each.archive.file, "equal" if got else "not compared: not all of it was read"
+                each.archive.file, "matches" if got else "not compared: not all of it was read"
             )
             log.info("%s: %s: sha256 %s", self.dataset.name, each.archive.file, check)
         return wrong

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shlex
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -49,7 +51,7 @@ class Screen(Display):
             log.error("error: %s", result.error)
         _tell_what_is_wrong(result)
         if result.was_complete:
-            what = f"is complete already; its {result.objects:,} objects were compared with the listing"
+            what = f"already complete: {result.objects:,} objects, all as the manifest says"
         else:
             what = f"{result.state}: {result.objects:,} objects, {amount(result.size)}, in {duration(result.seconds)}"
         log.info("%s: %s", name, what, extra={"fields": summary(result)})
@@ -65,7 +67,7 @@ def _tell_what_is_wrong(result: Result) -> None:
     for row in result.extra:
         log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
     if not result.is_verification and len(result.missing) > SHOWN:
-        log.warning("%s: … and %d more, all in _extraction/%s/failures.csv", name, len(result.missing) - SHOWN, name)
+        log.warning("%s: … and %d more; _extraction/%s/failures.csv lists all", name, len(result.missing) - SHOWN, name)
 
 
 def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
@@ -121,17 +123,23 @@ def _line(result: Result) -> tuple[str, ...]:
 def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
     """Where it all is, and what to do now."""
     folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
-    log.info("in %s: %s; each object's size, checksum and source: _extraction/<dataset>/manifest.csv",
-             options.to, folders)  # fmt: skip
-    log.info("next: %s", _next({result.status for result in results}, options))
+    log.info("where: %s in %s", folders, options.to)
+    if not any(result.status for result in results):
+        log.info("look:  _extraction/<dataset>/card.html shows what it holds, manifest.csv lists every object")
+    log.info("next:  %s", _next({result.status for result in results}, options))
 
 
 def _next(statuses: set[int], options: argparse.Namespace) -> str:
     if ExtractionError.exit_status in statuses:
-        return "see the errors above; --check tries out all that is needed; the same command then goes on from here"
+        return "see the errors above; --check tests all that a run needs; then the same command continues from here"
     if IncompleteError.exit_status in statuses and (options.verify or options.repair):
-        return "--repair stores again what is missing or different; what is extra is for you to judge"
+        return "--repair stores again what is missing or different; extra objects are for you to judge"
     if IncompleteError.exit_status in statuses:
-        return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries that again"
+        return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries it again"
     names = " ".join(f"-d {dataset.name}" for dataset in options.datasets)
-    return f"python cli.py {names} --verify --to {shlex.quote(options.to)} compares again at any time"
+    return f"check it again at any time: {_python()} cli.py {names} --verify --to {shlex.quote(options.to)}"
+
+
+def _python() -> str:
+    """The interpreter as one would type it: "python" where that is this one."""
+    return "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)

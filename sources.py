@@ -109,7 +109,11 @@ def _probe(url: str, size: int | None) -> Source:
 def _spool(url: str, response: requests.Response, head: bytes, size: int | None) -> SpooledSource:
     length = web.content_length(response)
     web.check_size(url, length if length is not None else size or 0, size)
-    log.info("%s: the server has no ranges; reading it once into a temporary file in %s", url, _spool_folder())
+    log.info(
+        "%s: the server does not support range requests; downloading it into a temporary file in %s",
+        url,
+        _spool_folder(),
+    )
     handle, path = tempfile.mkstemp(dir=_spool_folder())
     try:
         with os.fdopen(handle, "wb") as file:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 import costs
@@ -12,7 +14,7 @@ from redaction import redact
 from words import amount, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from datasets import Dataset
     from doctor import Finding
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
 BUCKET, DIRECTORY = ("api", "mount"), ("directory",)
-COSTS = ("", "class A calls", "class B calls", "dollars", "time")
+COSTS = ("", "class A calls", "class B calls", "cost", "time")
+WIDEST = 120  # columns of running text
 
 
 def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]], left: int = 2) -> None:
@@ -38,15 +41,28 @@ def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]], left:
 def print_list(datasets: Iterable[Dataset], is_json: bool) -> None:
     """What can be extracted."""
     for each in datasets:
-        options = {"breed": "-a -b", "individual": "-a -i", "": f"-d {each.name}"}[each.group]
         if is_json:
             fields = {"dataset": each.name, "title": each.title, "group": each.group, "objects": each.objects,
                       "bytes": each.size, "licence": each.licence, "home": each.home}  # fmt: skip
             print(json.dumps(fields))
         else:
-            count = f"{each.objects:,} objects from " if each.objects else ""
-            print(f"{each.name:<14} {each.title}\n{'':14} {count}{amount(each.size)}; option {options}\n"
-                  f"{'':14} licence: {each.licence}\n{'':14} {each.home}")  # fmt: skip
+            print("\n".join(_listed(each)), end="\n\n")
+
+
+def _listed(each: Dataset) -> Iterator[str]:
+    """A dataset's name and title, and below them a line for each fact, which goes on under itself."""
+    options = {"breed": "-a, -b", "individual": "-a, -i", "": ""}[each.group]
+    facts = {
+        "options": ", ".join(filter(None, (options, f"-d {each.name}"))),
+        "size": f"{amount(each.size)} to download",
+        "objects": f"{each.objects:,}" if each.objects else "not known before it is extracted",
+        "licence": each.licence,
+        "home": each.home,
+    }
+    yield f"{each.name}: {each.title}"
+    for name, text in facts.items():
+        yield textwrap.fill(text, min(shutil.get_terminal_size().columns, WIDEST), initial_indent=f"  {name:<9}",
+                            subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 # ── --plan ───────────────────────────────────────────────────────────────────────────────────────
@@ -64,25 +80,35 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
             )
         )
         return
-    print_table(PLAN, [_plan_line(each) for each in found], left=1)
-    print(f"\nThe source is taken to give {amount(rates.source)}/s.", end=" ")
-    if to.startswith("gs://"):
-        _print_costs(ways, sum(each.work.bytes for each in found), rates.bucket)
+    lines = [_plan_line(each.dataset.name, [each]) for each in found]
+    print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
+    print("\n~ means about, as far as can be told beforehand." if "~" in str(lines) else "")
+    if not any(each.work.objects for each in found):
+        print("Nothing to do: everything is there.")
+    elif to.startswith("gs://"):
+        _print_costs(ways, sum(each.work.bytes for each in found), rates)
     else:
-        print(f"That takes {duration(ways['directory']['seconds'])}.")
+        taken = duration(ways["directory"]["seconds"])
+        print(f"It takes about {taken} if the source gives {amount(rates.source)}/s (--source-rate).")
 
 
-def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rate: float) -> None:
+def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
     print(
-        f"A bucket is asked to take {rate:,.0f} objects/s at first,\nand twice as many every {DOUBLING // 60} minutes."
-        f" Once stored, {amount(size)} cost ${size * costs.MONTH:,.2f} a month.\n"
+        f"Time: if the source gives {amount(rates.source)}/s (--source-rate) and the bucket takes"
+        f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate)."
+        f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"
+        f" {_dollars(size * costs.MONTH)} per month.\n"
     )
     lines = [
-        (f"--via {via}", f"{cost['class_a']:,}", f"{cost['class_b']:,}", f"${cost['dollars']:,.2f}",
+        (f"--via {via}", f"{cost['class_a']:,}", f"{cost['class_b']:,}", _dollars(cost["dollars"]),
          duration(cost["seconds"]))
         for via, cost in ways.items()
     ]  # fmt: skip
     print_table(COSTS, lines, left=1)
+
+
+def _dollars(value: float) -> str:
+    return f"${value:,.2f}" if value >= 0.01 or not value else "< $0.01"
 
 
 def print_moves(found: Iterable[Forecast], to: str) -> None:
@@ -107,11 +133,13 @@ def _fields(each: Forecast) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _plan_line(each: Forecast) -> tuple[str, ...]:
-    about = "" if each.is_exact else "~"
-    there = "unknown" if each.there is None else f"{each.there:,}"
-    counts = f"{about}{each.objects:,}", there, f"{about}{each.work.objects:,}", f"{about}{amount(each.work.bytes)}"
-    return each.dataset.name, *counts
+def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
+    about = "" if all(each.is_exact for each in found) else "~"
+    objects, to_store = sum(each.objects for each in found), sum(each.work.objects for each in found)
+    there = [each.there for each in found if each.there is not None]
+    known = f"{sum(there):,}" if len(there) == len(found) else "unknown"
+    size = amount(sum(each.work.bytes for each in found))
+    return name, f"{about}{objects:,}", known, f"{about}{to_store:,}", f"{about}{size}"
 
 
 # ── --check ──────────────────────────────────────────────────────────────────────────────────────
@@ -123,6 +151,6 @@ def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
     for each in findings:
         all_well = all_well and each.is_well
         fields = {"check": each.what, "ok": each.is_well, "message": each.says}
-        line = f"{'ok' if each.is_well else 'NO':<3} {each.what:<14} {each.says}"
+        line = f"{'ok' if each.is_well else 'FAIL':<4}  {each.what:<13}  {each.says}"
         print(redact(json.dumps(fields) if is_json else line), flush=True)
     return all_well

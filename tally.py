@@ -113,7 +113,7 @@ class Tally:
     def _tell_of(self, name: str, part: _Part) -> None:
         counts = (part.stored, "stored"), (part.gone, "gone at the source"), (part.failed, "failed or refused")
         told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
-        log.info("%s: %s: read, %s", self.dataset.name, name, told or "nothing in it")
+        log.info("%s: %s: done, %s", self.dataset.name, name, told or "nothing in it")
 
 
 def _part(unit: str) -> str:

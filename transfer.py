@@ -85,7 +85,7 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
 def _tell_of_writes(client: Client, to: str) -> None:
     told = sum((each for each in client.run(writes).values() if each), Told())
     if told.writes:
-        log.info("%s: %d writes, at most %d a second; %d refused (429, 503)", to, *told)
+        log.info("%s: %d writes, at most %d per second; %d were refused for now (429, 503) and repeated", to, *told)
 
 
 def connect(scheduler: str) -> Client:

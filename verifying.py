@@ -76,9 +76,11 @@ def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found |
     try:
         known = Book(bucket, dataset.name).manifest()
     except DamagedError as error:
-        return _no_manifest(dataset, f"{error}; extract it again: what is right stays")
+        return _no_manifest(dataset, f"{error}; extract it again: objects that are right are kept")
     if known is None:
-        return _no_manifest(dataset, f"{bucket.url} has no manifest of it: it is not complete; extract it first")
+        return _no_manifest(
+            dataset, f"{bucket.url} has no manifest of this dataset, so it is not complete: extract it first"
+        )
     found = Found(dataset, *known)
     folders, unnamed = set(found.rows.folders), list[Stored]()
     listing = bucket.list(dataset.folder, marks([found.rows]))
@@ -102,12 +104,12 @@ def _no_manifest(dataset: Dataset, why: str) -> Result:
 def difference(row: Row, stored: Stored | None) -> Row:
     """The row of a manifest with what the listing has against it."""
     if stored is None:
-        return row._replace(outcome=MISSING, reason="the bucket does not list it")
+        return row._replace(outcome=MISSING, reason="it is not in the bucket")
     return row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the bucket lists {_looks(stored)}")
 
 
 def _lost_folder(name: str) -> Row:
-    why = "the folder has no placeholder: a GCSFuse mount without implicit directories does not show it"
+    why = "the folder has no placeholder object: a GCSFuse mount without --implicit-dirs does not show it"
     return Row(name, 0, 0, "", 0, MISSING, why)
 
 
@@ -131,7 +133,7 @@ def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
 
 
 def _extra(stored: Stored, bucket: Bucket) -> Row:
-    why = f"the manifest does not name it; if nobody needs it, remove it: {bucket.url}/{stored.name}"
+    why = f"it is not in the manifest; if nobody needs it, remove {bucket.url}/{stored.name}"
     return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
 
 
@@ -179,7 +181,7 @@ def _differences(found: Found, reading: Reading) -> Iterator[Row]:
     reasons = _reasons(reading)
     for each, read in joined(winners([found.rows]), (Stored(*row[:3]) for row in now)):
         if each is None and read:
-            why = "the source has it, the manifest does not name it"
+            why = "the source has it, but the manifest does not"
             yield Row(read.name, read.size, read.crc32c or 0, "", 0, MISSING, why)
         elif each and not read and each.row.path not in gone:
             yield each.row._replace(outcome=UNREAD, reason=reasons(each.row.path))
@@ -187,7 +189,7 @@ def _differences(found: Found, reading: Reading) -> Iterator[Row]:
             why = f"expected {_looks(each.row)}; the source has {_looks(read)}"
             yield each.row._replace(outcome=DIFFERENT, reason=why)
     if gone:
-        log.info("%s: %d photos are gone at the source and were not compared", found.dataset.name, len(gone))
+        log.info("%s: %d photos are gone at the source and could not be compared", found.dataset.name, len(gone))
 
 
 def _reasons(reading: Reading) -> Callable[[str], str]:
@@ -231,7 +233,7 @@ def _put_right(found: Found, lost: list[Row], reading: Reading) -> None:
         now = won.get(row.path)
         if now is None or now.crc32c != row.crc32c:
             why = f"the source has {_looks(now)}" if now else reasons(row.path)
-            log.warning("%s: %s cannot be had again: expected %s; %s", found.dataset.name, row.path, _looks(row), why)
+            log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, row.path, _looks(row), why)
 
 
 def _units_that_hold(found: Found, reading: Reading) -> Iterator[Unit]:

@@ -171,8 +171,8 @@ def wait(what: str, error: Exception, failures: int, attempts: int) -> None:
     asked = error.wait if isinstance(error, PassingError) else 0
     if failures >= attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
         later = f"; it asks to wait {asked:,.0f} s" if asked else ""
-        raise SourceError(f"{what}: given up after {failures} tries: {_innermost(error)}{later}") from error
-    log.debug("%s: try %d: %s", what, failures, _innermost(error))
+        raise SourceError(f"{what}: given up after {failures} tries: {innermost(error)}{later}") from error
+    log.debug("%s: try %d: %s", what, failures, innermost(error))
     with _counting:
         _retries[0] += 1
     time.sleep(max(asked, 2 ** (failures - 2) * random.uniform(0.75, 1.25)))  # spread: not all return at once
@@ -185,10 +185,11 @@ def take_retries() -> int:
     return count
 
 
-def _innermost(error: BaseException) -> str:
-    """The reason in one line: requests wraps urllib3's error, which wraps the socket's."""
+def innermost(error: BaseException) -> str:
+    """The reason in one line: Google's library wraps requests' error, which wraps urllib3's, and that the socket's."""
     while inner := next(
-        (arg for arg in (getattr(error, "reason", None), *error.args) if isinstance(arg, Exception)), None
+        (arg for name in ("cause", "reason") if isinstance(arg := getattr(error, name, None), Exception)),
+        next((arg for arg in error.args if isinstance(arg, Exception)), None),
     ):
         error = inner
     return re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error)) or type(error).__name__

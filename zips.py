@@ -54,7 +54,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], int]:
     if listed not in (len(infos) & 0xFFFF, 0xFFFF):
         raise ArchiveError(f"{reader.name}: a damaged zip directory: expected {listed:,} entries, got {len(infos):,}")
     if len(entries) < len(infos):
-        log.info("%s: %d members have the name of a later one, which counts", reader.name, len(infos) - len(entries))
+        log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(infos) - len(entries))
     return entries, end
 
 

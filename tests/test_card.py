@@ -104,7 +104,7 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
     for name, page in pages.items():
         card = cards[name]
         assert f"{card['images']:,}" in page.texts and card["licence"] in page.texts
-        assert "miniature: the sample that comes with the tool" in page.texts
+        assert "only the small sample that comes with the tool" in page.texts
         assert len(page.all("figure")) == min(card["images"], 12)
         assert sum(card["image_sizes"]["counts"]) == card["images"]
         assert len(page.all("i")) == card["groups"] == len(card["images_of"])
@@ -118,10 +118,13 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
     assert len(pages["tsinghua"].all("rect", "box-head")) == 6  # of those twelve
     assert [cards["stanford"]["widths"][key] for key in ("median", "largest")] == [128, 128]
     assert cards["oxford"]["without_annotation"]["count"] == 6
-    odd = cards["oxford"]["misnamed"]
+    odd = cards["oxford"]["wrong_format"]
     assert odd["PNG named .jpg"] == {"count": 1, "examples": ["oxford/images/Abyssinian_4.jpg"]}
-    assert odd["no image named .png"]["count"] == 12 and "/._Abyssinian_1" in odd["no image named .png"]["examples"][0]
-    assert cards["austin"]["misnamed"]["JPEG named .png"]["count"] == 58
+    assert (
+        odd["not an image, but named .png"]["count"] == 12
+        and "/._Abyssinian_1" in odd["not an image, but named .png"]["examples"][0]
+    )
+    assert cards["austin"]["wrong_format"]["JPEG named .png"]["count"] == 58
     assert cards["austin"]["failures"]["gone"]["count"] == 2
     assert "Airedale" in pages["tsinghua"].texts and "golden retriever" in pages["stanford"].texts
 
@@ -179,14 +182,14 @@ def test_odd_files_are_told_and_fail_nothing(bench: Bench) -> None:
     assert card["without_annotation"]["count"] == 6 and "mini/images/b/cut.jpg" not in card["duplicates"]
     assert card["without_image"] == {"count": 1, "examples": ["mini/boxes/a/nobody.xml"]}
     assert card["duplicates"] == [["mini/images/a/twin.jpg", "mini/images/a/two.jpg"]]
-    assert {what: some["count"] for what, some in card["misnamed"].items()} == {
+    assert {what: some["count"] for what, some in card["wrong_format"].items()} == {
         "GIF named .jpg": 1,
-        "no image named .jpg": 2,
+        "not an image, but named .jpg": 2,
     }
     unreadable = {path for some in card["unreadable"].values() for path in some["examples"]}
     assert unreadable == {f"mini/images/b/{name}" for name in ("cut.jpg", "page.jpg", "empty.jpg", "bomb.png")}
     assert card["looked_at"] == 8 and sum(card["widths"]["counts"]) == 4
-    assert len(page.all("rect", "box")) == 1 and "4 are published" in page.texts
+    assert len(page.all("rect", "box")) == 1 and "published: 4" in page.texts
 
 
 def test_hostile_names_are_shown_and_do_nothing(bench: Bench) -> None:
@@ -308,7 +311,7 @@ def test_formats_that_no_dataset_has_are_not_given_to_their_readers() -> None:
     [
         ("a/b.jpg", b"\xff\xd8\xff\xe0", ""),
         ("a/b.JPEG", b"\x89PNG", "PNG named .jpeg"),
-        ("a/b.png", b"", "no image named .png"),
+        ("a/b.png", b"", "not an image, but named .png"),
         ("a.jpg/b", b"<a/>", ""),
         ("a/.png", b"GIF8", ""),
         ("a/b.xml", b"\xff\xd8\xff\xe0", ""),

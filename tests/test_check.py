@@ -70,7 +70,7 @@ def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: Gcs
     found = {(line["check"], line["ok"]): line["message"] for line in map(json.loads, done.stdout.splitlines())}
     assert "does not exist" in found["bucket", False] and "gcloud storage buckets create" in found["bucket", False]
     assert "expected a file, got an HTML page" in found["tsinghua", False]
-    assert found["tsinghua", True].endswith(" kB, ranges")
+    assert found["tsinghua", True].endswith(" kB, range requests work")
     assert front.created == []
 
 
@@ -88,7 +88,7 @@ def test_denied_rights(front: GcsFront, bucket: str, denied: str, reason: str) -
 def test_an_account_that_may_not_ask_for_the_bucket_may_use_it(front: GcsFront, bucket: str) -> None:
     front.deny("json.bucket.get")
     found = findings(bucket)
-    assert found["bucket"].is_well and "its region is not for this account to know" in found["bucket"].says
+    assert found["bucket"].is_well and "in a region that this account may not see" in found["bucket"].says
     assert found["rights"].is_well
     front.deny("json.list")
     assert "may not list its objects" in findings(bucket)["bucket"].says
@@ -103,7 +103,7 @@ def test_the_machine_and_the_bucket_should_be_in_one_region(
     assert doctor.vm_region() == zone[:-2]
     found = findings(bucket)["bucket"]
     assert found.is_well == is_well, found
-    assert ("like this machine" if is_well else "this machine in europe-west4") in found.says
+    assert ("as this machine" if is_well else "this machine is in europe-west4") in found.says
     assert mirror.requests[0].headers["Metadata-Flavor"] == "Google"
 
 
@@ -138,10 +138,10 @@ def test_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_mount_that_does_not_work(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert findings(bucket, via="auto")["mount"] == Finding(
-        "mount", True, "not here (gcsfuse is not installed); the bucket is written through the API, which is faster"
+        "mount", True, "no mount here (gcsfuse is not installed): a run writes through the API instead, which is faster"
     )
     assert findings(bucket, via="mount")["mount"] == Finding(
-        "mount", False, "gcsfuse is not installed; or take --via api"
+        "mount", False, "gcsfuse is not installed; or use --via api, which needs no mount"
     )
 
 
@@ -153,7 +153,9 @@ def test_gcsfuse_tells_its_version(bucket: str, tmp_path: Path, monkeypatch: pyt
     works, why = fuse_works()
     found = findings(bucket, via="mount")["mount"]
     assert found == Finding(
-        "mount", works, "FUSE works, gcsfuse version 3.13.0" if works else f"{why}; or take --via api"
+        "mount",
+        works,
+        "FUSE works; gcsfuse version 3.13.0" if works else f"{why}; or use --via api, which needs no mount",
     )
 
 
@@ -176,7 +178,7 @@ def test_the_sources_are_held_to_what_is_published(tmp_path: Path, mirror: Sourc
     assert [is_well for is_well, _ in found] == [False, False, False, True, True, False]
     assert "images.tar: expected 793,579,520 bytes, got 30,720: not the published file" in found[0][1]
     assert "lists.tar: status 404" in found[2][1]
-    assert "none of 5 photos tried is there" in found[5][1]
+    assert "none of the 5 photos tried is there" in found[5][1]
 
 
 def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
@@ -189,7 +191,9 @@ def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) ->
 def test_a_source_without_ranges_is_told(tmp_path: Path, mirror: SourceServer) -> None:
     mirror.plan("/low-annotations.zip", Plan(ranges=False))
     found = findings(str(tmp_path), "tsinghua", mirror=mirror.url)["tsinghua"]
-    assert found.is_well and found.says.endswith(" kB, no ranges: read once, into a temporary file of that size")
+    assert found.is_well and found.says.endswith(
+        " kB, no range requests: a run downloads it into a temporary file first"
+    )
 
 
 @contextmanager
@@ -223,5 +227,5 @@ def test_a_cluster(tmp_path: Path) -> None:
         assert f"{address}: the scheduler has no workers" in said()
         assert "the worker cannot run this program's code" in said(tmp_path)
         assert re.search(r"the worker has tool \w+ \(here \w+\): start it from the same image", said(other))
-        assert said(ROOT) == f"{address}: workers: 1, threads: 3, versions: the same everywhere"
+        assert said(ROOT) == f"{address}: 1 workers with 3 threads, all with the versions used here"
     assert "no dask scheduler answers there" in findings(str(tmp_path), scheduler="tcp://127.0.0.1:9")["cluster"].says

@@ -98,7 +98,7 @@ def test_the_sample_into_a_bucket_by_environment_alone(cli: Cli, front: GcsFront
     assert {name: puts for name, puts in front.puts.items() if puts > 1} == {}
     front.reset()
     again = cli("-a", **environment)
-    assert again.returncode == 0 and again.stderr.count("is complete already") == 4
+    assert again.returncode == 0 and again.stderr.count("already complete") == 4
     assert set(front.counts) <= {"xml.get", "json.list", "json.bucket.get"}
 
 
@@ -159,7 +159,10 @@ def test_a_server_without_ranges_is_spooled_and_says_so(cli: Cli, tmp_path: Path
         mirror.plan(path, Plan(ranges=False))
     done = cli("-b", "--mirror", mirror.url, "--to", tmp_path / "out", TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "low-resolution.zip: the server has no ranges; reading it once into a temporary file" in done.stderr
+    assert (
+        "low-resolution.zip: the server does not support range requests; downloading it into a temporary file"
+        in done.stderr
+    )
     assert dataset_files(tmp_path / "out") == expected_objects()
     assert not list(tmp_path.glob("spotted-spool-*"))
 
@@ -284,7 +287,7 @@ def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
     _, stderr = process.communicate(timeout=10)
     assert time.monotonic() - begin < 2
     assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1] == "interrupted; what is stored stays, the same command goes on from there"
+    assert stderr.splitlines()[-1] == "interrupted; what is stored is kept: run the same command again to continue"
     slow_mirror.plan("/images.tar", Plan())
     done = cli("-d", "stanford", "--mirror", slow_mirror.url, "--to", out)
     assert done.returncode == 0, done.stderr

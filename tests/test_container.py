@@ -115,7 +115,7 @@ def test_the_workflows_arguments_through_the_mount_store_what_the_api_stores(
     done = docker("run", "--rm", *FUSE, *options(front, bucket, SPOTTED_VIA="mount"), IMAGE, *WORKFLOW)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("complete") == 3
-    assert f"gs://{bucket}: written through the mount at /gcs/{bucket}" in done.stderr
+    assert f"gs://{bucket}: writing through the mount at /gcs/{bucket}" in done.stderr
     assert members(front, bucket) == expected
     assert contents(front, bucket) == contents(front, "test-expected")
 
@@ -185,7 +185,7 @@ def test_without_the_rights_to_mount_one_line_says_so_and_the_api_is_used(front:
 def test_a_mount_that_fails_is_an_error_and_nothing_lands_on_the_containers_disk(
     front: GcsFront, bucket: str, grants: tuple[str, ...]
 ) -> None:
-    front.deny("json.upload")  # nothing can be written through the mount, if it comes to one
+    front.deny("json.upload")  # nothing can be writing through the mount, if it comes to one
     with container(*grants, *options(front, bucket, SPOTTED_VIA="mount"), IMAGE, "-a") as name:
         status, said = ended(name)
         written = [line[2:] for line in docker("diff", name).stdout.splitlines()]
@@ -345,6 +345,6 @@ def test_docker_shell_builds_and_runs(front: GcsFront, bucket: str, tmp_path: Pa
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "written through the mount" in done.stderr
+    assert "writing through the mount" in done.stderr
     assert "stanford/Images/" in "".join(members(front, bucket))
     assert "a key" not in docker("history", "--no-trunc", environment["IMAGE"]).stdout

@@ -58,9 +58,17 @@ def on_the_page() -> list[str]:
 
 def test_every_message_is_on_the_page_and_nothing_else() -> None:
     page, code = on_the_page(), in_the_code()
-    assert sorted(code - set(page)) == [], "these are not in docs/errors.md"
-    assert sorted(set(page) - code) == [], "nothing says these any more"
-    assert len(page) == len(set(page))
+    new, old = sorted(code - set(page)), sorted(set(page) - code)
+    twice = sorted({entry for entry in page if page.count(entry) > 1})
+    assert not new, how_to("Add these messages of the code, under the heading that fits:", new)
+    assert not old, how_to("Remove or reword these entries, no code says them any more:", old)
+    assert not twice, how_to("These entries are there twice:", twice)
+
+
+def how_to(what: str, entries: list[str]) -> str:
+    """What whoever has changed a message should do now."""
+    lines = "\n".join(f"- `{entry.replace(HOLE, '<what differs>')}`\n  Cause and cure." for entry in entries)
+    return f"docs/errors.md explains every message of the program.\n{what}\n\n{lines}\n"
 
 
 def test_every_entry_has_cause_and_cure() -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import pty
 import re
+import shlex
 import subprocess
 import termios
 import time
@@ -67,7 +68,7 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
     assert max(map(len, drawn)) <= columns
     assert ("█" in shown) == (columns == 120)  # without room for a bar there are the figures
     lines = (
-        shown.count("read, ") + shown.count("sha256 ") + shown.count("complete: ")
+        shown.count("done, ") + shown.count("sha256 ") + shown.count("complete: ")
     )  # after each, both are drawn again
     assert len(drawn) <= 2 * (seconds / bars.DRAW_EVERY + lines + 8)
     last = shown[shown.rindex("extra  gone") :]
@@ -176,16 +177,19 @@ def test_the_summary_counts_retries_and_what_was_refused(cli: Cli, tmp_path: Pat
     header, line = (line.split() for line in done.stdout.splitlines())
     counts = dict(zip(reversed(header), reversed(line), strict=False))
     assert (counts["retries"], counts["refused"], counts["missing"], counts["gone"]) == ("2", "1", "0", "0")
-    assert "stanford: lists.tar: read, 1 stored, 1 failed or refused" in done.stderr
-    assert "next: _extraction/<dataset>/failures.csv says what is missing" in done.stderr
+    assert "stanford: lists.tar: done, 1 stored, 1 failed or refused" in done.stderr
+    assert "next:  _extraction/<dataset>/failures.csv says what is missing" in done.stderr
 
 
 def test_the_end_says_where_it_is_and_what_is_next(cli: Cli, tmp_path: Path) -> None:
     done = cli("-d", "stanford", "--sample", "--to", tmp_path / "out")
-    where, what = done.stderr.splitlines()[-2:]
-    assert f"in {tmp_path}/out: stanford/" in where
-    again = re.fullmatch(r"next: python cli.py (.*) compares again at any time", what)
-    assert again and cli(*again[1].split()).returncode == 0
+    where, look, what = done.stderr.splitlines()[-3:]
+    assert where == f"where: stanford/ in {tmp_path}/out"
+    assert "card.html" in look and list(tmp_path.glob("out/_extraction/stanford/card.html"))
+    again = re.fullmatch(r"next:  check it again at any time: (.*)", what)
+    assert again
+    verified = subprocess.run(shlex.split(again[1]), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert verified.returncode == 0 and "0 missing, 0 different, 0 unread, 0 extra" in verified.stderr
 
 
 def test_totals_are_told_only_when_they_are_known(mirror: SourceServer) -> None:
