@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from buckets import Bucket
@@ -22,11 +24,13 @@ from manifest import READS_AT_ONCE, Book, Reasons, Some
 from rows import Row, Rows
 from thumbnails import Look, look
 
-SAMPLE = 240  # images read back, in even steps through the manifest: all breeds are among them
+SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
+SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back; 32 are in memory at once
 MOST_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
+NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,9 @@ def describe(
     dataset: Dataset, layout: Layout, rows: Rows, about: Mapping[str, Any], book: Book
 ) -> tuple[Card, list[Look]]:
     """The card of these rows, and what was seen of the images on its contact sheet."""
-    images = [row for row in rows if row.path.startswith(layout.images) and is_image(row.path)]
-    groups = Counter(group(layout, row.path) for row in images)
-    pairs, annotations = annotations_of(layout, images), all_annotations(layout, rows)
-    looks = look_at(book.bucket, pairs, [row.path for row in images if row.size <= LARGEST], annotations)
-    seen = [each for each in looks if not each.error]
+    survey = _Survey(layout, rows)
+    looks = look_at(book.bucket, layout, survey)
+    seen, odd = [each for each in looks if not each.error], survey.odd.told()
     card = Card(
         dataset=dataset.name,
         title=dataset.title,
@@ -115,26 +117,97 @@ def describe(
         objects=about["objects"],
         size=about["bytes"],
         sources=about["sources"],
-        images=len(images),
+        images=len(survey.sizes),
         images_published=layout.photos,
         grouped_by=layout.grouped_by,
-        groups=len(groups),
+        groups=len(survey.groups),
         groups_published=layout.groups,
-        images_of=dict(groups.most_common()) if len(groups) <= MOST_GROUPS else {},
-        images_per_group=Histogram.of(groups.values()),
-        annotations=len(annotations),
-        without_annotation=Some.of(path for path, its in pairs.items() if its not in annotations),
-        without_image=Some.of(annotations - set(pairs.values())),
-        image_sizes=Histogram.of(row.size for row in images),
+        images_of=dict(survey.groups.most_common()) if len(survey.groups) <= MOST_GROUPS else {},
+        images_per_group=Histogram.of(survey.groups.values()),
+        annotations=len(survey.annotations),
+        without_annotation=odd.get(NO_ANNOTATION, Some(0, ())),
+        without_image=odd.get(NO_IMAGE, Some(0, ())),
+        image_sizes=Histogram.of(survey.sizes),
         looked_at=len(looks),
         widths=Histogram.of(each.width for each in seen),
         heights=Histogram.of(each.height for each in seen),
         unreadable=Reasons(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
         wrong_format={reason: Some(**some) for reason, some in about.get("wrong_format", {}).items()},
-        duplicates=duplicates(images),
+        duplicates=sorted(map(tuple, survey.same.values())),
         failures=Reasons(row._replace(reason=row.outcome) for row in book.failures()).told(),
     )
     return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
+
+
+class _Survey:
+    """What all rows tell: counts, an even sample of the images, and the names of what is odd, if anything is.
+
+    There can be millions of rows, so of most names only a hash is kept; the names of odd ones take a second reading.
+    """
+
+    def __init__(self, layout: Layout, rows: Rows) -> None:
+        self.layout = layout
+        self.groups, self.sizes = Counter[str](), array("Q")
+        self.annotations, self.expected = set[int](), set[int]()  # hashes of their names
+        self.contents, self.repeated = set[int](), set[int]()
+        self.sample, self.odd, self.same = _Sample(), Reasons(), defaultdict[int, list[str]](list)
+        for row in rows:
+            if self._is_image(row.path):
+                self._count(row)
+            elif is_annotation(layout, row.path):
+                self.annotations.add(hash(row.path))
+        self._are_paired = self.expected == self.annotations
+        if self.repeated or not self._are_paired:
+            for row in rows:
+                self._name(row)
+
+    def _is_image(self, path: str) -> bool:
+        return path.startswith(self.layout.images) and is_image(path)
+
+    def _count(self, row: Row) -> None:
+        self.groups[group(self.layout, row.path)] += 1
+        self.sizes.append(row.size)
+        self.expected.add(hash(annotation_of(self.layout, row.path)))
+        content = _content(row)
+        (self.repeated if content in self.contents else self.contents).add(content)
+        if row.size <= LARGEST:
+            self.sample.take(row.path)
+
+    def _name(self, row: Row) -> None:
+        if _content(row) in self.repeated and self._is_image(row.path):
+            self.same[_content(row)].append(row.path)
+        if self._are_paired:
+            return
+        if self._is_image(row.path):
+            if hash(annotation_of(self.layout, row.path)) not in self.annotations:
+                self.odd.take(row._replace(reason=NO_ANNOTATION))
+        elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
+            self.odd.take(row._replace(reason=NO_IMAGE))
+
+
+def _content(row: Row) -> int:
+    """Size and checksum as one number: where it is the same, so are the bytes."""
+    return row.size << 32 | row.crc32c
+
+
+class _Sample:
+    """An even sample of names that pass, however many there are: each time it is full, every second one leaves."""
+
+    def __init__(self) -> None:
+        self._names, self._every, self._passed = list[str](), 1, 0
+
+    def take(self, name: str) -> None:
+        """Pass on a name."""
+        if self._passed % self._every == 0:
+            self._names.append(name)
+            if len(self._names) == 4 * SAMPLE:
+                self._names, self._every = self._names[::2], 2 * self._every
+        self._passed += 1
+
+    def names(self) -> list[str]:
+        """At most SAMPLE of them, of a small dataset one in SHARE, but enough for the contact sheet."""
+        count = min(SAMPLE, max(self._passed // SHARE, THUMBNAILS), len(self._names))
+        return [self._names[index * len(self._names) // count] for index in range(count)]
 
 
 def group(layout: Layout, path: str) -> str:
@@ -154,45 +227,35 @@ def label(group: str) -> str:
     return re.sub(r"^(\d+-)?n\d+-", "", group).replace("_", " ")
 
 
-def annotations_of(layout: Layout, images: Iterable[Row]) -> dict[str, str]:
-    """The name that each image's annotation must have."""
+def annotation_of(layout: Layout, image: str) -> str:
+    """The name that an image's annotation must have."""
     before, key, after = _annotation(layout)
-    start = len(layout.images)
-    return {
-        row.path: f"{before}{row.path[start:] if key == 'name' else row.path[start : row.path.rindex('.')]}{after}"
-        for row in images
-    }
+    name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
+    return f"{before}{name}{after}"
 
 
-def all_annotations(layout: Layout, rows: Iterable[Row]) -> set[str]:
-    """The names that an annotation can have."""
+def is_annotation(layout: Layout, path: str) -> bool:
+    """Whether an annotation can have this name."""
     before, _, after = _annotation(layout)
-    return {row.path for row in rows if row.path.startswith(before) and row.path.endswith(after)}
+    return path.startswith(before) and path.endswith(after)
 
 
+@lru_cache(maxsize=8)
 def _annotation(layout: Layout) -> tuple[str, str, str]:
     before, _, rest = layout.annotation.partition("{")
     key, _, after = rest.partition("}")
     return before, key, after
 
 
-def duplicates(images: Iterable[Row]) -> list[tuple[str, ...]]:
-    """The names of images that are one and the same by size and checksum."""
-    same: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for row in images:
-        same[row.size, row.crc32c].append(row.path)
-    return sorted(tuple(sorted(paths)) for paths in same.values() if len(paths) > 1)
-
-
-def look_at(bucket: Bucket, pairs: dict[str, str], paths: Sequence[str], annotations: set[str]) -> list[Look]:
-    """Read a sample of these images back; every twentieth of it gets a thumbnail, with its boxes."""
-    count = min(SAMPLE, len(paths))
-    chosen = [paths[index * len(paths) // count] for index in range(count)]
-    shown = {chosen[index * count // THUMBNAILS] for index in range(THUMBNAILS)} if chosen else set()
+def look_at(bucket: Bucket, layout: Layout, survey: _Survey) -> list[Look]:
+    """Read the sample of the images back; every twentieth of it gets a thumbnail, with its boxes."""
+    chosen = survey.sample.names()
+    shown = {chosen[index * len(chosen) // THUMBNAILS] for index in range(THUMBNAILS)} if chosen else set()
 
     def read(path: str) -> Look:
-        its = pairs[path] if path in shown and pairs[path] in annotations else ""
-        return look(path, bucket.get(path) or b"", bucket.get(its) or b"" if its else b"", path in shown)
+        its = annotation_of(layout, path) if path in shown else ""
+        boxes = bucket.get(its) if hash(its) in survey.annotations else None
+        return look(path, bucket.get(path) or b"", boxes or b"", path in shown)
 
     with ThreadPoolExecutor(min(bucket.at_once, READS_AT_ONCE)) as pool:
         return list(pool.map(read, chosen))
