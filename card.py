@@ -12,6 +12,8 @@ from manifest import Book
 
 log = logging.getLogger("spotted")
 
+MOST = 250_000  # objects; a card holds the names of all its images, and memory is to stay below 300 MB
+
 
 def keep(result: Result, book: Book) -> None:
     """Write the card of a dataset that has become complete, or that was and has none.
@@ -23,7 +25,9 @@ def keep(result: Result, book: Book) -> None:
         if result.status or layout is None or (result.was_complete and book.has_card()):
             return
         found = book.manifest()
-        if found:
+        if found and len(found[0]) > MOST:
+            log.info("%s: no card: of more than %s objects none is made", result.dataset.name, f"{MOST:,}")
+        elif found:
             card, looks = describe(result.dataset, layout, *found, book)
             book.write_card(render(card, looks).encode(), card.encode())
     except (ExtractionError, OSError) as error:

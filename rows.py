@@ -11,6 +11,7 @@ import csv
 import gzip
 import heapq
 import io
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -155,7 +156,8 @@ def read_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 def _row(line: list[str]) -> Row:
     path, size, crc32c, source, offset, *rest = line
-    return Row(path, int(size), int.from_bytes(binascii.a2b_base64(crc32c), "big"), source, int(offset), *rest)
+    crc = int.from_bytes(binascii.a2b_base64(crc32c), "big")
+    return Row(path, int(size), crc, sys.intern(source), int(offset), *rest)
 
 
 # ── many of them ─────────────────────────────────────────────────────────────────────────────────
