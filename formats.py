@@ -21,9 +21,11 @@ ENDINGS = {
 
 def content_type(data: bytes) -> str:
     """The media type that the first bytes tell; a name can lie, and some of Austin's .png are JPEG."""
-    if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return "application/xml"
-    return next((kind for magic, kind in IMAGES.items() if data.startswith(magic)), "application/octet-stream")
+    for magic, kind in IMAGES.items():
+        if data.startswith(magic):
+            return kind
+    is_xml = data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    return "application/xml" if is_xml else "application/octet-stream"
 
 
 def ending(path: str) -> str:
@@ -37,9 +39,9 @@ def is_image(path: str) -> bool:
     return ending(path) in ENDINGS
 
 
-def misnamed(path: str, data: bytes) -> str:
-    """What a file is that its name says is an image of another kind; "" where name and bytes agree."""
-    promised, found = ENDINGS.get(ending(path)), content_type(data)
+def misnamed(path: str, found: str) -> str:
+    """What a file of this media type is that its name says is an image of another kind; "" where they agree."""
+    promised = ENDINGS.get(ending(path))
     if promised in (None, found):
         return ""
     kind = found.removeprefix("image/").upper() if found in IMAGES.values() else "not an image, but"

@@ -267,12 +267,13 @@ class _Task:
         return self.process.uploads.submit(released)
 
     def _put(self, row: Row, data: bytes) -> Row:
-        row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, data))
+        kind = content_type(data)
+        row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind))
         if stop.is_set():  # what waits its turn would keep the program, and its mount, for long
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
             try:
-                self.process.bucket.put(row.path, data, content_type(data))
+                self.process.bucket.put(row.path, data, kind)
             except MemberError as error:
                 return row._replace(outcome=FAILED, reason=str(error))
         self.meter.add(objects=1)
@@ -282,14 +283,15 @@ class _Task:
         checksum = google_crc32c.Checksum()
         try:
             first = next(chunks, b"")
+            kind = content_type(first)
             counted = _counted(itertools.chain([first], chunks), checksum)
             if self._is_wanted(row):
-                self.process.bucket.put(row.path, counted, content_type(first))
+                self.process.bucket.put(row.path, counted, kind)
             for _ in counted:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
             return row._replace(outcome=FAILED, reason=str(error))
-        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"), reason=misnamed(row.path, first))
+        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"), reason=misnamed(row.path, kind))
 
     def _is_wanted(self, row: Row, crc32c: int | None = None) -> bool:
         if self.wanted is None:

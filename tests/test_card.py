@@ -25,7 +25,7 @@ from card_facts import BINS, Histogram, label, round_step
 from card_page import amount
 from datasets import Dataset, Layout
 from events import Result
-from formats import misnamed
+from formats import content_type, misnamed
 from reading import Order
 from thumbnails import Box, Look, boxes, look
 
@@ -318,7 +318,7 @@ def test_formats_that_no_dataset_has_are_not_given_to_their_readers() -> None:
     ],
 )
 def test_misnamed(path: str, data: bytes, expected: str) -> None:
-    assert misnamed(path, data) == expected
+    assert misnamed(path, content_type(data)) == expected
 
 
 def test_words() -> None:
