@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import google.api_core.exceptions
 import google.api_core.retry
@@ -32,6 +33,7 @@ from web import innermost
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
+T = TypeVar("T")
 log = logging.getLogger("spotted")
 
 DEFAULT_REGION = "us-central1"
@@ -70,6 +72,13 @@ os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
 os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
 
 
+class _Stores(NamedTuple):
+    """What objects are read and put through; each asks for a token of its own when it is first used."""
+
+    gets: GCSStore
+    puts: GCSStore
+
+
 class ApiBucket:
     """A bucket through its API: objects go by obstore, everything else by google-cloud-storage."""
 
@@ -84,11 +93,27 @@ class ApiBucket:
         usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
         self.pace = Pace(self.url, (write_rate or usual) / writers)
         self._persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
-        credentials, _ = credentials_and_origin()
-        self._client = _client(credentials)
+        self._credentials, _ = credentials_and_origin()
+        self._client = _client(self._credentials)
         self._bucket = self._client.bucket(name)
-        self._store = _store(name, credentials, RETRIES)
-        self._puts = _store(name, credentials, NO_RETRIES)
+        self._stores, self._renewing = self._new_stores(), threading.Lock()
+
+    def _new_stores(self) -> _Stores:
+        return _Stores(*(_store(self.name, self._credentials, retries) for retries in (RETRIES, NO_RETRIES)))
+
+    def _authorized(self, work: Callable[[_Stores], T]) -> T:
+        """Do something by obstore, and again with a new token where the old one is refused.
+
+        obstore asks for one in time, by a clock that stands still while the machine sleeps.
+        """
+        stores = self._stores
+        try:
+            return work(stores)
+        except obstore.exceptions.UnauthenticatedError:
+            with self._renewing:
+                if stores is self._stores:  # of all threads that are refused one renews
+                    self._stores = self._new_stores()
+            return work(self._stores)
 
     def ready(self) -> None:
         if not self.look()[0]:
@@ -155,7 +180,9 @@ class ApiBucket:
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
         moment = self.pace.take()
         try:
-            obstore.put(self._puts, name, data, attributes=attributes, use_multipart=False)
+            self._authorized(
+                lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
+            )
         except obstore.exceptions.GenericError as error:
             if _status(error) in TOO_MUCH:
                 self.pace.refuse(moment)
@@ -178,7 +205,7 @@ class ApiBucket:
 
     def read(self, name: str) -> Iterator[bytes] | None:
         try:
-            found = obstore.get(self._store, name)
+            found = self._authorized(lambda stores: obstore.get(stores.gets, name))
         except FileNotFoundError:
             return None
         except obstore.exceptions.BaseError as error:
