@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import card
 from buckets import PART, Bucket, Stored
-from datasets import Dataset
+from datasets import DATASETS, Dataset
 from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
-from manifest import Book, Reasons, still_valid
+from manifest import Book, Entry, Reasons, still_valid
 from reading import Listing, Order, Reading, compared, list_all
 from redaction import redact
 from rows import FAILED, GONE, STORED, Row, Rows, Won, agrees, winners
@@ -83,6 +83,7 @@ class Proof(NamedTuple):
     rows: Rows  # that are as they should be
     lost: list[Won]  # that are not
     misnamed: Reasons
+    strangers: Reasons  # objects in the dataset's folder that are none of it
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""
@@ -98,7 +99,7 @@ class _Extraction(Reading):
         self.book, self.bucket = book, book.bucket
         self.listed: Listing = {}  # what was there at the beginning
         self.lost_folders: list[Row] = []
-        self.outdated: set[str] = set()  # objects of a manifest that --force overrules
+        self.outdated: set[str] = set()  # objects of a manifest that --force overrules, or of an older source
 
     def run(self) -> Result:
         self._begin()
@@ -125,6 +126,7 @@ class _Extraction(Reading):
     def _resume(self) -> list[Unit]:
         """Take over what the journal vouches for; the units that are still to do."""
         journal = self.book.journal()
+        self._remember_outdated(journal.values())
         for unit in self.units.values():
             if unit.id in journal and still_valid(journal[unit.id], unit.fingerprint, self.listed):
                 self.entries[unit.id] = journal[unit.id]
@@ -136,6 +138,14 @@ class _Extraction(Reading):
                 len(self.units),
             )
         return [unit for unit in self.units.values() if unit.id not in self.entries]
+
+    def _remember_outdated(self, journal: Iterable[Entry]) -> None:
+        """What was stored from another version of a source goes in the end, even if this run does not get so far."""
+        known = {(unit.id, unit.fingerprint) for unit in self.units.values()}
+        stale = (entry.rows for entry in journal if (entry.unit, entry.fingerprint) not in known)
+        self.outdated |= {row.path for rows in stale for row in rows if row.outcome == STORED and not row.is_folder}
+        if self.outdated:
+            self.book.write(Entry("outdated", "", Rows.of(Row(path, 0, 0, "", 0) for path in self.outdated)))
 
     def _unvouched(self) -> Listing:
         """The objects that are there although no journal entry tells of them: the last ones of a killed run."""
@@ -193,19 +203,20 @@ class _Extraction(Reading):
         return proof
 
     def _compare(self, is_first: bool = False) -> Proof:
-        lost, misnamed = list[Won](), Reasons()
+        lost, misnamed, strangers = list[Won](), Reasons(), Reasons()
 
         def proved() -> Iterator[Row]:
             for each, stored in compared(self.bucket, self.dataset, self.runs()):
                 if each is None:
-                    continue
-                if not agrees(each.row, stored) or (is_first and stored and self._is_contested(each, stored)):
+                    if stored and not stored.name.endswith("/"):
+                        strangers.take(Row(stored.name, 0, 0, "", 0, reason="none of the dataset"))
+                elif not agrees(each.row, stored) or (is_first and stored and self._is_contested(each, stored)):
                     lost.append(each)
                 elif not each.row.is_folder:
                     misnamed.take(each.row)
                     yield each.row._replace(reason="")
 
-        return Proof(Rows.of_sorted(proved()), lost, misnamed)
+        return Proof(Rows.of_sorted(proved()), lost, misnamed, strangers)
 
     def _is_contested(self, each: Won, stored: Stored) -> bool:
         """Whether others wrote there too, or a false start did, and no checksum in the listing shows who was last."""
@@ -216,6 +227,7 @@ class _Extraction(Reading):
 
     def _finish(self, proof: Proof) -> Result:
         rows = proof.rows
+        self._tell_of_strangers(proof.strangers)
         self._tell_of_repeats(len(rows) + sum(not each.row.is_folder for each in proof.lost))
         failures = [*self._failures(), *self.lost_folders, *proof.lost_rows()]
         gone = [row for row in failures if row.outcome == GONE]
@@ -223,6 +235,7 @@ class _Extraction(Reading):
             counted = [row for row in failures if row.outcome != GONE]
         else:
             counted = failures
+            self.forget(unit for unit, entry in self.entries.items() if entry.rows.gone)  # the next run asks again
         result = Result(self.dataset, len(rows), rows.size, missing=counted, gone=len(gone))
         result.fetched, result.retries = self.tally.fetched, self.tally.retries
         if counted:
@@ -230,6 +243,15 @@ class _Extraction(Reading):
         else:
             self.book.finish(rows, failures, self._about(result, proof.misnamed))
         return result
+
+    def _tell_of_strangers(self, strangers: Reasons) -> None:
+        if any(other.folder == self.dataset.folder for other in DATASETS.values() if other.name != self.dataset.name):
+            return  # --verify, which reads the others' manifests, can tell whose they are
+        for reason, some in strangers.told().items():
+            log.warning(
+                "%s: %d objects in its folder are %s: left by a run on an older source, or somebody's own; --verify"
+                " names them: %s", self.dataset.name, some.count, reason, ", ".join(some.examples),
+            )  # fmt: skip
 
     def _tell_of_repeats(self, won: int) -> None:
         stored = sum(rows.stored for rows in self.runs())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ import sources
 import web
 from archives import Limits
 from datasets import Archive, Dataset
-from errors import GoneError, SourceError
+from errors import GoneError, SourceError, shown
 from photos import Photo, join
 from units import PhotoWork, SpanWork, Unit
 
@@ -126,11 +127,16 @@ def _mirrored_photo(mirror: str, photo: Photo) -> Photo:
 def _checksums(mirror: str) -> dict[str, str] | None:
     """The mirror's SHA256SUMS as file name → checksum, or None where it has none (then the published ones hold)."""
     try:
-        text = web.fetch(_mirrored(mirror, "SHA256SUMS"), web.FIRST_ATTEMPTS).decode()
-        return {
-            name.lstrip("*"): sha256.lower() for sha256, name in (line.split(maxsplit=1) for line in text.splitlines())
-        }
+        lines = web.fetch(_mirrored(mirror, "SHA256SUMS"), web.FIRST_ATTEMPTS).decode().splitlines()
     except GoneError:
         return None
     except ValueError as error:
         raise SourceError(f"{mirror}/SHA256SUMS: expected lines as sha256sum writes them: {error}") from error
+    return dict(_checksum(mirror, line) for line in lines if line.strip())
+
+
+def _checksum(mirror: str, line: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([0-9A-Fa-f]{64}) [ *](\S.*)", line)
+    if match is None:
+        raise SourceError(f"{mirror}/SHA256SUMS: expected lines as sha256sum writes them, got {shown(line)}")
+    return match[2], match[1].lower()
