@@ -26,6 +26,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -34,7 +35,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -53,6 +54,7 @@ T = TypeVar("T")
 Hashes = list[tuple[str, str]]  # ("crc32c" or "md5", base64)
 
 CHUNK = 256 << 10  # every chunk of a resumable upload but the last is a multiple of it
+SILENCE = 0  # the status of no answer at all
 MARK = "\x01"  # the directory backend lists no "folder/"; as a file of this name in the folder it does, and sorts alike
 PASSED_ON = {"range", "if-match", "if-none-match", "content-type"}
 JSON_PATH = re.compile(r"/(?:(upload|download)/)?storage/v1/b(?:/([^/]+)(?:(/o)(?:/([^/]+))?)?)?")
@@ -90,6 +92,8 @@ class Plan:
     name: str | None  # of the object; None is any
     stores: bool  # carried out, and only the answer fails
     flips: bool = False  # carried out with one bit of the body changed
+    loses: bool = False  # answered as if it were carried out
+    after: int = 0  # requests that pass before
 
 
 @dataclass
@@ -147,25 +151,51 @@ class GcsFront:
         self._limits: dict[str, int] = {}
         self._windows: Counter[tuple[str, int]] = Counter()
         self._denied: set[str] = set()
+        self.accepts: Callable[[str], bool] = lambda _: True  # whether a request's token is good
+        self.struck = 0  # how often something went wrong that was planned
+        self._doomed_after = sys.maxsize
         self._plans: list[Plan] = []
 
     def fail(
-        self, kind: str, status: int, times: int = 1, headers: Mapping[str, str] | None = None, name: str | None = None
+        self,
+        kind: str,
+        status: int,
+        times: int = 1,
+        headers: Mapping[str, str] | None = None,
+        name: str | None = None,
+        after: int = 0,
     ) -> None:
-        """Answer the next `times` requests of a kind, or those for one object, with `status`; nothing is stored."""
-        self._plans.append(Plan(kind, status, times, headers or {}, name, stores=False))
+        """Answer the next `times` requests of a kind, or those for one object, with `status`; nothing is stored.
 
-    def drop(self, kind: str, times: int = 1, name: str | None = None) -> None:
+        `after` requests are let through before.
+        """
+        self._plans.append(Plan(kind, status, times, headers or {}, name, stores=False, after=after))
+
+    def drop(self, kind: str, times: int = 1, name: str | None = None, after: int = 0) -> None:
         """Reset the connection of the next `times` requests instead of answering; nothing is stored."""
-        self._plans.append(Plan(kind, None, times, {}, name, stores=False))
+        self._plans.append(Plan(kind, None, times, {}, name, stores=False, after=after))
 
-    def commit_then_fail(self, kind: str, times: int = 1, status: int | None = None, name: str | None = None) -> None:
+    def commit_then_fail(
+        self, kind: str, times: int = 1, status: int | None = None, name: str | None = None, after: int = 0
+    ) -> None:
         """Carry out the next `times` requests, then reset the connection, or answer `status`."""
-        self._plans.append(Plan(kind, status, times, {}, name, stores=True))
+        self._plans.append(Plan(kind, status, times, {}, name, stores=True, after=after))
+
+    def commit_then_hang(self, kind: str, times: int = 1, after: int = 0) -> None:
+        """Carry out the next `times` requests, and never answer."""
+        self._plans.append(Plan(kind, SILENCE, times, {}, None, stores=True, after=after))
+
+    def lose(self, kind: str, times: int = 1, after: int = 0) -> None:
+        """Answer the next `times` requests as if they were carried out."""
+        self._plans.append(Plan(kind, None, times, {}, None, stores=False, loses=True, after=after))
 
     def corrupt(self, kind: str, times: int = 1, name: str | None = None) -> None:
         """Change one bit in the middle of the body of the next `times` requests that have one, and carry them out."""
         self._plans.append(Plan(kind, None, times, {}, name, stores=True, flips=True))
+
+    def delete_bucket(self, after: int) -> None:
+        """Have somebody delete the bucket that is put into, with all that is in it, once so many objects were put."""
+        self._doomed_after = after
 
     def limit(self, kind: str, per_second: int) -> None:
         """Answer 429 to what comes of a kind beyond so many in a second of the clock, until reset()."""
@@ -182,11 +212,16 @@ class GcsFront:
             raise RuntimeError(f"{name}: cannot be created: {answer}")
 
     def objects(self, bucket: str) -> dict[str, tuple[int, int]]:
-        """Every object's name with its size and crc32c, read from fake-gcs-server itself and not counted."""
+        """Every object's name with its size and crc32c, read from fake-gcs-server itself and not counted.
+
+        A bucket that does not exist has none.
+        """
         found, page = dict[str, tuple[int, int]](), ""
         while True:
             query = f"maxResults=1000&pageToken={quote(page, safe='')}"
             status, answer = self._wait(self._ask("GET", f"/storage/v1/b/{bucket}/o?{query}"))
+            if status == 404:
+                return found
             if status != 200:
                 raise RuntimeError(f"{bucket}: cannot be listed: {answer}")
             for item in answer.get("items", ()):
@@ -223,6 +258,13 @@ class GcsFront:
             self._stack = stack.pop_all()
         return self
 
+    def serve_tls(self, context: ssl.SSLContext) -> int:
+        """Answer over TLS too, at a port of its own; the port."""
+        here = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._stack.callback(here.close)
+        self._wait(web.SockSite(self._runner, here, ssl_context=context, backlog=1024).start())
+        return int(here.getsockname()[1])
+
     def __exit__(self, *_: object) -> None:
         self._stack.close()
         if self.errors:
@@ -238,6 +280,7 @@ class GcsFront:
         await runner.setup()
         self._closing.push_async_callback(runner.cleanup)
         await web.SockSite(runner, here, backlog=1024).start()
+        self._runner = runner
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
@@ -250,26 +293,57 @@ class GcsFront:
             plan = self._planned(call)
             if self.delay:
                 await asyncio.sleep(self.delay)
-            if self._is_over(call.kind):
-                raise Refused(429, f"{call.kind}: more than {self._limits[call.kind]} a second", "TooManyRequests")
-            if call.kind in self._denied:
-                raise Refused(403, f"{call.kind} is denied", "AccessDenied")
-            if plan is not None and plan.flips:
-                call.body, plan = flipped(call.body, len(call.body) // 2), None
-            if plan is None:
-                return await self._act(call)
-            if plan.stores:
-                await self._act(call)
-            if plan.status is None:
-                return _reset_connection(request)
-            answer = _error(call, Refused(plan.status, "planned"))
-            answer.headers.update(plan.headers)
-            return answer
+            self._refuse(call)
+            if self.counts["xml.put"] > self._doomed_after:
+                await self._delete_doomed(call.bucket)
+            return await (self._act(call) if plan is None else self._act_by(plan, call))
         except Refused as error:
             return _error(call, error)
         except Exception as error:
             self.errors.append(error)
             raise
+
+    async def _act_by(self, plan: Plan, call: Call) -> web.Response:
+        self.struck += 1
+        if plan.flips:
+            call.body = flipped(call.body, len(call.body) // 2)
+            return await self._act(call)
+        if plan.loses:
+            return _xml_stored({"etag": "1", "generation": "1", "md5Hash": ""})
+        if plan.stores:
+            await self._act(call)
+        if plan.status is None:
+            return _reset_connection(call.request)
+        if plan.status == SILENCE:
+            await asyncio.sleep(3600)
+        answer = _error(call, Refused(plan.status, "planned"))
+        answer.headers.update(plan.headers)
+        return answer
+
+    async def _delete_doomed(self, name: str) -> None:
+        self._doomed_after, status = sys.maxsize, 0
+        self.struck += 1
+        while status != 404:  # others put meanwhile
+            _, listed = await self._ask("GET", f"/storage/v1/b/{name}/o")
+            for item in listed.get("items", ()):
+                await self._send("DELETE", f"/storage/v1/b/{name}/o/{quote(item['name'], safe='')}")
+            status = await self._send("DELETE", f"/storage/v1/b/{name}")
+
+    async def _send(self, method: str, path: str) -> int:
+        async with self._session.request(method, URL(self._backend + path, encoded=True)) as answer:
+            await answer.read()
+            return answer.status
+
+    def _refuse(self, call: Call) -> None:
+        """Raise Refused for what is not carried out at all."""
+        if self._is_over(call.kind):
+            raise Refused(429, f"{call.kind}: more than {self._limits[call.kind]} a second", "TooManyRequests")
+        if not self.accepts(call.request.headers.get("Authorization", "").removeprefix("Bearer ")):
+            self.struck += 1
+            raise Refused(401, "Invalid Credentials", "AuthenticationRequired")
+        if call.kind in self._denied:
+            self.struck += 1
+            raise Refused(403, f"{call.kind} is denied", "AccessDenied")
 
     def _is_over(self, kind: str) -> bool:
         window = kind, int(time.monotonic())
@@ -282,8 +356,10 @@ class GcsFront:
         for plan in self._plans:
             matches = plan.kind == call.kind and plan.name in (None, call.name)
             if plan.times > 0 and matches and (call.body or not plan.flips):
-                plan.times -= 1
-                return plan
+                plan.after -= 1
+                if plan.after < 0:
+                    plan.times -= 1
+                    return plan
         return None
 
     async def _act(self, call: Call) -> web.Response:

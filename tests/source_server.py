@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import threading
 import uuid
 from collections import defaultdict, deque
@@ -38,7 +39,7 @@ class Plan:
     headers: Mapping[str, str | None] = field(default_factory=dict)  # instead of the right ones; None: left out
     cut: int | None = None  # bytes of the body after which the connection is closed
     hang: int | None = None  # bytes of the body after which no more come, and the connection stays open
-    noise: bytes = b""  # instead of any answer
+    noise: bytes | None = None  # instead of any answer
     stall: float = 0  # seconds before the first byte of the answer
     drip: float = 0  # seconds before each piece of the body
 
@@ -48,11 +49,13 @@ class SourceServer(ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.server_port}"
+        self.socket = tls.wrap_socket(self.socket, server_side=True) if tls else self.socket
         self.files: dict[str, bytes] = {}
         self.requests: list[Request] = []
+        self.struck = 0  # requests that were answered by a plan
         self.connections: list[socket.socket] = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -74,6 +77,7 @@ class SourceServer(ThreadingHTTPServer):
         with self._lock:
             self._lasting.clear()
             self._next.clear()
+            self.struck = 0
 
     def redirect(self, path: str, location: str) -> None:
         """Lead from `path` to `location`."""
@@ -93,8 +97,11 @@ class SourceServer(ThreadingHTTPServer):
         """The plan for the request that has just come."""
         with self._lock:
             if path in self._shares:
+                self.struck += 1
                 return self._open_share(path)
-            return self._next[path].popleft() if self._next[path] else self._lasting.get(path, Plan())
+            plan = self._next[path].popleft() if self._next[path] else self._lasting.get(path, Plan())
+            self.struck += plan != Plan()
+            return plan
 
     def _open_share(self, path: str) -> Plan:
         data, uses, expired = self._shares[path]
@@ -137,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(Request(self.path, self.headers["Range"], dict(self.headers.items())))
         plan = self.server.take_plan(self.path)
         self.server.closing.wait(plan.stall)
-        if plan.noise:
+        if plan.noise is not None:
             self.close_connection = True
             self.wfile.write(plan.noise)
             return

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import datetime
 import io
 import ipaddress
 import json
 import posixpath
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -19,13 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+import certificates
 import obstore
 import pytest
 from conftest import ROOT, Cli, clean_environment, command
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from google.auth.credentials import AnonymousCredentials
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,23 +183,9 @@ class _TlsServer(ThreadingHTTPServer):
 @pytest.fixture
 def self_signed(tmp_path: Path) -> Iterator[_TlsServer]:
     """An HTTPS server for 127.0.0.1 whose certificate nobody signed but itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")]), datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "server.pem").write_bytes(key.private_bytes(*pem) + certificate.public_bytes(pem[0]))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server.pem")
     with _TlsServer(("127.0.0.1", 0), _Answers) as server:
         server.answered = []
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = certificates.self_signed(tmp_path).wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
