@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from card_facts import SAMPLE, SHARE, THUMBNAILS
 from pace import DOUBLING, START
 
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
 CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
 MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
-CARD_READS = 256  # images and annotations that a card is made from, at most (card_facts.py)
 LISTED = 1000  # objects in one answer
 # Measured; README says how.
 OBJECTS_A_SECOND = {"api": 2900, "mount": 450, "directory": 2700}
@@ -41,10 +41,15 @@ def calls(work: Work, via: str) -> tuple[int, int]:
         return 0, 0
     if not work.units:  # complete: its manifest is read, and compared with the listing
         return pages(work.listed), 3  # the two files of the manifest, and whether there is a card
-    look_ups = work.objects if via == "mount" else 0  # folders are made by the API
+    look_ups = work.objects + work.folders if via == "mount" else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
     a = lists + work.objects + work.folders + work.units - work.kept + 4  # the manifest's two files, the card's
-    return a + look_ups, 2 + work.kept + look_ups + CARD_READS
+    return a + look_ups, 2 + work.kept + look_ups + card_reads(work.in_the_end)
+
+
+def card_reads(objects: int) -> int:
+    """Images and annotations that are read back for the card, where every second object is an image."""
+    return min(SAMPLE, max(objects // 2 // SHARE, THUMBNAILS)) + THUMBNAILS
 
 
 def pages(objects: int) -> int:

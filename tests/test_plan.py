@@ -12,6 +12,7 @@ from conftest import Cli
 from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 from test_cli import files_under
+from test_extraction import some_members, zip_of
 
 import costs
 from costs import Rates, Work
@@ -50,7 +51,7 @@ def test_what_is_planned_is_what_is_called(cli: Cli, front: GcsFront, bucket: st
     called = [sum(front.counts[kind] for kind in kinds) for kinds in (CLASS_A, CLASS_B)]
     # Two photos of the miniature are gone, which nobody knows beforehand: four objects less, and a failures.csv.
     assert called[0] == cost["api"]["class_a"] - 3
-    assert called[1] <= cost["api"]["class_b"]  # a small dataset's card reads less
+    assert called[1] <= cost["api"]["class_b"]  # a card of six images reads fewer
     assert cost["mount"]["class_a"] > 2 * 132
     front.reset()
     *again, cost = plan(cli, *to, STORAGE_EMULATOR_HOST=front.url)
@@ -59,6 +60,24 @@ def test_what_is_planned_is_what_is_called(cli: Cli, front: GcsFront, bucket: st
     assert cli(*to, STORAGE_EMULATOR_HOST=front.url).returncode == 0
     called = [sum(front.counts[kind] for kind in kinds) for kinds in (CLASS_A, CLASS_B)]
     assert called == [cost["api"]["class_a"], cost["api"]["class_b"]]
+
+
+def test_what_is_planned_for_thousands_is_what_is_called(
+    cli: Cli, front: GcsFront, bucket: str, mirror: SourceServer
+) -> None:
+    members = some_members(1500, 2000)
+    mirror.files["/low-resolution.zip"] = zip_of([(f"low-resolution/{name}", data) for name, data in members])
+    mirror.files["/low-annotations.zip"] = zip_of([(f"Low-Annotations/{name}.xml", b"<a/>") for name, _ in members])
+    mirror.files["/SHA256SUMS"] = b""
+    to = ("-d", "tsinghua", "--mirror", mirror.url, "--to", f"gs://{bucket}")
+    (tsinghua, cost) = plan(cli, *to, STORAGE_EMULATOR_HOST=front.url)
+    assert (tsinghua["objects"], tsinghua["exact"]) == (3000, True)
+    zips = sum(len(mirror.files[f"/low-{name}.zip"]) for name in ("resolution", "annotations"))
+    assert tsinghua["bytes_to_fetch"] == pytest.approx(zips, rel=0.1)  # without their directories
+    front.reset()
+    assert cli(*to, STORAGE_EMULATOR_HOST=front.url).returncode == 0
+    called = [sum(front.counts[kind] for kind in kinds) for kinds in (CLASS_A, CLASS_B)]
+    assert called == pytest.approx([cost["api"]["class_a"], cost["api"]["class_b"]], rel=0.01)
 
 
 def test_a_bucket_that_is_not_there_is_not_made(cli: Cli, front: GcsFront) -> None:
