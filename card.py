@@ -12,7 +12,7 @@ from manifest import Book
 
 log = logging.getLogger("spotted")
 
-MOST = 250_000  # objects; a card holds the names of all its images, and memory is to stay below 300 MB
+MOST = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
 
 
 def keep(result: Result, book: Book) -> None:
@@ -26,7 +26,7 @@ def keep(result: Result, book: Book) -> None:
             return
         found = book.manifest()
         if found and len(found[0]) > MOST:
-            log.info("%s: no card: of more than %s objects none is made", result.dataset.name, f"{MOST:,}")
+            log.info("%s: no card: for more than %s objects it would take too much memory", result.dataset.name, f"{MOST:,}")
         elif found:
             card, looks = describe(result.dataset, layout, *found, book)
             book.write_card(render(card, looks).encode(), card.encode())

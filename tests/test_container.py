@@ -129,7 +129,7 @@ def test_a_file_on_the_mount_costs_one_insert_and_no_patch(
     assert done.returncode == 0, done.stderr
     cost = json.loads(planned.stdout.splitlines()[-1])["mount"]
     called = front.counts["json.upload"] + front.counts["xml.put"] + front.counts["json.list"]
-    assert called == pytest.approx(cost["class_a"], rel=0.15)  # of a sample; of thousands of files 0.2 % (docs/design.md)
+    assert called == pytest.approx(cost["class_a"], rel=0.15)  # of thousands of files within 1 %
     assert {name: times for name, times in front.puts.items() if times > 1 and not name.startswith(BOOKS)} == {}
     assert front.counts["other"] == 0  # where the front counts a PATCH of an object
     assert front.counts["json.resumable"] == 0
