@@ -62,6 +62,11 @@ class Bucket(Protocol):
         """Let go of what it holds; it is not used after that."""
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a file of this name was still being written."""
+    return name.rpartition("/")[2].startswith(PART)
+
+
 def object_name(prefix: str, name: str) -> tuple[str, str]:
     """The object that a member becomes, and why it may not be one ("" when it may).
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from datasets import DATASETS, chosen
-from errors import BucketError, ExtractionError, UsageError
+from errors import BucketError, ClusterError, ExtractionError, UsageError
 from redaction import redact
 from screen import Screen, print_summary, start_log, tell_what_next
 from tables import print_findings, print_list, print_moves, print_plan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 VERSION = "1.0.0"
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
 DEFAULT_TO = "gs://spot-raw-data"
 Add = Callable[..., argparse.Action]
 log = logging.getLogger("spotted")
@@ -186,11 +187,13 @@ def _is_true(name: str, value: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in INTERRUPTS:
         signal.signal(number, _interrupt)
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-        return run(options)
+        status = run(options)
+        _be_deaf()  # all is done but for Python's own end
+        return status
     except KeyboardInterrupt:
         return _leave_at_once()
     except BrokenPipeError:  # whoever reads the output has seen enough: `--list | head`
@@ -204,13 +207,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
-    if "units" in sys.modules:  # at once: a mount can be taken away only when nobody writes
-        sys.modules["units"].stop.set()
+    stop = getattr(sys.modules.get("units"), "stop", None)  # which is there as soon as anything is stored
+    if stop:  # at once: a mount can be taken away only when nobody writes
+        stop.set()
     raise KeyboardInterrupt
+
+
+def _be_deaf() -> None:
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _leave_at_once() -> int:
     """End well within two seconds: what is under way may end by itself, the next run does the rest."""
+    _be_deaf()  # whoever asks twice has it no sooner, and gets no traceback either
     print("interrupted; what is stored is kept: run the same command again to continue", file=sys.stderr)
     if "units" in sys.modules:
         time.sleep(0.5)
@@ -285,7 +295,7 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
     for dataset in options.datasets:
         try:
             yield work(dataset)
-        except BucketError:
+        except (BucketError, ClusterError):
             raise
         except ExtractionError as error:  # of one dataset: the others go on
             yield Result(dataset, error=str(error))

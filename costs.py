@@ -39,8 +39,8 @@ def calls(work: Work, via: str) -> tuple[int, int]:
     """
     if via == "directory":
         return 0, 0
-    if not work.units:  # complete: its manifest is read, and compared with the listing
-        return pages(work.listed), 3  # the two files of the manifest, and whether there is a card
+    if not work.units:  # complete: its manifest is read, and compared with the listing; no journal may be left
+        return pages(work.listed) + 1, 3  # the two files of the manifest, and whether there is a card
     look_ups = work.objects + work.folders if via == "mount" else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
     a = lists + work.objects + work.folders + work.units - work.kept + 4  # the manifest's two files, the card's

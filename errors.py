@@ -50,6 +50,10 @@ class BucketError(ExtractionError):
     """The destination cannot be used at all: no further member could be stored either."""
 
 
+class ClusterError(ExtractionError):
+    """The dask cluster cannot be used any more: no other dataset could be extracted either."""
+
+
 class MemberError(Exception):
     """One member could not be stored; it becomes a row, and the others go on."""
 

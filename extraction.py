@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import card
-from buckets import PART, Bucket, Stored
+from buckets import Bucket, Stored, is_unfinished
 from datasets import DATASETS, Dataset
 from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
@@ -52,12 +52,17 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
         return None
     rows, about = found
     check_kind(dataset, order, book.bucket, about)
-    lost = sum(not agrees(each.row, stored) for each, stored in compared(book.bucket, dataset, [rows]) if each)
+    lost, unfinished = 0, list[str]()
+    for each, stored in compared(book.bucket, dataset, [rows]):
+        lost += each is not None and not agrees(each.row, stored)
+        unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
     if lost:
         log.warning(
             "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
         )
         return None
+    book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
+    book.forget()  # for whoever wrote the manifest may have been killed right after it
     return Result(dataset, len(rows), rows.size, True, gone=about["gone"])
 
 
@@ -120,7 +125,7 @@ class _Extraction(Reading):
             self.book.forget()
             self.outdated = {row.path for row in found[0]} if found else set()
         listed = list_all(self.bucket, self.dataset)
-        self.bucket.delete(name for name in listed if name.rpartition("/")[2].startswith(PART))
+        self.bucket.delete(filter(is_unfinished, listed))
         self.listed = {} if self.order.force else listed
 
     def _resume(self) -> list[Unit]:

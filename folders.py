@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,15 @@ from mount import is_fuse
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
 NO_WAY_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN})
 
+TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
+
 _numbers = itertools.count()  # of the files being written by this process, whichever of its buckets writes them
+_mine = secrets.token_hex(4)  # in their names, for the processes of two containers have the same numbers
+
+
+def probe() -> str:
+    """A name to try out whether something can be written, which no other process tries out at the same time."""
+    return f"{PART}ready-{_mine}"
 
 
 class FolderBucket:
@@ -33,8 +42,8 @@ class FolderBucket:
 
     def ready(self) -> None:
         try:
-            self.put(f"{PART}ready", b"")
-            self.delete([f"{PART}ready"])
+            self.put(probe(), b"")
+            self.delete([probe()])
         except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
 
@@ -44,14 +53,24 @@ class FolderBucket:
             if name.endswith("/"):
                 os.makedirs(path, exist_ok=True)
                 return
-            self._write(path, (data,) if isinstance(data, bytes) else data)
+            self._persist(path, data)
         except OSError as error:
             if error.errno in NO_WAY_ON:
                 raise BucketError(f"{self.root}/{name}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
 
+    def _persist(self, path: str, data: Data) -> None:
+        if not isinstance(data, bytes):
+            self._write(path, data)
+            return
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(FileNotFoundError):
+                self._write(path, (data,))
+                return
+        self._write(path, (data,))
+
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
-        part = f"{os.path.dirname(path)}/{PART}{os.getpid()}-{next(_numbers)}"
+        part = f"{os.path.dirname(path)}/{PART}{_mine}-{next(_numbers)}"
         with _removed_on_failure(part):
             _fill(_open(part), chunks)
             os.rename(part, path)
@@ -72,15 +91,20 @@ class FolderBucket:
             yield from self._walk(prefix)
 
     def _walk(self, prefix: str) -> Iterator[Stored]:
-        with os.scandir(f"{self._at}/{prefix}") as entries:
-            names = sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
-        for name in names:
+        for name in self._names(prefix):
             if name.endswith("/"):
                 yield Stored(prefix + name, 0, None)
                 yield from self._walk(prefix + name)
                 continue
             with contextlib.suppress(FileNotFoundError):  # a worker of a killed run still renames its files
                 yield Stored(prefix + name, os.lstat(f"{self._at}/{prefix}{name}").st_size, None)
+
+    def _names(self, prefix: str) -> Sequence[str]:
+        try:
+            with os.scandir(f"{self._at}/{prefix}") as entries:
+                return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
+        except FileNotFoundError:  # another run has just removed it
+            return ()
 
     def with_checksum(self, stored: Stored) -> Stored:
         """What is listed, with the crc32c of the file's bytes, which are read for it."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from buckets import BOOKS, PART, Bucket, Data, reason
+from buckets import BOOKS, Bucket, Data, reason
 from errors import BucketError, MemberError, UsageError
-from folders import FolderBucket, MountFolder
+from folders import FolderBucket, MountFolder, probe
 from mount import is_fuse, mounted
 
 log = logging.getLogger("spotted")
@@ -112,11 +112,10 @@ class MountedBucket:
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
-        probe = f"{PART}ready"
         try:
-            self._folder.put(probe, b"")
-            arrived = self._api.get(probe) is not None
-            self._folder.delete([probe])
+            self._folder.put(probe(), b"")
+            arrived = self._api.get(probe()) is not None
+            self._folder.delete([probe()])
         except (OSError, MemberError) as error:
             raise BucketError(f"{self._folder.root}: cannot be written: {reason(error)}") from error
         if not arrived:

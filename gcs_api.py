@@ -151,6 +151,8 @@ class ApiBucket:
         try:
             self._client.create_bucket(self._bucket, location=region, timeout=30, retry=PATIENCE)
         except google.api_core.exceptions.Conflict as error:
+            if self._is_there():  # another run has just created it
+                return
             raise BucketError(f"{self.url}: the name belongs to another project; choose another with --to") from error
         except (google.api_core.exceptions.ClientError, ValueError, OSError) as error:
             raise BucketError(
@@ -159,6 +161,12 @@ class ApiBucket:
                 f" {self.url} --location={region} --uniform-bucket-level-access --public-access-prevention"
             ) from error
         log.info("%s: created in %s", self.url, region)
+
+    def _is_there(self) -> bool:
+        try:
+            return self.look()[0]
+        except BucketError:
+            return False
 
     def _who(self) -> str:
         return str(getattr(self._client._credentials, "service_account_email", "this account"))

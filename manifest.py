@@ -21,7 +21,7 @@ from typing import Any
 import google_crc32c
 
 from archives import Link
-from buckets import BOOKS, Bucket, Data, Stored, encode_crc32c
+from buckets import BOOKS, Bucket, Data, Stored, encode_crc32c, is_unfinished
 from errors import BucketError, DamagedError, MemberError
 from redaction import redact
 from rows import FAILED, STORED, Row, Rows, agrees, read_rows
@@ -160,8 +160,11 @@ class Book:
             return {entry.unit: entry for entry in found if entry}
 
     def _entry(self, name: str) -> Entry | None:
+        data = self.bucket.get(name)
+        if data is None:  # another run has just become complete
+            return None
         try:
-            return Entry.decode(self.bucket.get(name) or b"")
+            return Entry.decode(data)
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s/%s: a damaged journal entry (%s); its piece is read again", self.bucket.url, name, error)
             return None
@@ -170,14 +173,14 @@ class Book:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
     def forget(self, units: Iterable[str] | None = None) -> None:
-        """Remove the journal entries of these units, or the whole journal."""
+        """Remove the journal entries of these units, or the whole journal and what a killed run did not finish."""
         if units is not None:
             self.bucket.delete(f"{self.folder}journal/{unit}.json" for unit in units)
             return
-        names = self._journal_names()
-        folders = {name[: at + 1] for name in names for at in range(len(self.folder), len(name)) if name[at] == "/"}
-        self.bucket.delete(names)
-        self.bucket.delete(sorted(folders, key=len, reverse=True))
+        listed = [stored.name for stored in self.bucket.list(self.folder)]
+        over = [name for name in listed if name.startswith(f"{self.folder}journal/") or is_unfinished(name)]
+        self.bucket.delete(name for name in over if not name.endswith("/"))
+        self.bucket.delete(sorted((name for name in over if name.endswith("/")), key=len, reverse=True))
 
     def manifest(self) -> tuple[Rows, Mapping[str, Any]] | None:
         """The rows and the description of a complete dataset; None when it is not complete.

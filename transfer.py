@@ -7,19 +7,21 @@ and keeps the bytes that wait for an archive's checksum few.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NoReturn
 from uuid import uuid4
 
 import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.comm.core import CommClosedError
 
-from buckets import Stored
-from errors import ExtractionError, SourceError
+from buckets import Stored, reason
+from errors import ClusterError, ExtractionError, SourceError
 from manifest import Entry
 from pace import Told
 from units import Settings, SpanWork, Unit, Wanted, run_unit, writes
@@ -28,6 +30,7 @@ DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
 }
+SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
 log = logging.getLogger("spotted")
 ARRIVAL = 30  # seconds that a cluster's first worker may take to come
 TOGETHER = 2  # seconds for those that were started with it
@@ -52,7 +55,10 @@ class Crew:
 
     def at_once(self) -> int:
         """How many units the workers that are there now work on at once."""
-        threads: dict[str, int] = self.client.nthreads()
+        try:
+            threads: dict[str, int] = self.client.nthreads()
+        except OSError as error:
+            _lost(error)
         return max(sum(threads.values()), 1)
 
 
@@ -83,7 +89,11 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
 
 
 def _tell_of_writes(client: Client, to: str) -> None:
-    told = sum((each for each in client.run(writes).values() if each), Told())
+    try:
+        told = sum((each for each in client.run(writes).values() if each), Told())
+    except OSError as error:  # a worker or the scheduler has gone; all that they did is proved by now
+        log.info("%s: how many writes it took is not known: %s", to, reason(error))
+        return
     if told.writes:
         log.info("%s: %d writes, at most %d per second; %d were refused for now (429, 503) and repeated", to, *told)
 
@@ -97,8 +107,12 @@ def connect(scheduler: str) -> Client:
 
 
 def _client(threads: int, workers: int, scheduler: str) -> Client:
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(SILENT)
     if scheduler:
         return connect(scheduler)
+    # Who is interrupted leaves at once. multiprocessing then removes what the processes shared, and warns of it.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     return Client(
         LocalCluster(
             n_workers=workers or 1,
@@ -109,7 +123,7 @@ def _client(threads: int, workers: int, scheduler: str) -> Client:
             dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
             worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,
-            silence_logs=logging.CRITICAL,
+            silence_logs=SILENT,
         )
     )
 
@@ -127,6 +141,10 @@ def run(
 
 def _run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted, topic: str) -> Entry:
     return run_unit(unit, settings, present, wanted, partial(get_worker().log_event, topic))
+
+
+def _lost(error: BaseException) -> NoReturn:
+    raise ClusterError(f"the dask cluster was lost ({reason(error)}); what is stored stays: run again") from error
 
 
 class _Run:
@@ -182,8 +200,12 @@ class _Run:
     def _entry(self, unit: Unit, future: Future[Entry]) -> Entry:
         try:
             entry: Entry = future.result()
-        except (KilledWorker, CancelledError, CommClosedError) as error:
-            raise ExtractionError(f"the dask cluster was lost ({error}); what is stored stays: run again") from error
+        except KilledWorker as error:
+            raise ExtractionError(
+                f"{unit.id}: all workers that worked on it ended, often for lack of memory ({reason(error)}); run again"
+            ) from error
+        except (CancelledError, CommClosedError) as error:
+            _lost(error)
         if isinstance(unit.work, SpanWork):
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
         self.failures = self.failures + 1 if entry.failure else 0

@@ -43,7 +43,7 @@ from test_extraction import some_members, tar_of, zip_of
 
 import photos
 import sample
-from buckets import decode_crc32c, parents
+from buckets import PART, decode_crc32c, parents
 from datasets import DATASETS, Dataset
 
 SEED = int(os.environ.get("SEED", "1"))
@@ -54,6 +54,7 @@ LIMIT = 300  # seconds that a run may take
 MB = 1 << 20
 BOOKS = "_extraction/"
 STRANGE = " is none of the dataset"
+ALL_BOOKS = ("manifest.csv", "manifest.json", "failures.csv", "card.html", "card.json")
 
 Content = tuple[int, int]  # size and crc32c of an object
 Provoke = Callable[["Site", random.Random], None]  # makes a fault happen in the next run
@@ -107,6 +108,11 @@ class Run:
     said: str  # all that it wrote on stderr
     summary: str  # and on stdout
     seconds: float
+
+    @property
+    def last(self) -> str:
+        """The last thing that it said."""
+        return (self.said.splitlines() or [""])[-1]
 
     @property
     def line(self) -> str:
@@ -185,6 +191,7 @@ class Site:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a group of its own, as a shell gives it
         )
 
     def run(self, *options: str) -> Run:
@@ -199,12 +206,14 @@ class Site:
     # ── what is stored ───────────────────────────────────────────────────────────────────────────
 
     def stored(self) -> dict[str, Content]:
-        """Every object, or file, by name."""
+        """Every object, or file and folder, by name; none where there is no bucket yet."""
         if self.place != "folder":
-            return self.front.objects(self.bucket)
-        root = Path(self.to)
-        files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        return {name: (len(data), google_crc32c.value(data)) for name, data in files.items()}
+            return self.front.objects(self.bucket) if self.front.has_bucket(self.bucket) else {}
+        root, found = Path(self.to), dict[str, Content]()
+        for path in root.rglob("*"):
+            name, data = str(path.relative_to(root)), b"" if path.is_dir() else path.read_bytes()
+            found[f"{name}/" if path.is_dir() else name] = len(data), google_crc32c.value(data)
+        return found
 
     def read(self, name: str) -> bytes | None:
         """One object's bytes."""
@@ -226,7 +235,7 @@ class Site:
                 yield from self._wrong_manifest(dataset, expected)
 
     def _is_of(self, name: str, dataset: Dataset) -> bool:
-        return name.startswith(dataset.folder) and not name.endswith("/")
+        return name.startswith(dataset.folder) and not name.endswith("/") and PART not in name
 
     def _wrong_manifest(self, dataset: Dataset, expected: dict[str, Content]) -> Iterator[str]:
         table = (self.read(f"{BOOKS}{dataset.name}/manifest.csv") or b"").decode()
@@ -239,14 +248,15 @@ class Site:
     def lacking(self) -> Iterator[str]:
         """What is not as it must be after a complete run, beyond `wrong`."""
         stored = self.stored()
+        expected = set[str]()
         for dataset in self.datasets:
-            books = {name for name in stored if name.startswith(f"{BOOKS}{dataset.name}/")}
-            if f"{BOOKS}{dataset.name}/manifest.csv" not in books:
+            objects, books = truth(dataset, self.source.files), f"{BOOKS}{dataset.name}/"
+            expected |= {*objects, *parents(objects), BOOKS, books, *(books + name for name in ALL_BOOKS)}
+            if f"{books}manifest.csv" not in stored:
                 yield f"{dataset.name} has no manifest"
-            yield from (f"{name} is left" for name in books if "/journal/" in name)
-            if self.place != "folder":
-                yield from (f"no {name}" for name in parents(truth(dataset, self.source.files)) - stored.keys())
-        yield from (f"{name} is left" for name in stored if ".spotted-part-" in name)
+            yield from (f"no {name}" for name in parents(objects) - stored.keys())
+        left = (name for name in stored.keys() - expected if name.startswith(BOOKS) or PART in name)
+        yield from (f"{name} is left" for name in left)
 
 
 # ── a trial ──────────────────────────────────────────────────────────────────────────────────────
@@ -283,6 +293,7 @@ class Trial:
     line: str = ""  # that the user saw
     seconds: float = 0
     said: str = ""
+    moment: str = ""  # when it happened, of a fault that has a moment
 
     @property
     def survived(self) -> str:

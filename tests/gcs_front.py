@@ -155,6 +155,11 @@ class GcsFront:
         self.struck = 0  # how often something went wrong that was planned
         self._doomed_after = sys.maxsize
         self._plans: list[Plan] = []
+        self._acts: dict[int, Callable[[], object]] = {}
+
+    def when(self, number: int, act: Callable[[], object]) -> None:
+        """Call `act` when so many requests have come since reset(), before the last of them is carried out."""
+        self._acts[number] = act
 
     def fail(
         self,
@@ -210,6 +215,10 @@ class GcsFront:
         status, answer = self._wait(self._ask("POST", "/storage/v1/b", json.dumps({"name": name}).encode()))
         if status != 200:
             raise RuntimeError(f"{name}: cannot be created: {answer}")
+
+    def has_bucket(self, name: str) -> bool:
+        """Whether there is such a bucket; it is not counted."""
+        return self._wait(self._ask("GET", f"/storage/v1/b/{name}"))[0] == 200
 
     def objects(self, bucket: str) -> dict[str, tuple[int, int]]:
         """Every object's name with its size and crc32c, read from fake-gcs-server itself and not counted.
@@ -288,6 +297,7 @@ class GcsFront:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         call = _parse(request, await request.content.read())  # request.read() ends at 1 MiB
         self.counts[call.kind] += 1
+        self._acts.pop(self.counts.total(), int)()
         try:
             self._read(call)
             plan = self._planned(call)

@@ -9,7 +9,7 @@ import ssl
 import threading
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -56,6 +56,7 @@ class SourceServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.struck = 0  # requests that were answered by a plan
+        self._acts: dict[int, Callable[[], object]] = {}
         self.connections: list[socket.socket] = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -78,6 +79,11 @@ class SourceServer(ThreadingHTTPServer):
             self._lasting.clear()
             self._next.clear()
             self.struck = 0
+            self._acts.clear()
+
+    def when(self, number: int, act: Callable[[], object]) -> None:
+        """Call `act` when `requests` is so long, before the last of them is answered."""
+        self._acts[number] = act
 
     def redirect(self, path: str, location: str) -> None:
         """Lead from `path` to `location`."""
@@ -92,6 +98,13 @@ class SourceServer(ThreadingHTTPServer):
     def ranges(self, path: str) -> list[str | None]:
         """The Range headers of the requests for `path`."""
         return [request.range for request in self.requests if request.path == path]
+
+    def act(self) -> None:
+        """Do what is to be done at the request that has just come."""
+        with self._lock:
+            act = self._acts.pop(len(self.requests), None)
+        if act:
+            act()
 
     def take_plan(self, path: str) -> Plan:
         """The plan for the request that has just come."""
@@ -142,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(Request(self.path, self.headers["Range"], dict(self.headers.items())))
+        self.server.act()
         plan = self.server.take_plan(self.path)
         self.server.closing.wait(plan.stall)
         if plan.noise is not None:

@@ -284,9 +284,11 @@ def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
     time.sleep(random.Random(number).random())
     process.send_signal(number)
     begin = time.monotonic()
+    time.sleep(0.2)
+    process.send_signal(number)  # who is in a hurry presses Ctrl-C twice
     _, stderr = process.communicate(timeout=10)
     assert time.monotonic() - begin < 2
-    assert process.returncode == 130, stderr
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
     assert stderr.splitlines()[-1] == "interrupted; what is stored is kept: run the same command again to continue"
     slow_mirror.plan("/images.tar", Plan())
     done = cli("-d", "stanford", "--mirror", slow_mirror.url, "--to", out)

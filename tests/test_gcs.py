@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,13 @@ def test_object_rights_alone_are_enough(api: Bucket, front: GcsFront) -> None:
     assert front.counts["json.list"] == 1
 
 
+def test_two_runs_that_create_it_at_once(api: Bucket, front: GcsFront) -> None:
+    front.create_bucket(api.url.removeprefix("gs://"))
+    front.fail("json.bucket.get", 404)  # it came between this run's look and its attempt to create it
+    api.ready()
+    assert front.counts["json.bucket.create"] == 1
+
+
 def test_no_right_to_create_says_what_to_run(api: Bucket, front: GcsFront) -> None:
     front.deny("json.bucket.create")
     with pytest.raises(BucketError, match=r"roles/storage.admin.*gcloud storage buckets create gs://test-"):
@@ -192,6 +200,26 @@ def test_a_name_that_the_file_system_refuses_is_one_members_trouble(tmp_path: Pa
     with pytest.raises(MemberError, match="name too long"):
         FolderBucket(tmp_path).put("a/" + "x" * 300, b"1")
     assert not list(tmp_path.glob(f"**/{PART}*"))
+
+
+def test_a_file_that_another_run_takes_for_a_left_over_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, removed = os.rename, list[str]()
+
+    def after_it_was_removed(source: str, target: str) -> None:
+        if not removed:
+            removed.append(source)
+            os.unlink(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", after_it_was_removed)
+    FolderBucket(tmp_path).put("a/b", b"1")
+    assert (tmp_path / "a/b").read_bytes() == b"1" and len(removed) == 1
+    with pytest.raises(MemberError, match="No such file"):  # a stream cannot be written again; the next run does it
+        removed.clear()
+        FolderBucket(tmp_path).put("a/c", iter([b"1"]))
+    assert os.listdir(tmp_path / "a") == ["b"]
 
 
 def test_a_file_and_a_folder_of_one_name(tmp_path: Path) -> None:
