@@ -1,27 +1,30 @@
 # The tool as a container, with GCSFuse inside. What changes least comes first, the code last.
-# All that is fetched can be replaced by an argument: the base images, GCSFuse's version, a ready-made GCSFuse.
+# The base images and GCSFuse's version can be replaced by arguments. The secret `ca` is for builds behind a proxy that
+# signs with its own certificate; without one it is an empty mount.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG GO_IMAGE=golang:1.27-bookworm
-# An image that has /go/bin/gcsfuse; by default the stage below, which builds it.
-ARG GCSFUSE_IMAGE=gcsfuse-from-source
 
-# Cross-compiled: building under emulation takes ten times as long.
+# From the Go module proxy, whose checksum database vouches for it. Cross-compiled: emulation takes ten times as long.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS gcsfuse-from-source
 ARG GCSFUSE_VERSION=v3.13.0
 ARG TARGETOS
 ARG TARGETARCH
-RUN module=github.com/googlecloudplatform/gcsfuse/v3 \
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
+    --mount=type=cache,target=/go/pkg/mod \
+    --mount=type=cache,target=/root/.cache/go-build \
+    if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi \
+ && module=github.com/googlecloudplatform/gcsfuse/v3 \
  && CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" go install -trimpath \
       -ldflags "-s -w -X $module/common.gcsfuseVersion=$GCSFUSE_VERSION" "$module@$GCSFUSE_VERSION" \
- && if [ -d "/go/bin/${TARGETOS}_$TARGETARCH" ]; then mv "/go/bin/${TARGETOS}_$TARGETARCH/gcsfuse" /go/bin/; fi
+ && find /go/bin -name gcsfuse -exec mv {} /gcsfuse ';'
 
-FROM ${GCSFUSE_IMAGE} AS gcsfuse
+FROM scratch AS gcsfuse
+COPY --from=gcsfuse-from-source /gcsfuse /
 
 # The packages of the lock file, each with its hash; no wheel, no compiler and no pip cache goes further than this stage.
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
 COPY Pipfile.lock docker/requirements.py ./
-# The secret is for builds behind a proxy that signs with its own certificate; without one it is an empty mount.
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \
  && python requirements.py Pipfile.lock > requirements.txt \
@@ -33,6 +36,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="spotted-data-extraction" \
       org.opencontainers.image.description="Moves public dog image datasets into a Google Cloud Storage bucket" \
+      org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates fuse3 tini \
@@ -42,7 +46,7 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-COPY --from=gcsfuse /go/bin/gcsfuse /usr/local/bin/
+COPY --from=gcsfuse /gcsfuse /usr/local/bin/
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY docker-entrypoint.sh /usr/local/bin/
