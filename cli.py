@@ -85,7 +85,8 @@ def _add_where(add: Add) -> None:
         help="how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API")  # fmt: skip
     add("--mirror", metavar="URL", default="",
         help="download everything from this URL or directory, not from the original sites")  # fmt: skip
-    add("--sample", action="store_true", help="use the small sample that comes with the tool, not the real sources")
+    add("--sample", action="store_true",
+        help="use the small sample that comes with the tool, not the real sources; alone: all of -a")  # fmt: skip
 
 
 def _add_looks(add: Add) -> None:
@@ -148,6 +149,8 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
     )
     if not options.datasets and (options.list or options.check):
         options.datasets = list(DATASETS.values())
+    if not options.datasets and options.sample:  # who tries it out wants to see it all
+        options.datasets = chosen(("breed", "individual"), [])
     if not options.datasets:
         grammar.print_help(sys.stderr)
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")

@@ -25,6 +25,7 @@ from test_extraction import some_members, tar_of
 
 import sample
 from buckets import PART
+from cli import parse
 
 DATA = {path: data for path, data in sample.sources().items() if not path.startswith("sites/")}
 
@@ -317,6 +318,11 @@ def test_nothing_asked_for_is_wrong_use_with_the_help(cli: Cli) -> None:
     done = cli()
     assert done.returncode == 2 and "usage: cli.py" in done.stderr
     assert "expected at least one of -a, -b, -i, -d NAME" in message(done)
+
+
+def test_the_sample_alone_is_all_of_it() -> None:
+    assert [it.name for it in parse(["--sample"], {}).datasets] == ["stanford", "tsinghua", "austin"]
+    assert [it.name for it in parse(["--sample", "-i"], {}).datasets] == ["austin"]
 
 
 @pytest.mark.parametrize(
