@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the image and runs it: a shell without arguments, the tool with them (sh docker-shell.sh -a --sample).
+# Builds the image and runs it: a shell without arguments, the tool with them (sh docker-shell.sh --sample).
 # Set in the environment, or in a file .env beside this one; the environment wins:
 #   GCS_BUCKET                      bucket to write to (default: spot-raw-data), unless --to is given
 #   GCP_PROJECT, GCS_REGION         where the bucket is created if there is none
@@ -11,8 +11,9 @@ cd "$(dirname "$0")"
 
 if [ -f .env ]; then
   while IFS='=' read -r name value || [ -n "$name" ]; do
-    case "$name" in '' | \#* | *[!A-Za-z0-9_]*) continue ;; esac
-    value=${value#\"} value=${value%\"}
+    name=${name#export }
+    case "$name" in '' | \#* | [0-9]* | *[!A-Za-z0-9_]*) continue ;; esac
+    case "$value" in \"*\" | \'*\') value=${value#?} value=${value%?} ;; esac
     eval "[ -n \"\${$name+set}\" ]" || export "$name=$value"
   done < .env
 fi
@@ -21,6 +22,11 @@ docker=${DOCKER:-docker}
 image=${IMAGE:-spotted-data-extraction}
 : "${SPOTTED_TO:=gs://${GCS_BUCKET:-spot-raw-data}}"
 export SPOTTED_TO
+key=${GOOGLE_APPLICATION_CREDENTIALS:-}
+if [ -n "$key" ] && ! [ -f "$key" ]; then # Docker would make a folder of that name
+  echo "GOOGLE_APPLICATION_CREDENTIALS: $key: expected a service account's key file, there is none" >&2
+  exit 2
+fi
 
 # shellcheck disable=SC2086  # several arguments in one variable
 DOCKER_BUILDKIT=1 "$docker" build ${DOCKER_BUILD_ARGS:-} --tag "$image" .
@@ -31,8 +37,8 @@ for name in $(env | sed -n 's/^\(SPOTTED_[A-Z_]*\)=.*/\1/p') \
   GCP_PROJECT GCS_REGION GCS_BUCKET_ROOT STORAGE_EMULATOR_HOST; do
   eval "[ -z \"\${$name:-}\" ]" || set -- --env "$name" "$@"
 done
-if [ -n "${GOOGLE_APPLICATION_CREDENTIALS:-}" ]; then
-  key=$(cd "$(dirname "$GOOGLE_APPLICATION_CREDENTIALS")" && pwd)/$(basename "$GOOGLE_APPLICATION_CREDENTIALS")
+if [ -n "$key" ]; then
+  key=$(cd "$(dirname "$key")" && pwd)/$(basename "$key")
   set -- --volume "$key:/run/secrets/key.json:ro" --env GOOGLE_APPLICATION_CREDENTIALS=/run/secrets/key.json "$@"
 fi
 if [ -n "${PRIVILEGED:-}" ]; then

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from containers import IMAGE, docker
 from gcs_front import GcsFront
 from source_server import SourceServer
 
@@ -68,3 +70,23 @@ def clean_environment(home: Path, more: dict[str, str]) -> dict[str, str]:
         if not key.startswith(("SPOTTED_", "GOOGLE_", "GCP_", "GCS_", "STORAGE_", "CLOUDSDK_"))
     }
     return {**kept, "HOME": str(home), "SPOTTED_VIA": "api", **more}
+
+
+@pytest.fixture(scope="session")
+def image() -> None:
+    """In CI what is missing is a failure; on a laptop it is a reason to leave the container tests out."""
+    try:
+        found = docker("image", "inspect", IMAGE)
+        lack = found.stderr.strip() if found.returncode else ""
+    except OSError as error:
+        lack = str(error)
+    if not Path("/dev/fuse").exists():
+        lack = lack or "there is no /dev/fuse"
+    if lack:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{lack} (made by: make test-image)")
+
+
+@pytest.fixture
+def bucket() -> str:
+    """A bucket's name that nobody else has."""
+    return f"test-{uuid.uuid4().hex[:12]}"

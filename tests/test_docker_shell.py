@@ -1,0 +1,145 @@
+"""docker-shell.sh from a clean checkout on the real engine, and what it asks Docker for."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from containers import FUSE, IMAGE, ROOT, docker, members, wait_until
+from gcs_front import GcsFront
+
+pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What a clone of this state of the repository has, in a folder whose name has a space."""
+    state = git("stash", "create").decode().strip() or "HEAD"  # with what is not committed yet
+    folder = tmp_path / "a clean checkout"
+    with tarfile.open(fileobj=io.BytesIO(git("archive", state))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def git(*arguments: str) -> bytes:
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    return subprocess.run(["git", *identity, *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def shell(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "docker-shell.sh", *arguments], cwd=checkout, env=clean(environment), capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def clean(more: dict[str, str]) -> dict[str, str]:
+    """This environment without what names a cloud; the engine of the tests has no network of its own."""
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("SPOTTED_", "GCS_", "GCP_", "GOOGLE_"))
+    }
+    return {**kept, "IMAGE": f"{IMAGE}-shell", "DOCKER_RUN_ARGS": "--network host", **more}
+
+
+def asked(checkout: Path, *arguments: str, **environment: str) -> list[list[str]]:
+    """The command lines that docker gets, each as a list of its arguments."""
+    teller = checkout.parent / "docker says"
+    teller.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" --end--\n")
+    teller.chmod(0o755)
+    done = shell(checkout, *arguments, DOCKER=str(teller), DOCKER_BUILD_ARGS="", DOCKER_RUN_ARGS="", **environment)
+    assert done.returncode == 0, done.stderr
+    return [part.splitlines() for part in done.stdout.split("--end--\n") if part]
+
+
+def has(line: list[str], *wanted: str) -> bool:
+    return any(tuple(line[at : at + len(wanted)]) == wanted for at in range(len(line)))
+
+
+def test_the_sample_from_a_clean_checkout_ends_complete(front: GcsFront, bucket: str, checkout: Path) -> None:
+    done = shell(checkout, "--sample", "--to", f"gs://{bucket}", STORAGE_EMULATOR_HOST=front.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("complete") == 3
+    assert f"gs://{bucket}: written through the mount at /gcs/{bucket}" in done.stderr
+    assert {name.partition("/")[0] for name in members(front, bucket)} == {"stanford", "tsinghua", "austin"}
+
+
+def test_told_by_a_file_with_a_key_that_only_its_owner_may_read(front: GcsFront, bucket: str, checkout: Path) -> None:
+    key = checkout / "a key.json"
+    key.write_text("{}")
+    key.chmod(stat.S_IRUSR)
+    told = f"# the bucket\nGCS_BUCKET='{bucket}'\nexport STORAGE_EMULATOR_HOST=\"{front.url}\"\nGCS_REGION=europe-west4"
+    (checkout / ".env").write_text(told)
+    name = bucket  # of the container, too
+    front.delay = 0.2
+    with subprocess.Popen(
+        ["sh", "docker-shell.sh", "--sample"], cwd=checkout, stderr=subprocess.PIPE, text=True,
+        env=clean({"GOOGLE_APPLICATION_CREDENTIALS": str(key), "DOCKER_RUN_ARGS": f"--network host --name {name}"}),
+    ) as process:  # fmt: skip
+        wait_until(lambda: sum(front.puts.values()) > 3 or process.poll() is not None)
+        inspected = docker("inspect", name)
+        front.delay = 0
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    (running,) = json.loads(inspected.stdout)
+    granted = running["HostConfig"]
+    assert (granted["Privileged"], granted["CapAdd"]) == (False, ["SYS_ADMIN"])
+    assert [device["PathOnHost"] for device in granted["Devices"]] == ["/dev/fuse"]
+    assert [(each["Source"], each["RW"]) for each in running["Mounts"]] == [(str(key), False)]
+    assert front.created[0]["location"].lower() == "europe-west4"
+    assert "stanford/Images/" in members(front, bucket)
+    assert "a key" not in docker("history", "--no-trunc", f"{IMAGE}-shell").stdout
+
+
+def test_a_shell_on_a_terminal(checkout: Path) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        ["sh", "docker-shell.sh"], cwd=checkout, env=clean({}), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        os.write(ours, b"python cli.py --version; exit 7\n")
+        said = b""
+        try:
+            while more := os.read(ours, 65536):
+                said += more
+        except OSError:  # EIO: the other end is closed
+            pass
+        os.close(ours)
+        assert process.wait(60) == 7
+    assert b"spotted-data-extraction 1.0.0" in said
+
+
+def test_what_docker_is_asked_for(checkout: Path) -> None:
+    build, run = asked(checkout, "-a", "--to", "gs://b b", "it's", GCP_PROJECT="my project", SPOTTED_WRITE_RATE="9")
+    assert build == ["build", "--tag", f"{IMAGE}-shell", "."]
+    assert run[:2] == ["run", "--rm"]
+    assert run[run.index(f"{IMAGE}-shell") + 1 :] == ["-a", "--to", "gs://b b", "it's"]
+    assert has(run, *FUSE) and "--privileged" not in run and "--tty" not in run
+    assert all(has(run, "--env", name) for name in ("SPOTTED_TO", "GCP_PROJECT", "SPOTTED_WRITE_RATE"))
+    _, run = asked(checkout, "-a", PRIVILEGED="1")
+    assert "--privileged" in run and "--cap-add" not in run
+    _, run = asked(checkout, "-a", NO_FUSE="1")
+    assert "--privileged" not in run and "--cap-add" not in run
+
+
+def test_the_environment_wins_over_the_file(checkout: Path) -> None:
+    (checkout / ".env").write_text("PRIVILEGED=1\nIMAGE=from-the-file\n")
+    build, run = asked(checkout, PRIVILEGED="")
+    assert build[-2] == f"{IMAGE}-shell" and "--privileged" not in run
+    (checkout / ".env").write_text("PRIVILEGED=1\n")
+    _, run = asked(checkout)
+    assert "--privileged" in run
+
+
+def test_a_key_file_that_is_not_there_is_one_line(checkout: Path) -> None:
+    done = shell(checkout, "-a", GOOGLE_APPLICATION_CREDENTIALS="no such key.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "GOOGLE_APPLICATION_CREDENTIALS: no such key.json: expected a service account's key file, there is none\n"
+    )

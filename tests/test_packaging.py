@@ -1,0 +1,113 @@
+"""What is delivered beside the program: scripts, workflow, image, and that both platforms can have it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from containers import DOCKER, IMAGE, ROOT, docker
+
+pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+GLIBC = 36  # 2.36, Debian bookworm's
+AARCH64 = 183  # e_machine of an ELF file (elf(5))
+
+
+def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    """What a command says; it must end well."""
+    done = subprocess.run(
+        [*map(str, command)], cwd=ROOT, env={**os.environ, **(environment or {})}, capture_output=True, text=True,
+        timeout=1200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_shell_scripts_are_sound() -> None:
+    tracked = run("git", "ls-files").splitlines()
+    scripts = [
+        name for name in tracked if (ROOT / name).read_bytes().startswith((b"#!/usr/bin/env bash", b"#!/bin/sh"))
+    ]
+    assert {".ci/run", ".ci/containers", "docker-entrypoint.sh", "docker-shell.sh"} <= set(scripts)
+    run("shellcheck", "--external-sources", *scripts)
+    for name in scripts:
+        run("sh" if (ROOT / name).read_bytes().startswith(b"#!/bin/sh") else "bash", "-n", name)
+
+
+def test_the_workflows_are_sound_and_their_actions_pinned() -> None:
+    run(os.environ.get("ACTIONLINT", "actionlint"), *WORKFLOWS)
+    uses = [line.strip() for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
+    assert uses
+    assert [line for line in uses if not re.fullmatch(r"(- )?uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
+
+
+def test_every_package_has_a_wheel_for_arm64(tmp_path: Path) -> None:
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text(run(sys.executable, "docker/requirements.py", "Pipfile.lock"))
+    platforms = [
+        "--platform=manylinux2014_aarch64",
+        *(f"--platform=manylinux_2_{n}_aarch64" for n in range(17, GLIBC + 1)),
+    ]
+    run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
+        "--python-version=3.11", "--implementation=cp", *platforms, "--dest", tmp_path / "wheels", "-r", wanted,
+    )  # fmt: skip
+    assert len(list((tmp_path / "wheels").iterdir())) == len(wanted.read_text().splitlines())
+
+
+def test_gcsfuse_is_built_for_arm64(tmp_path: Path) -> None:
+    arguments = os.environ.get("DOCKER_BUILD_ARGS", "").split()
+    target = ["--platform", "linux/arm64", "--target", "gcsfuse", "--output", f"type=local,dest={tmp_path}"]
+    run(DOCKER, "build", *arguments, *target, ".", environment={"DOCKER_BUILDKIT": "1"})
+    head = (tmp_path / "gcsfuse").read_bytes()[:20]
+    assert (head[:4], int.from_bytes(head[18:20], "little")) == (b"\x7fELF", AARCH64)
+
+
+def test_how_the_image_is_configured() -> None:
+    (told,) = json.loads(docker("image", "inspect", IMAGE).stdout)
+    config = told["Config"]
+    assert config["Entrypoint"] == ["tini", "--", "docker-entrypoint.sh"]
+    assert "PYTHONUNBUFFERED=1" in config["Env"]
+    assert {f"org.opencontainers.image.{name}" for name in (
+        "title", "description", "licenses", "version", "revision", "base.name"
+    )} <= config["Labels"].keys()  # fmt: skip
+    files = set(docker("run", "--rm", IMAGE, "ls", "-A", "/app").stdout.split())
+    assert files == {path.name for path in ROOT.glob("*.py")} | {"card.html"}
+
+
+def test_an_init_is_process_one_and_the_tool_runs_as_a_plain_user_without_rights() -> None:
+    script = "cat /proc/1/comm; id -un; sed -n 's/^CapEff:\\s*//p' /proc/self/status; touch /app/x 2>&1 || true"
+    said = docker("run", "--rm", IMAGE, "bash", "-c", script).stdout.splitlines()
+    assert said[:3] == ["tini", "spotted", "0" * 16]
+    assert "Permission denied" in said[3]
+
+
+def test_no_secret_of_the_build_is_in_a_layer(tmp_path: Path) -> None:
+    """.ci/containers ends the certificates that the build is given with a line of its own."""
+    *_, marker = Path(os.environ["BUILD_CA"]).read_bytes().splitlines()
+    assert marker.startswith(b"# not for the image")
+    assert marker.decode() not in docker("history", "--no-trunc", IMAGE).stdout
+    saved = tmp_path / "image.tar"
+    run(DOCKER, "save", "--output", saved, IMAGE)
+    names, found = set[str](), list[str]()
+    with tarfile.open(saved) as image:
+        for member in image:
+            if not (part := image.extractfile(member)) or not member.name.endswith(("layer.tar", "json")):
+                continue
+            if member.name.endswith("json"):
+                found += [member.name] * (marker in part.read())
+                continue
+            with tarfile.open(fileobj=part) as layer:
+                for file in layer:
+                    names.add(file.name)
+                    content = layer.extractfile(file)
+                    found += [file.name] * (content is not None and marker in content.read())
+    assert found == []
+    assert "app/cli.py" in names and "opt/venv/bin/python" in names  # the layers have been looked into
+    assert [name for name in names if Path(name).name in {".env", ".git", "ca.crt", "key.json"}] == []
