@@ -1,7 +1,8 @@
 """This tool beside others, and how it scales: all that benchmarks/results/ holds is made by this.
 
 python benchmarks/bench.py                               everything at full size: half an hour for the comparison,
-                                                         a quarter for scaling, on two quiet cores
+                                                         a quarter for scaling, ten minutes for what
+                                                         a mount costs, on two quiet cores
 python benchmarks/bench.py --scale 0.02 --rounds 1       a look, in a few minutes
 python benchmarks/bench.py --only api,rclone,photos      parts; printed, and written only with --out
 """
@@ -12,13 +13,14 @@ import argparse
 from pathlib import Path
 
 import forecast
+import mounting
 import scaling
 from compare import compare
 from course import course
 from ways import WAYS
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = (*WAYS, *scaling.PARTS)
+PARTS = (*WAYS, *scaling.PARTS, mounting.PART)
 
 
 def names(text: str) -> list[str]:
@@ -42,6 +44,8 @@ def main() -> None:
             compare(at, options.scale, options.rounds, only, out)
         if set(only) & set(scaling.PARTS):
             scaling.measure(at, options.scale, only, out)
+        if mounting.PART in only:
+            mounting.measure(at, options.scale, options.rounds, out)
     if out and {"api", "members", "photos"} <= set(only):
         forecast.write(out)
 

@@ -1,6 +1,7 @@
 """The usual way: download whole, unpack into a temporary folder, copy with a pool of processes into the mounted bucket.
 
-The mount is made with the same flags as this tool's own.
+The mount is made with the same flags as this tool's own. After source and mount point, the number of processes may be
+given; as many as cores otherwise.
 """
 
 import os
@@ -26,12 +27,13 @@ def copy(source: Path, root: Path, target: Path) -> None:
 
 def main() -> None:
     source, target = sys.argv[1], Path(sys.argv[2])
+    processes = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     for name, folder in FOLDERS.items():
         urllib.request.urlretrieve(f"{source}/{name}", name)
         with tarfile.open(name) as archive:
             archive.extractall(folder, filter="data")
     files = [path for path in Path("x").rglob("*") if path.is_file()]
-    with mounted("bench", target), ProcessPoolExecutor() as pool:
+    with mounted("bench", target), ProcessPoolExecutor(processes or None) as pool:
         list(pool.map(partial(copy, root=Path("x"), target=target), files, chunksize=16))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
 import tarfile
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import forecast
 import inputs
 import limits
 import measure
+import mounting
 import report
 import units
 import ways
@@ -81,6 +84,23 @@ def test_calls_are_counted_by_their_price() -> None:
     requests = {"xml PUT": 10, "upload multipart": 5, "json GET objects": 2, "json GET object": 3, "xml GET": 1,
                 "json DELETE object": 7}  # fmt: skip
     assert measure.price_classes(requests) == (17, 4)
+
+
+def test_requests_on_a_mount_are_inserts_look_ups_and_others() -> None:
+    requests = {"xml PUT": 2, "upload multipart": 10, "json GET object": 10, "json GET objects": 11, "xml GET": 1,
+                "json DELETE object": 1, "json GET bucket": 1, "puts": 12}  # fmt: skip
+    assert mounting.by_kind(Counter(requests)) == (12, 22, 1)
+
+
+def test_a_flag_of_the_mount_is_left_out(tmp_path: Path) -> None:
+    wrapper = tmp_path / "gcsfuse"
+    wrapper.write_text(mounting.WRAPPER.format(gcsfuse="/bin/echo"))
+    flags = ["--stat-cache=1", "--implicit-dirs", "a bucket", "/a place"]
+    for left_out, said in (("--stat", "--implicit-dirs a bucket /a place"), ("", " ".join(flags))):
+        done = subprocess.run(
+            ["bash", wrapper, *flags], env={"LEFT_OUT": left_out}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{said}\n"
 
 
 def test_a_run_counts_the_processes_that_it_starts_and_what_they_leave_on_disk(tmp_path: Path) -> None:
