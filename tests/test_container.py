@@ -143,9 +143,9 @@ def test_a_killed_run_leaves_nothing_that_the_next_takes_for_whole(
 @pytest.mark.parametrize(
     ("grants", "line"),
     [
-        (FUSE, "written through the mount at /gcs/{bucket}"),
-        ((), "written through the API: gs://{bucket} cannot be mounted: there is no /dev/fuse"),
-        (FUSE[2:4], "written through the API: gs://{bucket} cannot be mounted: mounting is not permitted"),
+        (FUSE, "writing through the mount at /gcs/{bucket}"),
+        ((), "writing through the API: gs://{bucket} cannot be mounted: there is no /dev/fuse"),
+        (FUSE[2:4], "writing through the API: gs://{bucket} cannot be mounted: mounting is not permitted"),
     ],
     ids=["all rights", "no device", "the device alone"],
 )
@@ -154,7 +154,7 @@ def test_which_way_a_bucket_is_written_and_why_is_one_line(
 ) -> None:
     done = docker("run", "--rm", *grants, *options(front, bucket), IMAGE, "-d", "stanford")
     assert done.returncode == 0, done.stderr
-    (said,) = [each for each in done.stderr.splitlines() if "written through" in each]
+    (said,) = [each for each in done.stderr.splitlines() if "writing through" in each]
     assert f"gs://{bucket}: {line.format(bucket=bucket)}" in said
     assert len(members(front, bucket)) > 30
 
@@ -167,7 +167,7 @@ def test_a_mount_that_is_there_already_is_used_and_left_as_it_is(front: GcsFront
     script = f"mkdir {at} && {mount} >/dev/null && python cli.py -d stanford && mountpoint {at} && ls {at}/stanford"
     done = docker("run", "--rm", *FUSE, *options(front, bucket), IMAGE, "bash", "-c", script)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"written through the mount at {at}" in done.stderr
+    assert f"writing through the mount at {at}" in done.stderr
     assert done.stdout.endswith(f"{at} is a mountpoint\nAnnotation\nImages\nlists\n")
 
 

@@ -66,7 +66,7 @@ def test_the_sample_from_a_clean_checkout_ends_complete(front: GcsFront, bucket:
     done = shell(checkout, "--sample", "--to", f"gs://{bucket}", STORAGE_EMULATOR_HOST=front.url)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("complete") == 3
-    assert f"gs://{bucket}: written through the mount at /gcs/{bucket}" in done.stderr
+    assert f"gs://{bucket}: writing through the mount at /gcs/{bucket}" in done.stderr
     assert {name.partition("/")[0] for name in members(front, bucket)} == {"stanford", "tsinghua", "austin"}
 
 
