@@ -24,7 +24,7 @@ image=${IMAGE:-spotted-data-extraction}
 export SPOTTED_TO
 key=${GOOGLE_APPLICATION_CREDENTIALS:-}
 if [ -n "$key" ] && ! [ -f "$key" ]; then # Docker would make a folder of that name
-  echo "GOOGLE_APPLICATION_CREDENTIALS: $key: expected a service account's key file, there is none" >&2
+  echo "GOOGLE_APPLICATION_CREDENTIALS: $key: no such file; give a service account's key file, or unset it" >&2
   exit 2
 fi
 

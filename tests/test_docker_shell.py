@@ -138,8 +138,8 @@ def test_the_environment_wins_over_the_file(checkout: Path) -> None:
 
 
 def test_a_key_file_that_is_not_there_is_one_line(checkout: Path) -> None:
-    done = shell(checkout, "-a", GOOGLE_APPLICATION_CREDENTIALS="no such key.json")
+    done = shell(checkout, "-a", GOOGLE_APPLICATION_CREDENTIALS="no key.json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "GOOGLE_APPLICATION_CREDENTIALS: no such key.json: expected a service account's key file, there is none\n"
+        "GOOGLE_APPLICATION_CREDENTIALS: no key.json: no such file; give a service account's key file, or unset it\n"
     )
