@@ -15,8 +15,8 @@ from buckets import Bucket, Stored, is_unfinished
 from datasets import DATASETS, Dataset
 from errors import ArchiveError, DamagedError, ExtractionError, MemberError
 from events import Result
-from manifest import Book, Entry, Reasons, still_valid
-from reading import Listing, Order, Reading, compared, list_all
+from manifest import Book, Entry, Reasons
+from reading import Order, Reading, Stock, compared, take_stock
 from redaction import redact
 from rows import FAILED, GONE, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
@@ -102,7 +102,7 @@ class _Extraction(Reading):
     def __init__(self, dataset: Dataset, order: Order, book: Book, crew: Crew, report: Report) -> None:
         super().__init__(dataset, order, crew, report)
         self.book, self.bucket = book, book.bucket
-        self.listed: Listing = {}  # what was there at the beginning
+        self.stock = Stock({})  # what was there at the beginning, and counts
         self.lost_folders: list[Row] = []
         self.outdated: set[str] = set()  # objects of a manifest that --force overrules, or of an older source
 
@@ -110,7 +110,7 @@ class _Extraction(Reading):
         self._begin()
         todo = self._resume()
         self.watch_checksums(todo)
-        self.store(todo, self._unvouched())
+        self.store(todo, self.stock.loose)
         self.join_chains()
         self._compare_checksums()
         self._remove_what_is_not_ours()
@@ -124,17 +124,17 @@ class _Extraction(Reading):
         if self.order.force:
             self.book.forget()
             self.outdated = {row.path for row in found[0]} if found else set()
-        listed = list_all(self.bucket, self.dataset)
-        self.bucket.delete(filter(is_unfinished, listed))
-        self.listed = {} if self.order.force else listed
 
     def _resume(self) -> list[Unit]:
         """Take over what the journal vouches for; the units that are still to do."""
         journal = self.book.journal()
         self._remember_outdated(journal.values())
-        for unit in self.units.values():
-            if unit.id in journal and still_valid(journal[unit.id], unit.fingerprint, self.listed):
-                self.entries[unit.id] = journal[unit.id]
+        versions = {unit.id: unit.fingerprint for unit in self.units.values()}
+        same = {unit: entry for unit, entry in journal.items() if versions.get(unit) == entry.fingerprint}
+        stock = take_stock(self.bucket, self.dataset, same)
+        self.bucket.delete(filter(is_unfinished, stock.loose))
+        if not self.order.force:
+            self.stock, self.entries = stock, dict(stock.kept)
         if self.entries:
             log.info(
                 "%s: continuing: %d of %d pieces are done already",
@@ -152,11 +152,6 @@ class _Extraction(Reading):
         if self.outdated:
             self.book.write(Entry("outdated", "", Rows.of(Row(path, 0, 0, "", 0) for path in self.outdated)))
 
-    def _unvouched(self) -> Listing:
-        """The objects that are there although no journal entry tells of them: the last ones of a killed run."""
-        vouched = {row.path for entry in self.entries.values() for row in entry.rows}
-        return {name: stored for name, stored in self.listed.items() if not name.endswith("/") and name not in vouched}
-
     # ── storing ──────────────────────────────────────────────────────────────────────────────────
 
     def forget(self, units: Iterable[str]) -> None:
@@ -171,7 +166,7 @@ class _Extraction(Reading):
     def _make_folders(self) -> None:
         """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
         with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
-            made = pool.map(self._make_folder, sorted(self._folders() - self.listed.keys()))
+            made = pool.map(self._make_folder, sorted(self._folders() - self.stock.folders))
             self.lost_folders = [row for row in made if row]
 
     def _folders(self) -> set[str]:

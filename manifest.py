@@ -21,10 +21,10 @@ from typing import Any
 import google_crc32c
 
 from archives import Link
-from buckets import BOOKS, Bucket, Data, Stored, encode_crc32c, is_unfinished
+from buckets import BOOKS, Bucket, Data, encode_crc32c, is_unfinished
 from errors import BucketError, DamagedError, MemberError
 from redaction import redact
-from rows import FAILED, STORED, Row, Rows, agrees, read_rows
+from rows import FAILED, Row, Rows, read_rows
 
 log = logging.getLogger("spotted")
 
@@ -89,14 +89,7 @@ def unseal(data: bytes) -> dict[str, Any]:
     return fields
 
 
-# ── decisions ────────────────────────────────────────────────────────────────────────────────────
-
-
-def still_valid(entry: Entry, fingerprint: str, listing: Mapping[str, Stored]) -> bool:
-    """Whether a journal entry is of the same piece of the same source, and all it stored is there."""
-    return entry.fingerprint == fingerprint and all(
-        agrees(row, listing.get(row.path)) for row in entry.rows if row.outcome == STORED and not row.is_folder
-    )
+# ── what is told in a few words ──────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from errors import BucketError, ExtractionError, SourceError
 from extraction import check_kind, readable_manifest
 from gcs import Destination, open_bucket
 from gcs_api import DEFAULT_REGION
-from manifest import Book, Entry, still_valid
+from manifest import Book, Entry
 from planning import Located, Planned, locate, plan_archive, plan_photos
-from reading import Listing, Order, list_all
-from rows import agrees
+from reading import Order, Stock, take_stock
 from units import PhotoWork, Unit
 
 log = logging.getLogger("spotted")
@@ -41,10 +40,9 @@ class Forecast:
 
 @dataclass(frozen=True)
 class There:
-    """What a bucket has of one dataset: its listing, and the journal that vouches for parts of it."""
+    """What a bucket has of one dataset."""
 
-    listing: Listing = field(default_factory=dict)
-    journal: dict[str, Entry] = field(default_factory=dict)
+    stock: Stock = field(default_factory=lambda: Stock({}))
     complete: int | None = None  # objects of a complete dataset
 
 
@@ -65,7 +63,7 @@ def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bo
     except ExtractionError as error:
         return Forecast(dataset, error=str(error))
     if there.complete is not None:
-        return Forecast(dataset, there.complete, there.complete, Work(listed=len(there.listing)))
+        return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects))
     survey = _Survey(dataset, there, order.limits)
     try:
         for located in locate(dataset, order.mirror):
@@ -107,10 +105,9 @@ def _there(dataset: Dataset, order: Order, bucket: Bucket) -> There:
         check_kind(dataset, order, bucket, found[1])
     if order.force:  # nothing of it counts
         return There()
-    listing = list_all(bucket, dataset)
-    if found and all(agrees(row, listing.get(row.path)) for row in found[0]):
-        return There(listing, {}, len(found[0]))
-    return There(listing, book.journal())
+    if found and (stock := take_stock(bucket, dataset, {"": Entry("", "", found[0])})).kept:
+        return There(stock, len(found[0]))
+    return There(take_stock(bucket, dataset, book.journal()))
 
 
 class _Survey:
@@ -159,8 +156,8 @@ class _Survey:
         """Units, of which those that the journal vouches for are done."""
         for unit in units:
             self.units, self.objects = self.units + 1, self.objects + (unit.objects or 0)
-            entry = self.there.journal.get(unit.id)
-            if entry and still_valid(entry, unit.fingerprint, self.there.listing):
+            entry = self.there.stock.kept.get(unit.id)
+            if entry and entry.fingerprint == unit.fingerprint:
                 self.kept.append(entry)
                 continue
             self.names |= _names(unit)
@@ -172,14 +169,12 @@ class _Survey:
 
     def result(self) -> Forecast:
         """The sum of it."""
-        listed = {name for name in self.there.listing if not name.endswith("/")}
-        vouched = {row.path for entry in self.kept for row in entry.rows}
-        prefixes = tuple(self.unnamed.values())
-        loose = {name for name in listed - vouched if name in self.names or (prefixes and name.startswith(prefixes))}
+        stock, prefixes = self.there.stock, tuple(self.unnamed.values())
+        loose = {name for name in stock.loose if name in self.names or (prefixes and name.startswith(prefixes))}
         there = min(self.objects, sum(entry.rows.stored for entry in self.kept) + len(loose))
-        folders = parents(self.names) - self.there.listing.keys()
+        folders = parents(self.names) - stock.folders
         work = Work(
-            self.objects - there, self.bytes, self.units, len(folders), len(listed), self.objects, len(self.kept)
+            self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept)
         )
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
         return Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.notes)

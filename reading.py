@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from archives import LIMITS, Limits, broken_link
 from buckets import Bucket, Stored
@@ -16,7 +17,7 @@ from datasets import Dataset
 from digest import Digest, digests
 from manifest import Entry
 from planning import Planned, plan
-from rows import Rows, Won, joined, marks, winners
+from rows import STORED, Rows, Won, agrees, joined, marks, winners
 from tally import Report, Tally
 from transfer import Crew, run
 from units import SpanWork, Unit, Wanted
@@ -38,9 +39,34 @@ class Order:
 Listing = dict[str, Stored]
 
 
-def list_all(bucket: Bucket, dataset: Dataset) -> Listing:
-    """All that the bucket lists in the dataset's folder, by name."""
-    return {stored.name: stored for stored in bucket.list(dataset.folder)}
+@dataclass
+class Stock:
+    """What a bucket has of a dataset, as a journal and the listing tell it together."""
+
+    kept: dict[str, Entry]  # by unit: the entries whose objects are all there
+    loose: Listing = field(default_factory=dict)  # objects that no kept entry tells of: the last ones of a killed run
+    folders: set[str] = field(default_factory=set)
+    objects: int = 0
+
+
+def take_stock(bucket: Bucket, dataset: Dataset, journal: Mapping[str, Entry]) -> Stock:
+    """Hold these entries against the bucket's listing."""
+    units, stock, lost = list(journal), Stock(dict(journal)), defaultdict[str, set[str]](set)
+    has_checksums = False
+    for each, stored in compared(bucket, dataset, [entry.rows for entry in journal.values()]):
+        if stored and stored.name.endswith("/"):
+            stock.folders.add(stored.name)
+            continue
+        if stored:
+            stock.objects, has_checksums = stock.objects + 1, stored.crc32c is not None
+        if each and not each.row.is_folder and not agrees(each.row, stored):
+            lost[units[each.run]].add(each.row.path)
+        elif stored and not each:
+            stock.loose[stored.name] = stored
+    for unit, paths in lost.items():
+        rows = (row for row in stock.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths)
+        stock.loose |= {row.path: Stored(row.path, row.size, row.crc32c if has_checksums else None) for row in rows}
+    return stock
 
 
 def compared(bucket: Bucket, dataset: Dataset, runs: Sequence[Rows]) -> Iterator[tuple[Won | None, Stored | None]]:

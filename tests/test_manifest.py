@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from archives import Link
 from buckets import Stored, parents
+from datasets import DATASETS
 from errors import BucketError
 from folders import FolderBucket
-from manifest import Book, Entry, still_valid
+from manifest import Book, Entry
+from reading import take_stock
 from rows import FAILED, GONE, REFUSED, STORED, Row, Rows, agrees, joined, marks, merged, winners
 
 ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)
@@ -40,12 +42,21 @@ def test_the_last_member_of_a_name_wins_and_only_stored_ones_count() -> None:
     assert [each[1:] for each in winners([Rows.of([later]), Rows.of([refused]), Rows.of([ROW])])] == [(2, 2)]
 
 
-def test_a_journal_entry_counts_only_for_its_version_and_while_its_objects_are_there() -> None:
-    entry = Entry("u", "version 1", Rows.of([ROW, ROW._replace(path="d/b", outcome=REFUSED)]))
-    listing = {"d/a": Stored("d/a", 3, 7)}
-    assert still_valid(entry, "version 1", listing)
-    assert not still_valid(entry, "version 2", listing)
-    assert not still_valid(entry, "version 1", {})
+def test_a_journal_entry_counts_while_its_objects_are_there_and_of_one_that_does_not_the_rest_is_loose(
+    tmp_path: Path,
+) -> None:
+    bucket, stanford = FolderBucket(tmp_path), DATASETS["stanford"]
+    for name in ("a/1", "a/2", "b/1", "c"):
+        bucket.put(f"stanford/{name}", b"123")
+    rows = {unit: [ROW._replace(path=f"stanford/{unit}/{number}") for number in (1, 2)] for unit in "ab"}
+    refused = ROW._replace(path="stanford/a/3", outcome=REFUSED)
+    journal = {unit: Entry(unit, "v", Rows.of([*found, refused])) for unit, found in rows.items()}
+    stock = take_stock(bucket, stanford, journal)
+    assert stock.kept == {"a": journal["a"]}
+    assert stock.loose == {name: Stored(name, 3, None) for name in ("stanford/b/1", "stanford/c")}
+    assert stock.folders == {"stanford/", "stanford/a/", "stanford/b/"} and stock.objects == 4
+    bucket.put("stanford/a/1", b"1234")
+    assert take_stock(bucket, stanford, journal).kept == {}
 
 
 def test_an_entry_survives_being_written_down(tmp_path: Path) -> None:
