@@ -33,13 +33,20 @@ log = logging.getLogger("spotted")
 
 
 class Rate:
-    """How fast a number grows, over the last WINDOW seconds."""
+    """How fast a number grows, over the last WINDOW seconds and since the first note."""
 
     def __init__(self) -> None:
         self.marks: deque[tuple[float, float]] = deque()
+        self.start = 0.0, 0.0
+
+    def left(self, total: float) -> float | None:
+        """Seconds until it is `total`; not by the last ones, in which a source may have waited for the bucket."""
+        (begin, first), (now, value) = self.start, self.marks[-1]
+        return (total - value) * (now - begin) / (value - first) if value > first else None
 
     def at(self, now: float, value: float) -> float:
         """Take note of the number, and answer its growth per second."""
+        self.start = self.start if self.marks else (now, value)
         self.marks.append((now, value))
         while len(self.marks) > 2 and now - self.marks[1][0] >= WINDOW:
             self.marks.popleft()
@@ -108,15 +115,11 @@ class Display:
 
     def _rates(self, progress: Progress) -> tuple[float, float, float | None]:
         """Bytes and objects per second, and the seconds that are left."""
-        now = time.monotonic()
-        rates = self.rates[0].at(now, progress.bytes), self.rates[1].at(now, progress.objects)
-        for rate, done, total in (
-            (rates[0], progress.bytes, progress.bytes_total),
-            (rates[1], progress.objects, progress.objects_total),
-        ):
-            if rate and total is not None:
-                return *rates, (total - done) / rate
-        return *rates, None
+        now, (of_bytes, of_objects) = time.monotonic(), self.rates
+        rates = of_bytes.at(now, progress.bytes), of_objects.at(now, progress.objects)
+        totals = (of_bytes, progress.bytes_total), (of_objects, progress.objects_total)
+        left = [rate.left(total) for rate, total in totals if total is not None]
+        return *rates, max((each for each in left if each is not None), default=None)
 
     # ── bars ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -220,3 +220,11 @@ def test_amounts_and_times_as_people_read_them() -> None:
     assert [duration(value) for value in (0.04, 9.94, 12.4, 59.6, 114, 7_800)] == [
         "0.0 s", "9.9 s", "12 s", "1 min 00 s", "1 min 54 s", "2 h 10 min",
     ]  # fmt: skip
+
+
+def test_the_time_left_is_that_of_the_whole_run_so_far() -> None:
+    rate = Rate()
+    for second in range(21):  # a source that gives all at first, and then waits for the bucket
+        per_second = rate.at(second, min(100 * second, 1000))
+    assert (per_second, rate.left(2000)) == (0, 20)
+    assert Rate().at(0, 5) == 0
