@@ -92,7 +92,8 @@ class ApiBucket:
         # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
         usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
         self.pace = Pace(self.url, (write_rate or usual) / writers)
-        self._persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
+        persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
+        self._put_persistently = persist(self._put)
         self._credentials, _ = credentials_and_origin()
         self._client = _client(self._credentials)
         self._bucket = self._client.bucket(name)
@@ -179,7 +180,7 @@ class ApiBucket:
                 self.pace.take()
                 self._bucket.blob(name).upload_from_string(data, content_type)
             else:
-                self._persist(self._put)(name, data, {"Content-Type": content_type})
+                self._put_persistently(name, data, {"Content-Type": content_type})
         except REFUSED as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:

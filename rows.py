@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows sorted by path, those of one path in the order they came in; gone through as often as one likes.
+    """Rows sorted by path, those of one path by their offset; gone through as often as one likes.
 
     `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row that has more to tell.
     """
@@ -64,7 +64,7 @@ class Rows:
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Rows:
         """These rows; all of them are in memory for a moment."""
-        return cls.of_sorted(sorted(rows, key=itemgetter(0)))
+        return cls.of_sorted(sorted(rows, key=itemgetter(0, 4)))
 
     @classmethod
     def of_sorted(cls, rows: Iterable[Row]) -> Rows:

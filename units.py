@@ -9,7 +9,7 @@ import ctypes
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future as Pending
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -36,7 +36,9 @@ from rows import FAILED, GONE, REFUSED, STORED, Row, Rows
 P = ParamSpec("P")
 T = TypeVar("T")
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
-PENDING = 1024  # puts of one unit that are waited for at once; each is 3 kB, and a span can have 8,000 members
+BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
+BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
+PENDING = 256  # batches of one unit that are waited for at once; each is some kB, and a span can have 8,000 members
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
 
@@ -223,39 +225,37 @@ class _Task:
     meter: Meter
 
     def members(self, work: SpanWork, link: Link) -> list[Row]:
-        rows, pending = list[Row](), deque[Row | Pending[Row]]()
-        last = dict[str, Pending[Row]]()  # by path, of those that are pending
+        batches = _Batches(self)
         try:
             for member in archives.members(self._source(work), work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
-                if path in last:  # of two members of one name the later must win
-                    wait([last[path]])
-                pending.append(self._member(row, member, member.refusal or refusal))
-                if isinstance(pending[-1], Pending):
-                    last[path] = pending[-1]
-                if len(pending) > PENDING:
-                    rows.append(_settled(pending.popleft(), last))
+                self._member(row, member, member.refusal or refusal, batches)
+            return batches.finish()
         finally:
-            wait(last.values())
-        return rows + [_settled(row, last) for row in pending]
+            batches.wait()
 
     def _source(self, work: SpanWork) -> _Tee:
         return _Tee(work.source, self.process.connections, self.meter)
 
-    def _member(self, row: Row, member: Member, refusal: str) -> Row | Pending[Row]:
+    def _member(self, row: Row, member: Member, refusal: str, batches: _Batches) -> None:
         if refusal or member.data is None:
-            return row._replace(outcome=FAILED if member.damaged else REFUSED, reason=refusal)
-        if row.is_folder:
-            return row._replace(outcome=REFUSED, reason="a folder that has data") if row.size else row
-        if not isinstance(member.data, bytes):
-            return self._put_large(row, member.data)
-        return self._soon(len(member.data), self._put, row, member.data)
+            batches.rows.append(row._replace(outcome=FAILED if member.damaged else REFUSED, reason=refusal))
+        elif row.is_folder:
+            refused = row._replace(outcome=REFUSED, reason="a folder that has data")
+            batches.rows.append(refused if row.size else row)
+        elif isinstance(member.data, bytes):
+            batches.add(row, member.data)
+        else:
+            batches.wait_for(row.path)
+            batches.rows.append(self._put_large(row, member.data))
 
-    def _soon(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | Pending[T]:
+    def soon(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Pending[T]:
         """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
         if self.process.uploads is None:
-            return put(*arguments, **named)
+            done = Pending[T]()
+            done.set_result(put(*arguments, **named))
+            return done
         self.process.bytes.acquire(size)
 
         def released() -> T:
@@ -265,6 +265,10 @@ class _Task:
                 self.process.bytes.release(size)
 
         return self.process.uploads.submit(released)
+
+    def put_all(self, members: Sequence[tuple[Row, bytes]]) -> list[Row]:
+        """Put one member after the other."""
+        return [self._put(row, data) for row, data in members]
 
     def _put(self, row: Row, data: bytes) -> Row:
         kind = content_type(data)
@@ -324,20 +328,67 @@ class _Task:
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
         image, data = _fetch(image)
         self.meter.add(len(data))
-        return self._soon(len(data), self._put_photo, image, data, label, photo.annotation) if data else [image]
+        return self.soon(len(data), self._put_photo, image, data, label, photo.annotation) if data else [image]
 
     def _put_photo(self, image: Row, data: bytes, label: Row, annotation: bytes) -> list[Row]:
         image = self._put(image, data)
         return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
 
 
-def _settled(row: Row | Pending[Row], last: dict[str, Pending[Row]]) -> Row:
-    if not isinstance(row, Pending):
-        return row
-    settled = row.result()
-    if last.get(settled.path) is row:
-        del last[settled.path]
-    return settled
+class _Batches:
+    """A unit's small members on their way: a few go to each thread, for handing one over costs as much as putting it.
+
+    `rows` are what is known so far, in any order.
+    """
+
+    def __init__(self, task: _Task) -> None:
+        self.task, self.rows = task, list[Row]()
+        self._next, self._size = list[tuple[Row, bytes]](), 0
+        self._pending = deque[Pending[list[Row]]]()
+        self._last = dict[str, Pending[list[Row]]]()  # by path, of those that are pending
+
+    def add(self, row: Row, data: bytes) -> None:
+        """Put it soon. Of two members of one name the later must win, so it comes after the earlier."""
+        if row.path in self._last:
+            wait([self._last[row.path]])
+        self._next.append((row, data))
+        self._size += len(data)
+        if len(self._next) >= BATCH or self._size >= BATCH_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        batch, size, self._next, self._size = self._next, self._size, [], 0
+        put = self.task.soon(size, self.task.put_all, batch)
+        self._last |= dict.fromkeys((row.path for row, _ in batch), put)
+        self._pending.append(put)
+        if len(self._pending) > PENDING:
+            self._settle()
+
+    def _settle(self) -> None:
+        put = self._pending.popleft()
+        self.rows += put.result()
+        for row in self.rows[-len(put.result()) :]:
+            if self._last.get(row.path) is put:
+                del self._last[row.path]
+
+    def wait_for(self, path: str) -> None:
+        """Until an earlier member of that name is put."""
+        if self._next:
+            self._hand_over()
+        if path in self._last:
+            wait([self._last[path]])
+
+    def finish(self) -> list[Row]:
+        """All rows, when all are put; raises what one of them met."""
+        if self._next:
+            self._hand_over()
+        while self._pending:
+            self._settle()
+        return self.rows
+
+    def wait(self) -> None:
+        """Until nothing is under way any more."""
+        wait(self._pending)
 
 
 def _fetch(row: Row) -> tuple[Row, bytes]:

@@ -108,7 +108,7 @@ ROWS = st.builds(
 @given(st.lists(ROWS))
 def test_packed_rows_are_the_rows_in_the_order_of_their_paths(rows: list[Row]) -> None:
     packed = Rows.of(rows)
-    assert list(packed) == list(packed) == sorted(rows, key=lambda row: row.path)
+    assert list(packed) == list(packed) == sorted(rows, key=lambda row: (row.path, row.offset))
     assert Rows.decode(json.loads(json.dumps(packed.encode()))) == packed
     assert packed.stored == sum(row.outcome == STORED and not row.is_folder for row in rows)
     assert packed.folders == parents(row.path for row in rows if row.outcome == STORED)
@@ -119,7 +119,8 @@ def test_what_counts_beside_what_is_there_is_what_dictionaries_would_tell(
     units: list[list[Row]], there: dict[str, int]
 ) -> None:
     runs = [Rows.of(rows) for rows in units]
-    won = {row.path: row for rows in units for row in rows if row.outcome == STORED}
+    ordered = (row for rows in units for row in sorted(rows, key=lambda row: row.offset))
+    won = {row.path: row for row in ordered if row.outcome == STORED}
     listing = [Stored(name, size, None) for name, size in sorted(there.items())]
     found = list(joined(winners(runs), listing))
     assert {each.row.path: each.row for each, _ in found if each} == won
