@@ -26,7 +26,8 @@ def keep(result: Result, book: Book) -> None:
             return
         found = book.manifest()
         if found and len(found[0]) > MOST:
-            log.info("%s: no card: for more than %s objects it would take too much memory", result.dataset.name, f"{MOST:,}")
+            why = f"for more than {MOST:,} objects it would take too much memory"
+            log.info("%s: no card: %s", result.dataset.name, why)
         elif found:
             card, looks = describe(result.dataset, layout, *found, book)
             book.write_card(render(card, looks).encode(), card.encode())

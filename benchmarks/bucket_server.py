@@ -4,10 +4,10 @@
 
 It speaks as much of Google Cloud Storage's JSON and XML API as obstore, google-cloud-storage, rclone, GCSFuse and
 `gcloud storage cp` need to store, list, read and delete; a client finds it by STORAGE_EMULATOR_HOST. What it does
-not speak it answers with 400, which no client tries again. It must never be what a measurement measures:
-one process on uvloop and httptools, no threads and no disk; the objects stay in its memory. A put of 37 KB takes it about 40 microseconds, so that
-one core has enough for 20,000 a second, at 50 ms over 2,000 connections too. Bodies under way are held whole, so
-memory is the objects, what the requests in flight carry, and some 350 bytes for each object.
+not speak it answers with 400, which no client tries again. It must never be what a measurement measures: one process
+on uvloop and httptools, no threads and no disk. A put of 37 KB takes it about 40 microseconds, so that one core has
+enough for 20,000 a second, at 50 ms over 2,000 connections too. The objects stay in its memory, with some 350 bytes
+more for each; bodies under way are held whole.
 
     GET /_stats         {"seconds", "puts", "bytes", "requests": {kind: how many}} since the start or the last reset
     POST /_reset        forget all objects and counts
