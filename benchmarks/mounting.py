@@ -21,7 +21,17 @@ from ways import WAYS, lacking
 SHARE = 0.05  # of Stanford: 2,061 files, 40 MB
 DELAY = 0.05  # seconds of a request
 PART = "mounting"
-HEADER = ("", "seconds", "files/s", "as fast as the first", "inserts", "look-ups", "PATCH, DELETE", "peak memory")
+HEADER = (
+    "",
+    "seconds",
+    "files/s",
+    "as fast as the first",
+    "CPU s per 1,000",
+    "inserts",
+    "look-ups",
+    "PATCH, DELETE",
+    "peak memory",
+)
 # In place of gcsfuse, on PATH before it: leaves out the flags that begin with a word of $LEFT_OUT.
 WRAPPER = """#!/bin/bash
 for flag; do
@@ -48,9 +58,10 @@ PROCESSES = (0, 32)  # of the usual way; 0: as many as cores
 
 
 class Run(NamedTuple):
-    """Seconds, bytes, and requests for each file."""
+    """Seconds and bytes of all; requests for each file."""
 
     seconds: float
+    cpu: float  # of the way and GCSFuse, not of the servers
     memory: float
     inserts: float
     look_ups: float
@@ -105,7 +116,7 @@ class Mounting:
         if figures.puts < self.given.objects:
             raise Failed(f"it ended well, but stored {figures.puts:,} of {self.given.objects:,} files")
         counts = Bucket(self.at.server, self.at.server_process).stats()
-        run = Run(figures.wall, figures.memory, *(count / self.given.objects for count in by_kind(counts)))
+        run = Run(figures.wall, figures.cpu, figures.memory, *(count / self.given.objects for count in by_kind(counts)))
         say(f"{self.given.objects / run.seconds:,.0f} files/s: {command} {' '.join(left_out)}")
         return run
 
@@ -123,7 +134,9 @@ def by_kind(counts: Counter[str]) -> tuple[int, int, int]:
 def cells(title: str, run: Run, given: Input, first: Run) -> list[str]:
     return [
         title, f"{run.seconds:.1f}", f"{given.objects / run.seconds:,.0f}", f"{first.seconds / run.seconds:.2f}",
-        f"{run.inserts:.3f}", f"{run.look_ups:.3f}", f"{run.others:.3f}", f"{run.memory / 1e6:,.0f} MB",
+        f"{1000 * run.cpu / given.objects:.2f}",
+        *(f"{number:.3f}" for number in (run.inserts, run.look_ups, run.others)),
+        f"{run.memory / 1e6:,.0f} MB",
     ]  # fmt: skip
 
 

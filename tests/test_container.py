@@ -33,13 +33,13 @@ def contents(front: GcsFront, bucket: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def expected(front: GcsFront) -> dict[str, tuple[int, int]]:
+@pytest.fixture(scope="module")
+def expected(session_front: GcsFront) -> dict[str, tuple[int, int]]:
     """What the sample makes, stored through the API."""
-    done = docker("run", "--rm", *options(front, "test-expected", SPOTTED_VIA="api"), IMAGE, *WORKFLOW)
+    session_front.reset()
+    done = docker("run", "--rm", *options(session_front, "test-expected", SPOTTED_VIA="api"), IMAGE, *WORKFLOW)
     assert done.returncode == 0, done.stderr
-    front.reset()
-    return members(front, "test-expected")
+    return members(session_front, "test-expected")
 
 
 def test_the_workflows_arguments_through_the_mount_store_what_the_api_stores(
