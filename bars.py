@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 DRAW_EVERY = 0.2  # seconds, on a terminal
 LINE_EVERY = 10.0  # seconds, where there is none
 WINDOW = 10.0  # seconds that a rate is taken over
-TEXT = 72  # columns of a line beside its bar
+AMOUNTS, RATE, LEFT = 26, 11, 18  # columns of each: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
+WIDEST = 40  # columns of a bar, where there is room
 NARROWEST = 5  # columns of a bar; without room for it there are the figures alone
 log = logging.getLogger("spotted")
 
@@ -125,16 +126,17 @@ class Display:
 
     def _draw(self, progress: Progress) -> None:
         bytes_rate, object_rate, left = self._rates(progress)
-        width = min(40, os.get_terminal_size(sys.stderr.fileno()).columns - TEXT)
+        labels = f"{progress.dataset}: ", ""
+        text_width = len(f"{labels[0]}100% || ") + AMOUNTS + 1 + RATE + LEFT
+        width = min(WIDEST, os.get_terminal_size(sys.stderr.fileno()).columns - 1 - text_width)
         time_left = "" if left is None else f"  {duration(left)} left"
         of_bytes = amounts(amount, progress.bytes, progress.bytes_total)
         of_objects = amounts("{:,}".format, progress.objects, progress.objects_total) + " objects"
         texts = (
-            f"{of_bytes:<26} {amount(bytes_rate) + '/s':>11}{time_left}",
-            f"{of_objects:<26} {f'{object_rate:,.0f}/s':>11}",
+            f"{of_bytes:<{AMOUNTS}} {amount(bytes_rate) + '/s':>{RATE}}{time_left}",
+            f"{of_objects:<{AMOUNTS}} {f'{object_rate:,.0f}/s':>{RATE}}",
         )
         counts = (progress.bytes, progress.bytes_total), (progress.objects, progress.objects_total)
-        labels = f"{progress.dataset}: ", ""
         for bar, label, (done, total), text in zip(self._bars(), labels, counts, texts, strict=True):
             percent = f"{int(100 * done / total):3d}%" if total else "    "
             graph = f"|{{bar:{width}}}|" if total and width >= NARROWEST else "{bar:0}"

@@ -1,0 +1,139 @@
+"""README.md: what it shows is what the program prints, and each of its commands does what it says.
+
+Commands of this program and of make are run. Those of Google are run with a stand-in on PATH that takes note of its
+arguments, which the real gcloud then checks where it is installed; what they hand to the tool is parsed by the tool.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Cli, clean_environment
+from gcs_front import GcsFront
+from source_server import SourceServer
+
+import cli as program
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+COMMANDS = [line.partition(" #")[0].strip() for line in LINES]
+OWN = [command.removeprefix("python cli.py ") for command in COMMANDS if command.startswith("python cli.py ")]
+ELSEWHERE = "git clone", "cd ", "make run", ". .venv/bin/activate"  # a fresh clone: what CI begins with
+STAND_IN = """#!/bin/sh
+printf '%s\\0' "${0##*/}" "$@" >> "$SEEN"; echo >> "$SEEN"
+"""
+
+
+def test_every_command_is_tried_below() -> None:
+    tried = ("python cli.py ", "sh docker-shell.sh", "docker run ", "gcloud ", "PROJECT=", *ELSEWHERE)
+    assert [command for command in COMMANDS if not command.startswith(tried)] == []
+    assert len(OWN) == 7 and len(COMMANDS) > 20
+
+
+def settled(text: str) -> list[str]:
+    """Lines without times and rates, nor the order in which archives happen to end."""
+    text = re.sub(r"\d+\.\d s\b|\d+\.\d .?B/s", "#", text)
+    return sorted(" ".join(line.split()) for line in text.splitlines())
+
+
+def test_make_run_prints_what_it_shows(tmp_path: Path) -> None:
+    shown = re.search(r"^\$ make run\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    environment = {key: value for key, value in clean_environment(tmp_path, {}).items() if not key.startswith("M")}
+    done = subprocess.run(["make", "run", f"OUT={tmp_path}/out"], cwd=ROOT, env=environment, text=True, check=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    echo, _, printed = done.stdout.partition("\n")
+    assert "cli.py --all --sample" in echo
+    assert shown and settled(printed.replace(f"{tmp_path}/out", "sample-out")) == settled(shown[1])
+    assert (tmp_path / "out/_extraction/stanford/card.html").is_file()  # which comes next in the text
+
+
+def test_the_options_are_those_of_help(cli: Cli) -> None:
+    assert f"```text\n{cli('--help', COLUMNS='110').stdout.rstrip()}\n```" in README
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_own_commands(command: str, cli: Cli, front: GcsFront, mirror: SourceServer, tmp_path: Path) -> None:
+    arguments = [f"{tmp_path}/dogs" if each == "dogs" else each for each in shlex.split(command)]
+    environment = {"STORAGE_EMULATOR_HOST": front.url, "GCE_METADATA_HOST": "127.0.0.1:9"}
+    if "--sample" not in arguments:
+        environment["SPOTTED_MIRROR"] = mirror.url
+    if "--verify" in arguments or "--check" in arguments:  # both are told about a bucket that is there
+        cli("-d", "stanford", "--to", "gs://my-bucket", **environment)
+    done = cli(*arguments, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+
+
+def seen(tmp_path: Path, block: str) -> list[list[str]]:
+    """The commands that a block of shell runs, as the programs that are stood in for receive them."""
+    for name in ("gcloud", "docker"):
+        (tmp_path / name).write_text(STAND_IN)
+        (tmp_path / name).chmod(0o755)
+    more = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEN": str(tmp_path / "seen")}
+    subprocess.run(["sh", "-eu", "-c", block], cwd=ROOT, env=clean_environment(tmp_path, more), check=True)
+    return [line.split("\0")[:-1] for line in (tmp_path / "seen").read_text().splitlines()]
+
+
+def handed_over(command: list[str]) -> list[str]:
+    """What `docker run` passes to the tool; options with a value of their own are those that README uses."""
+    return command[next(at for at, part in enumerate(command) if part.endswith("spotted-data-extraction")) + 1 :]
+
+
+def test_commands_of_docker(tmp_path: Path) -> None:
+    (block,) = (block for block in BLOCKS if "docker-shell.sh" in block)
+    runs = [command for command in seen(tmp_path, block) if command[1] == "run"]
+    assert [handed_over(run) for run in runs] == [[], ["--sample", "--to", "gs://my-bucket"], ["-a"]]
+    assert program.parse(handed_over(runs[1]), {}).sample
+    assert runs[2][3:5] == ["-e", "SPOTTED_TO=gs://my-bucket"]
+    assert program.parse(handed_over(runs[2]), {"SPOTTED_TO": "gs://my-bucket"}).to == "gs://my-bucket"
+
+
+def test_commands_of_google(tmp_path: Path) -> None:
+    (block,) = (block for block in BLOCKS if "gcloud compute" in block)
+    commands = seen(tmp_path, block)
+    assert len(commands) == block.count("\ngcloud ")
+    remote = next(command[-1] for command in commands if "ssh" in command)
+    options = program.parse(handed_over(shlex.split(remote)), {})
+    assert (options.to, options.via, len(options.datasets)) == ("gs://my-bucket", "api", 3)
+    if shutil.which("gcloud"):
+        check_with_gcloud([*commands, ["gcloud", "auth", "application-default", "login"]], tmp_path)
+
+
+def check_with_gcloud(commands: list[list[str]], tmp_path: Path) -> None:
+    """Have the real gcloud parse them; it asks nobody, and does nothing."""
+    file = tmp_path / "commands.json"
+    file.write_text(json.dumps([{"command_string": shlex.join(command)} for command in commands]))
+    found = subprocess.run(["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={file}"], text=True,
+                           env=clean_environment(tmp_path, {}), capture_output=True, check=True)  # fmt: skip
+    results = json.loads(found.stdout)
+    assert len(results) == len(commands)
+    assert [result["error_message"] for result in results if not result["success"]] == []
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    local = [link for link in links if "://" not in link and "benchmarks/results" not in link]  # those make bench makes
+    assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+def test_the_design_names_every_module() -> None:
+    named = set(re.findall(r"`(\w+)\.py`", (ROOT / "docs/design.md").read_text()))
+    assert {path.stem for path in ROOT.glob("*.py")} - named == set()
+
+
+def test_this_runs_where_make_run_does() -> None:
+    assert Path(sys.executable).is_relative_to(ROOT / ".venv")
