@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +112,7 @@ def _packages() -> Finding:
 def _directory(case: Case) -> str:
     root = Path(case.to).absolute()
     place = next(path for path in (root, *root.parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
+    if not _takes_files(place):
         raise BucketError(f"{place}: expected a directory that this user may write to; choose another place with --to")
     free, need = shutil.disk_usage(place).free, 0 if case.mirror else sum(dataset.size for dataset in case.datasets)
     if free < need:
@@ -119,6 +120,14 @@ def _directory(case: Case) -> str:
             f"{root}: expected {amount(need)} of free space, got {amount(free)}; choose another place with --to"
         )
     return f"{root} can be written to; {amount(free)} free"
+
+
+def _takes_files(place: Path) -> bool:
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):  # it has a name, for some file systems have no other files
+            return True
+    except OSError:
+        return False
 
 
 # ── the bucket ───────────────────────────────────────────────────────────────────────────────────

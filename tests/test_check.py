@@ -162,6 +162,7 @@ def test_gcsfuse_tells_its_version(bucket: str, tmp_path: Path, monkeypatch: pyt
 def test_directories(tmp_path: Path) -> None:
     found = findings(str(tmp_path / "not" / "there"), "stanford", mirror="http://127.0.0.1:9")
     assert found["directory"].is_well and not (tmp_path / "not").exists()
+    assert not findings("/proc/spotted")["directory"].is_well  # where root, too, may not write
     (tmp_path / "file").touch()
     assert (
         "expected a directory that this user may write to" in findings(str(tmp_path / "file" / "x"))["directory"].says
