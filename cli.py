@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -203,13 +204,21 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExtractionError.exit_status
     except (ExtractionError, OSError) as error:
+        if _interrupted.is_set():
+            return _leave_at_once()
         print(redact(f"error: {error}"), file=sys.stderr)
         if log.isEnabledFor(logging.DEBUG):
             print(redact(traceback.format_exc()), file=sys.stderr)
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 
+_interrupted = threading.Event()
+
+
 def _interrupt(signum: int, frame: object) -> NoReturn:
+    # Where it is raised within a callback of the garbage collector, Python swallows it, and would print it.
+    _interrupted.set()
+    sys.unraisablehook = lambda _: None
     stop = getattr(sys.modules.get("units"), "stop", None)  # which is there as soon as anything is stored
     if stop:  # at once: a mount can be taken away only when nobody writes
         stop.set()
@@ -301,6 +310,8 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
         except (BucketError, ClusterError):
             raise
         except ExtractionError as error:  # of one dataset: the others go on
+            if _interrupted.is_set():
+                raise KeyboardInterrupt from error
             yield Result(dataset, error=str(error))
 
 

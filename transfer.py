@@ -29,6 +29,7 @@ from units import Settings, SpanWork, Unit, Wanted, run_unit, writes
 DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
+    "distributed.scheduler.worker-ttl": None,  # by the wall clock, a machine that slept has lost all its workers
 }
 SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
 log = logging.getLogger("spotted")
@@ -113,18 +114,23 @@ def _client(threads: int, workers: int, scheduler: str) -> Client:
         return connect(scheduler)
     # Who is interrupted leaves at once. multiprocessing then removes what the processes shared, and warns of it.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    return Client(
-        LocalCluster(
-            n_workers=workers or 1,
-            threads_per_worker=threads,
-            processes=bool(workers),
-            # A certificate made for this run: whoever reaches a scheduler runs code in its workers.
-            security=True if workers else None,
-            dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=SILENT,
-        )
+    try:
+        return Client(_local_cluster(threads, workers))
+    except RuntimeError as error:  # its processes cannot be started, or not be reached
+        raise ExtractionError(f"dask cannot start its workers on this machine: {reason(error)}") from error
+
+
+def _local_cluster(threads: int, workers: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=workers or 1,
+        threads_per_worker=threads,
+        processes=bool(workers),
+        # A certificate made for this run: whoever reaches a scheduler runs code in its workers.
+        security=True if workers else None,
+        dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
+        worker_dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+        silence_logs=SILENT,
     )
 
 

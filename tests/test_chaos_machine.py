@@ -1,6 +1,6 @@
 """What the machine does to a run, and a second run beside it: a full or read-only disk, limits, two runs at once.
 
-Each once here; `make chaos` makes ROUNDS of them. What needs GCSFuse, Docker or Debian's faketime is in
+Each once here; `make chaos` makes ROUNDS of them. What needs GCSFuse or Docker is in
 test_container_faults.py.
 """
 
@@ -127,5 +127,32 @@ def test_two_runs_at_once(place: str, number: int) -> None:
         trial.line, trial.said = runs[0].line, "\n\n".join(run.said for run in runs)
         trial.wrong += [each for run in runs for each in judged(run, Fault("", no_fault))]
         trial.wrong += ends_well(site, runs[0], spoils=False)
+    note(trial)
+    assert trial.wrong == []
+
+
+CLOCK = """
+import random, time
+real, rng, jumps = time.time, random.Random({seed}), [0.0, 0.0]
+def jumping():
+    if real() > jumps[1]:  # several times a second: forwards by up to ten years, or back by up to two seconds
+        jumps[:] = jumps[0] + rng.choice((-2, -0.5, 3600, 86_400, 315_360_000)), real() + 0.2
+    return real() + jumps[0]
+time.time = jumping
+"""
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize("place", ["api", "folder"])
+def test_a_wall_clock_that_jumps(place: str, number: int) -> None:
+    """In the program and its libraries alone: a machine's own clock is the other tests' too."""
+    trial = Trial("the wall clock jumps", place, number)
+    with Site(place, MIX) as site:
+        (site.home / "sitecustomize.py").write_text(CLOCK.format(seed=random_for("clock", place, number).random()))
+        site.environment["PYTHONPATH"] = str(site.home)
+        site.source.plan("/images.tar", Plan(drip=0.0001))
+        run = site.run()
+        trial.status, trial.line, trial.said = run.status, run.line, run.said
+        trial.wrong += [*judged(run, Fault("", no_fault, 0, "complete")), *ends_well(site, run, spoils=False)]
     note(trial)
     assert trial.wrong == []

@@ -298,6 +298,25 @@ def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
     assert found == {f"stanford/Images/{name}": data for name, data in some_members(2500, 20_000)}
 
 
+SWALLOWED = """
+import gc, signal, sys, cli
+def interrupt(phase, info):
+    if hasattr(sys.modules.get("units"), "stop"):
+        gc.callbacks.remove(interrupt)
+        signal.raise_signal(signal.SIGINT)
+gc.callbacks.append(interrupt)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_an_interrupt_that_python_swallows_ends_it_all_the_same(tmp_path: Path, slow_mirror: SourceServer) -> None:
+    arguments = [sys.executable, "-c", SWALLOWED, "-b", "--mirror", slow_mirror.url, "--to", str(tmp_path / "out")]
+    environment = clean_environment(tmp_path, {})
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130 and "Traceback" not in done.stderr and "error" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("interrupted; ")
+
+
 def test_an_interrupt_does_not_wait_for_a_source_that_is_silent(tmp_path: Path, slow_mirror: SourceServer) -> None:
     slow_mirror.plan("/images.tar", Plan(), times=2)  # the probe, and the look at what it is
     slow_mirror.plan("/images.tar", Plan(stall=20))

@@ -371,6 +371,11 @@ def test_a_member_that_the_bucket_refuses_is_missing_and_comes_with_the_next_run
     assert api_bench.objects() == dict(members)
 
 
+def test_a_machine_that_slept_has_not_lost_its_worker(bench: Bench) -> None:
+    cluster = bench.workers.client.cluster
+    assert cluster is not None and cluster.scheduler.worker_ttl is None
+
+
 def test_a_cluster_without_workers_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "ARRIVAL", 0.2)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
