@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from card_facts import SAMPLE, SHARE, THUMBNAILS
 from pace import DOUBLING, START
 
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
@@ -49,6 +48,8 @@ def calls(work: Work, via: str) -> tuple[int, int]:
 
 def card_reads(objects: int) -> int:
     """Images and annotations that are read back for the card, where every second object is an image."""
+    from card_facts import SAMPLE, SHARE, THUMBNAILS  # which draws pictures: not for --help
+
     return min(SAMPLE, max(objects // 2 // SHARE, THUMBNAILS)) + THUMBNAILS
 
 
