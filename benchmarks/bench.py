@@ -1,6 +1,6 @@
 """This tool beside others, and how it scales: all that benchmarks/results/ holds is made by this.
 
-python benchmarks/bench.py                               everything at full size: half an hour for the comparison,
+python benchmarks/bench.py                               everything at full size: twenty minutes for the comparison,
                                                          a quarter for scaling, ten minutes for what
                                                          a mount costs, on two quiet cores
 python benchmarks/bench.py --scale 0.02 --rounds 1       a look, in a few minutes
