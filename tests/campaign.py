@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -25,8 +26,8 @@ import threading
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,8 @@ LOG = ROOT / ".cache/chaos"
 LIMIT = 300  # seconds that a run may take
 MB = 1 << 20
 BOOKS = "_extraction/"
+MIXTURE = "a random mixture of these, and kills"
+KILLED = -signal.SIGKILL
 STRANGE = " is none of the dataset"
 ALL_BOOKS = ("manifest.csv", "manifest.json", "failures.csv", "card.html", "card.json")
 
@@ -194,13 +197,13 @@ class Site:
             start_new_session=True,  # a group of its own, as a shell gives it
         )
 
-    def run(self, *options: str) -> Run:
-        """A whole run."""
+    def run(self, *options: str, until: float = LIMIT) -> Run:
+        """A whole run; one that is not over after so many seconds is killed."""
         begin, process = time.monotonic(), self.start(*options)
-        try:
-            summary, said = process.communicate(timeout=LIMIT)
-        finally:
-            process.kill()  # nothing, where it has ended
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=until)
+        process.kill()  # nothing, where it has ended
+        summary, said = process.communicate()
         return Run(process.returncode, said, summary, time.monotonic() - begin)
 
     # ── what is stored ───────────────────────────────────────────────────────────────────────────
@@ -318,6 +321,25 @@ def try_out(fault: Fault, place: str, number: int) -> Trial:
         trial.wrong += judged(run, fault)
         trial.wrong += [] if run.status or site.struck else ["the fault did not happen"]
         trial.wrong += ends_well(site, run, fault.spoils)
+    note(trial)
+    return trial
+
+
+def try_mixture(faults: Sequence[Fault], number: int) -> Trial:
+    """Several runs, each with a few of these faults at once, of which some are killed; then one without any."""
+    trial, rng = Trial(MIXTURE, "api", number), random_for(MIXTURE, number)
+    with Site("api", ("-d", "stanford", "-d", "tsinghua", "-d", "austin")) as site:
+        for _ in range(rng.randint(2, 4)):
+            site.heal()
+            chosen = rng.sample(faults, 4)
+            for fault in chosen:
+                fault.provoke(site, rng)
+            run = site.run(until=rng.uniform(1, 12) if rng.random() < 0.4 else LIMIT)
+            trial.said += f"{', '.join(fault.name for fault in chosen)}: {run.status}\n{run.said}"
+            trial.wrong += judged(run, Fault(MIXTURE, chosen[0].provoke, (0, 1, 3, KILLED)))
+            trial.wrong += site.wrong()
+        trial.status, trial.line, trial.seconds = run.status, run.line, round(run.seconds, 1)
+        trial.wrong += ends_well(site, run, spoils=False)
     note(trial)
     return trial
 
