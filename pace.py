@@ -94,7 +94,7 @@ class Pace:
             sent = len(self._recent) / min(max(now - self._recent[0], SHORTEST_WINDOW), WINDOW)
             self._cut_to, self._cut_at = max(min(sent, self.rate()) / 2, LEAST), now
             self._cuts, self._next = self._cuts + 1, now + PAUSE
-            log.debug("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, sent, self._cut_to)
+            log.info("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, sent, self._cut_to)
 
     def told(self) -> Told:
         """What became of the writes so far."""

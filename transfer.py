@@ -70,6 +70,9 @@ def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[
     with dask.config.set(DASK), _client(threads, workers, scheduler) as client:
         if scheduler:
             _wait_for_workers(client, scheduler)
+        if workers or scheduler:  # what other processes log is shown here too
+            client.run(log.setLevel, log.level)
+            client.forward_logging(log.name)
         # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
         # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
         shared = replace(settings.destination, writers=len(client.nthreads()))

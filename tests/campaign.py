@@ -5,7 +5,8 @@ must end complete, or fail with the status and the words that the fault names; i
 not; and the same command must then make it complete, with nothing lost, nothing twice and nothing wrong.
 
 SEED (1 if it is not set) picks the moments: the same ones each time. `make chaos` sets LONG, and has what each trial
-came to written under .cache/chaos; `python tests/campaign.py FILE` counts it.
+came to written under .cache/chaos; `PYTHONPATH=. python tests/campaign.py LOG…`
+brings docs/reliability.md up to it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import collections
 import csv
 import io
+import itertools
 import json
 import os
 import random
@@ -26,7 +28,7 @@ import threading
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -50,8 +52,10 @@ from datasets import DATASETS, Dataset
 SEED = int(os.environ.get("SEED", "1"))
 LONG = bool(os.environ.get("LONG"))
 ROUNDS = int(os.environ.get("ROUNDS", "5" if LONG else "1"))
-LOG = ROOT / ".cache/chaos"
-LIMIT = 300  # seconds that a run may take
+LOG, PAGE = ROOT / ".cache/chaos", ROOT / "docs/reliability.md"
+END = {"after the same command again": "again"}
+LONGEST_LINE = 150  # characters of it on the page
+LIMIT = 1800 if LONG else 300  # seconds that a run may take
 MB = 1 << 20
 BOOKS = "_extraction/"
 MIXTURE = "a random mixture of these, and kills"
@@ -116,6 +120,10 @@ class Run:
     def last(self) -> str:
         """The last thing that it said."""
         return (self.said.splitlines() or [""])[-1]
+
+    def line_with(self, says: str) -> str:
+        """The first line that has these words, where they are any; otherwise the line that tells how it ended."""
+        return next((line for line in self.said.splitlines() if says and re.search(says, line)), self.line)
 
     @property
     def line(self) -> str:
@@ -317,7 +325,8 @@ def try_out(fault: Fault, place: str, number: int) -> Trial:
     with Site(place, fault.data) as site:
         fault.provoke(site, random_for(fault.name, place, number))
         run = site.run()
-        trial.status, trial.line, trial.seconds, trial.said = run.status, run.line, round(run.seconds, 1), run.said
+        trial.status, trial.line, trial.seconds = run.status, run.line_with(fault.says), round(run.seconds, 1)
+        trial.said = run.said
         trial.wrong += judged(run, fault)
         trial.wrong += [] if run.status or site.struck else ["the fault did not happen"]
         trial.wrong += ends_well(site, run, fault.spoils)
@@ -386,15 +395,36 @@ def note(trial: Trial) -> None:
 
 
 def main() -> None:
-    """Print docs/reliability.md's figures of a log: fault, tries, survived, what the user sees."""
+    """Bring the rows of docs/reliability.md up to what these logs say; a fault that they do not have keeps its row."""
     trials = collections.defaultdict[str, list[dict[str, str]]](list)
-    for line in Path(sys.argv[1]).read_text().splitlines():
+    for line in itertools.chain(*(Path(name).read_text().splitlines() for name in sys.argv[1:])):
         trials[json.loads(line)["fault"]].append(json.loads(line))
-    for fault, tries in trials.items():
-        ends = collections.Counter(each["survived"] for each in tries)
-        lines = collections.Counter(re.sub(r"\d", "0", each["line"]) for each in tries)
-        shown = next(each["line"] for each in tries if re.sub(r"\d", "0", each["line"]) == lines.most_common(1)[0][0])
-        print(f"| {fault} | {len(tries)} | {', '.join(f'{n} {end}' for end, n in ends.items())} | `{shown}` |")
+    lines = PAGE.read_text().splitlines(keepends=True)
+    for at, line in enumerate(lines):
+        cells = [cell.strip() for cell in line.strip("|\n ").split("|")]
+        if line.startswith("|") and cells[0] in trials:
+            lines[at] = f"| {cells[0]} | {row(trials[cells[0]])} | {cells[-1]} |\n"
+    PAGE.write_text("".join(lines))
+    lost = sum(each["survived"] == "no" for tries in trials.values() for each in tries)
+    print(f"{sum(map(len, trials.values()))} trials of {len(trials)} faults, {lost} not survived")
+
+
+def row(tries: Sequence[Mapping[str, str]]) -> str:
+    """How many tries, how they ended, and the line that most of their users saw."""
+    ends = collections.Counter(END.get(each["survived"], each["survived"]) for each in tries)
+    lines = collections.Counter(brief(each["line"]) for each in tries)
+    told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return f"{len(tries)} | {told} | `{lines.most_common(1)[0][0]}`"
+
+
+def brief(line: str) -> str:
+    """A line without what differs from try to try."""
+    for pattern, text in (
+        (r"http://127\.0\.0\.1:\d+", "http://mirror"), (r"https://127\.0\.0\.1:\d+", "https://mirror"),
+        (r"gs://test-\w+", "gs://bucket"), (r"/tmp/\S+", "/tmp/…"), (r", in \d.*", ""), (r"[|`]", "'"),
+    ):  # fmt: skip
+        line = re.sub(pattern, text, line)
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
 
 
 if __name__ == "__main__":

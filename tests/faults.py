@@ -218,7 +218,7 @@ SOURCE = (
     Fault("a zip's connection cut at a random byte", source(cut, 5, ZIP, after=MIDDLE), data=TSINGHUA),
     Fault(
         "a .tar.gz's connection cut at a random byte",
-        source(lambda rng: Plan(cut=rng.randrange(4000)), 3, GZ, after=3),
+        source(lambda rng: Plan(cut=rng.randrange(4000)), 3, GZ, after=2),
         data=OXFORD,
     ),
     Fault("photos cut at a random byte", photo(lambda rng: Plan(cut=rng.randrange(900)), 3, 9), data=AUSTIN),
@@ -319,7 +319,7 @@ BUCKET = (
     Fault("a listing in many pages", bucket(pages)),
     Fault("a listing that fails in the middle", bucket(broken_page)),
     Fault("503 to the listing for good", always("json.list", 503), 1, "cannot be listed", is_long=True),
-    Fault("429 to the listing", some("json.list", 429, 2)),
+    Fault("429 to the listing", bucket(lambda front, rng: front.fail("json.list", 429, rng.randint(1, 3)))),
     Fault("stored, says the bucket, and it is not",
           bucket(lambda front, rng: front.lose("xml.put", 3, rng.randrange(PUTS)))),
     Fault("one bit flipped on the way", bucket(lambda front, _: front.corrupt("xml.put", name=VICTIM))),

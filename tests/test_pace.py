@@ -183,5 +183,18 @@ def test_several_processes_keep_to_the_rate_together(cli: Cli, mirror: SourceSer
     assert 0 < peak <= 150  # a thread that is woken late sends into the next second
 
 
+def test_several_processes_slow_down_together(cli: Cli, mirror: SourceServer, front: GcsFront) -> None:
+    mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in some_members(900, 40_000)])
+    mirror.files["/SHA256SUMS"] = sums(mirror)
+    front.limit("xml.put", 60)
+    done = cli("-d", "stanford", "--mirror", mirror.url, "--to", f"gs://test-{uuid.uuid4().hex[:12]}",
+               "--workers", "2", "--write-rate", "600", "--uploads", "16", STORAGE_EMULATOR_HOST=front.url)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0 < front.refused["xml.put"] < 0.1 * front.counts["xml.put"], done.stderr
+    assert (
+        ": refuses " in done.stderr and "were refused for now (429, 503)" in done.stderr
+    )  # of the workers, shown here
+
+
 def test_a_directory_has_no_pace(tmp_path: Path) -> None:
     assert not hasattr(open_bucket(Destination(str(tmp_path))), "pace")

@@ -1,0 +1,43 @@
+"""docs/reliability.md has every fault of the campaign, with tests that exist and counts that add up."""
+
+from __future__ import annotations
+
+import re
+
+from campaign import MIXTURE
+from conftest import ROOT
+from faults import FAULTS
+
+PAGE = (ROOT / "docs/reliability.md").read_text()
+TESTS = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in ROOT.glob("tests/test_*.py")), re.M))
+
+
+def rows() -> list[list[str]]:
+    cells = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in PAGE.splitlines() if line.startswith("|")
+    ]
+    return [row for row in cells if row[0] != "fault" and set(row[0]) != {"-"}]
+
+
+def test_every_row_is_whole_and_its_tests_exist() -> None:
+    for row in rows():
+        assert len(row) == 5 and all(row), row
+        named = re.findall(r"test_\w+", row[4])
+        assert named and set(named) <= TESTS, row
+        assert int(row[1].replace(",", "")) > 0, row
+
+
+def test_every_try_is_survived() -> None:
+    for _, tries, survived, *_ in rows():
+        assert sum(int(count) for count in re.findall(r"(?<!\S)\d+", survived.replace(",", " "))) == int(
+            tries.replace(",", "")
+        )
+
+
+def test_the_faults_are_those_of_the_campaign() -> None:
+    campaign = {row[0] for row in rows() if re.search(r"`test_survives(_a_mixture)?`", row[4])}
+    assert campaign == {fault.name for fault in FAULTS} | {MIXTURE}
+
+
+def test_there_are_sixty_and_more() -> None:
+    assert len({row[0] for row in rows()}) == len(rows()) >= 60
