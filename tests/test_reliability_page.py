@@ -29,9 +29,9 @@ def test_every_row_is_whole_and_its_tests_exist() -> None:
 
 def test_every_try_is_survived() -> None:
     for _, tries, survived, *_ in rows():
-        assert sum(int(count) for count in re.findall(r"(?<!\S)\d+", survived.replace(",", " "))) == int(
+        assert sum(int(count.replace(",", "")) for count in re.findall(r"\d[\d,]*\d|\d", survived)) == int(
             tries.replace(",", "")
-        )
+        ), survived
 
 
 def test_the_faults_are_those_of_the_campaign() -> None:
