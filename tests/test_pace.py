@@ -168,7 +168,7 @@ def test_a_run_into_a_bucket_that_refuses_finishes_and_wastes_little(
     assert done.returncode == 0, done.stderr
     assert front.puts.total() >= 1200 and front.refused["xml.put"] > 0
     assert front.refused["xml.put"] < 0.1 * front.counts["xml.put"], done.stderr
-    assert f"gs://{bucket}: refuses " in done.stderr and "refused (429, 503)" in done.stderr
+    assert f"gs://{bucket}: refuses " in done.stderr and "were refused for now (429, 503)" in done.stderr
 
 
 def test_several_processes_keep_to_the_rate_together(cli: Cli, mirror: SourceServer, front: GcsFront) -> None:
