@@ -305,6 +305,8 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
     from events import Result
 
     for dataset in options.datasets:
+        if _interrupted.is_set():
+            raise KeyboardInterrupt
         try:
             yield work(dataset)
         except (BucketError, ClusterError):

@@ -113,11 +113,11 @@ class Victim(Site):
 
 def ended_well(run: Run, number: signal.Signals, is_several: bool) -> Iterator[str]:
     """What is wrong with how the run ended; of several processes, those that are just starting print tracebacks."""
+    if run.status == 0:  # while Python itself begins it may pass over a Ctrl-C, and in the end all is done
+        return
     if run.seconds > IN_TIME:
         yield f"it took {run.seconds:.1f} s to end"
-    if (
-        run.status == -number
-    ):  # by the system itself; before Python has begun and cli.py has its handlers nobody else can
+    if run.status == -number:  # by the system: before cli.py has its handlers nobody else can
         if number != signal.SIGKILL and run.said.splitlines()[-1:] not in ([], ["KeyboardInterrupt"]):
             yield f"status {run.status}: {run.said}"
     elif run.status != INTERRUPTED or SAID not in run.said or "error: " in run.said:
