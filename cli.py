@@ -319,7 +319,7 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
 
 def _workers(options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack) -> tuple[Order, Crew]:
     from transfer import crew
-    from units import Settings
+    from uploads import Settings
 
     settings = Settings(destination, options.connections, options.uploads, options.timeout)
     order = _order(options, stack)

@@ -24,7 +24,8 @@ from buckets import Stored, reason
 from errors import ClusterError, ExtractionError, SourceError
 from manifest import Entry
 from pace import Told
-from units import Settings, SpanWork, Unit, Wanted, run_unit, writes
+from units import SpanWork, Unit, Wanted, run_unit
+from uploads import Settings, writes
 
 DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter

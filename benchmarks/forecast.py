@@ -19,7 +19,7 @@ FIRST_RATE, DOUBLING = 1000, 1200  # writes a second, and seconds: https://cloud
 CLASS_A, CLASS_B = 5e-6, 4e-7  # dollars a call, Standard in one region: https://cloud.google.com/storage/pricing
 SOURCE = 80e6  # bytes a second for each worker: eight connections of 10 MB/s
 DELAY = 0.05  # seconds of a request
-PHOTOS_AT_ONCE = 96  # of units.py; one photo is a request to its server and two puts, one after the other
+PHOTOS_AT_ONCE = 96  # of uploads.py: requests to the photos' servers; a photo is also two puts
 SMALL = 100  # bytes of the members of scaling.csv
 PHOTO = 60e3  # bytes, guessed: nobody says how large they are
 WORKERS = (1, 10, 100)
@@ -64,7 +64,7 @@ def worker_rate(job: Job, cost: Cost, cores_each: int) -> tuple[float, str]:
     """Objects a second that one worker brings, and what holds it back."""
     mean = job.size / job.objects
     if job.is_photos:  # which come from many servers: none of them is what holds back
-        return min((2 * cores_each / cost.of_photo, "CPU"), (2 * PHOTOS_AT_ONCE / (3 * DELAY), "delay"))
+        return min((2 * cores_each / cost.of_photo, "CPU"), (2 * PHOTOS_AT_ONCE / DELAY, "delay"))
     cpu = cost.of_object + cost.of_byte * mean
     return min((cores_each / cpu, "CPU"), (IN_FLIGHT / DELAY, "delay"), (SOURCE / mean, "source"))
 

@@ -21,7 +21,7 @@ import limits
 import measure
 import mounting
 import report
-import units
+import uploads
 import ways
 from course import free_port, running
 
@@ -168,10 +168,10 @@ def test_a_worker_is_held_back_by_the_scarcest(size: float, cores: int, rate: fl
     assert found[0] == pytest.approx(rate, rel=0.001) and found[1] == by
 
 
-def test_photos_are_held_back_by_three_requests_each() -> None:
-    cost = forecast.Cost(of_object=1.0, of_byte=1.0, of_photo=0.0001, class_a=1.0, class_b=0.0)
+def test_photos_are_held_back_by_the_requests_to_their_servers() -> None:
+    cost = forecast.Cost(of_object=1.0, of_byte=1.0, of_photo=0.00001, class_a=1.0, class_b=0.0)
     found = forecast.worker_rate(forecast.Job("", 1000, 1e9, is_photos=True), cost, 2)
-    assert found[0] == pytest.approx(2 * units.PHOTOS_AT_ONCE / 0.15) and found[1] == "delay"
+    assert found[0] == pytest.approx(2 * uploads.PHOTOS_AT_ONCE / 0.05) and found[1] == "delay"
 
 
 def test_a_chart_is_xml_with_a_bar_and_a_value_for_each_way() -> None:

@@ -20,7 +20,7 @@ from source_server import Plan, SourceServer
 
 import tars
 import transfer
-import units
+import uploads
 from buckets import PART, Bucket
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
@@ -29,7 +29,7 @@ from extraction import extract
 from gcs import Destination, open_bucket
 from reading import Order
 from transfer import Crew, crew
-from units import Settings
+from uploads import Settings
 from verifying import verify
 
 MB = 1 << 20
@@ -180,7 +180,7 @@ def test_of_two_members_of_one_name_the_last_wins(bench: Bench) -> None:
 
 
 def test_more_small_members_than_are_waited_for_at_once(api_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "PENDING", 3)
+    monkeypatch.setattr(uploads, "PENDING", 3)
     members = [(f"{number % 40}.jpg", b"%d" % number) for number in range(100)]
     assert api_bench.extract(api_bench.dataset(a_tar=tar_of(members))).objects == 40
     assert api_bench.objects() == dict(members)

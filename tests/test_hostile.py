@@ -63,7 +63,7 @@ from errors import ArchiveError
 from gcs import Destination, open_bucket
 from reading import Order
 from transfer import crew
-from units import Settings
+from uploads import Settings
 
 MB = 1 << 20
 CPYTHON = Path(__file__).parent / "cpython"

@@ -33,7 +33,7 @@ from planning import plan
 from screen import JsonFormatter
 from tally import Tally
 from transfer import crew
-from units import Settings
+from uploads import Settings
 from words import amount, duration
 
 

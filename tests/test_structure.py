@@ -23,6 +23,7 @@ LAYERS = [
     {"bars", "costs", "tally"},
     {"planning", "transfer"},
     {"card_page", "events", "units"},
+    {"uploads"},
     {"card_facts", "digest", "gcs", "sample"},
     {"manifest"},
     {"rows"},

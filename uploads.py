@@ -1,0 +1,174 @@
+"""How members go into the bucket: what the units of a process share, and the threads that put, a few members each."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ParamSpec, TypeVar
+
+import web
+from archives import SPAN
+from gcs import Destination, open_bucket
+from pace import Pace, Told
+from rows import Row
+
+P = ParamSpec("P")
+T = TypeVar("T")
+BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
+BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
+BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
+PENDING = 256  # batches of one unit that are waited for at once; each is some kB, and a span can have 8,000 members
+PHOTOS_AT_ONCE = 96  # in each process; at 50 ms a photo this is 1,900 a second
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every worker must know; picklable."""
+
+    destination: Destination
+    connections: int = 8  # to the source, from each process
+    uploads: int | None = None  # puts in flight in each process; None: what suits the bucket
+    timeout: float = web.TIMEOUT[1]  # seconds without a byte from a source
+
+
+class Budget:
+    """Bytes that may be in memory at once; one request larger than all of it is let through alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._used, self._free = size, 0, threading.Condition()
+
+    def acquire(self, size: int) -> None:
+        with self._free:
+            self._free.wait_for(lambda: not self._used or self._used + size <= self.size)
+            self._used += size
+
+    def release(self, size: int) -> None:
+        with self._free:
+            self._used -= size
+            self._free.notify_all()
+
+
+_paces: list[Pace] = []  # of the bucket that this process writes to
+
+
+class Process:
+    """What the units in one process share: the bucket, the threads that put and fetch, and the bounds."""
+
+    def __init__(self, settings: Settings) -> None:
+        _keep_heap_small()
+        web.set_timeout(settings.timeout)
+        self.bucket = open_bucket(settings.destination)
+        _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
+        at_once = settings.uploads or self.bucket.at_once
+        self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
+        self._bytes = Budget(BYTES_AT_ONCE)
+        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
+        self.connections = threading.BoundedSemaphore(settings.connections)
+
+    def soon(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
+        """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
+        if self._uploads is None:
+            done = Future[T]()
+            done.set_result(put(*arguments, **named))
+            return done
+        self._bytes.acquire(size)
+
+        def released() -> T:
+            try:
+                return put(*arguments, **named)
+            finally:
+                self._bytes.release(size)
+
+        return self._uploads.submit(released)
+
+
+def _keep_heap_small() -> None:
+    """Have glibc give large buffers back at once: it learns not to, and 290 MB become 370 (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, SPAN // 8)
+        mallopt(M_ARENA_MAX, 2)
+
+
+_starting = threading.Lock()  # a worker's threads begin together, and must share what bounds them
+
+
+def the_process(settings: Settings) -> Process:
+    """What this process has for these settings, made once."""
+    with _starting:
+        return _the_process(settings)
+
+
+@lru_cache(maxsize=1)
+def _the_process(settings: Settings) -> Process:
+    return Process(settings)
+
+
+def writes() -> Told | None:
+    """What became of the writes of this process, where they went through the API."""
+    return _paces[0].told() if _paces else None
+
+
+class Batches:
+    """A unit's small members on their way: a few go to each thread, for handing one over costs as much as putting it.
+
+    `rows` are what is known so far, in any order.
+    """
+
+    def __init__(self, process: Process, put: Callable[[Row, bytes], Row]) -> None:
+        self.process, self.put, self.rows = process, put, list[Row]()
+        self._next, self._size = list[tuple[Row, bytes]](), 0
+        self._pending = deque[Future[list[Row]]]()
+        self._last = dict[str, Future[list[Row]]]()  # by path, of those that are pending
+
+    def add(self, row: Row, data: bytes) -> None:
+        """Put it soon. Of two members of one name the later must win, so it comes after the earlier."""
+        if row.path in self._last:
+            wait([self._last[row.path]])
+        self._next.append((row, data))
+        self._size += len(data)
+        if len(self._next) >= BATCH or self._size >= BATCH_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        batch, size, self._next, self._size = self._next, self._size, [], 0
+        put = self.process.soon(size, self._put_all, batch)
+        self._last |= dict.fromkeys((row.path for row, _ in batch), put)
+        self._pending.append(put)
+        if len(self._pending) > PENDING:
+            self._settle()
+
+    def _put_all(self, members: Sequence[tuple[Row, bytes]]) -> list[Row]:
+        return [self.put(row, data) for row, data in members]
+
+    def _settle(self) -> None:
+        put = self._pending.popleft()
+        self.rows += put.result()
+        for row in self.rows[-len(put.result()) :]:
+            if self._last.get(row.path) is put:
+                del self._last[row.path]
+
+    def wait_for(self, path: str) -> None:
+        """Until an earlier member of that name is put."""
+        if self._next:
+            self._hand_over()
+        if path in self._last:
+            wait([self._last[path]])
+
+    def finish(self) -> list[Row]:
+        """All rows, when all are put; raises what one of them met."""
+        if self._next:
+            self._hand_over()
+        while self._pending:
+            self._settle()
+        return self.rows
+
+    def wait(self) -> None:
+        """Until nothing is under way any more."""
+        wait(self._pending)
