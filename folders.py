@@ -35,6 +35,7 @@ class FolderBucket:
     """A directory as a bucket."""
 
     at_once = 1  # a local write is over before another thread has taken it up
+    no_way_on = NO_WAY_ON  # errors after which no other file could be written either
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, str(root)
@@ -55,7 +56,7 @@ class FolderBucket:
                 return
             self._persist(path, data)
         except OSError as error:
-            if error.errno in NO_WAY_ON:
+            if error.errno in self.no_way_on:
                 raise BucketError(f"{self.root}/{name}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
 
@@ -134,6 +135,7 @@ class MountFolder(FolderBucket):
     """A directory in a mounted bucket. It is held open: when the mount goes away nothing lands in its place."""
 
     at_once = 128  # at 50 ms a request; measured in mount.py
+    no_way_on = NO_WAY_ON - {errno.EIO}  # GCSFuse's word for a file that the bucket refused, say for its checksum
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

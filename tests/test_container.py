@@ -97,6 +97,18 @@ def test_a_file_on_the_mount_costs_one_insert_two_look_ups_and_no_patch(
     assert class_a == pytest.approx(planned["mount"]["class_a"], rel=0.02)  # folders are not planned
 
 
+def test_a_bit_flipped_on_the_way_through_the_mount_is_found_and_the_next_run_stores_the_object(
+    front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]]
+) -> None:
+    victim = max((size, name) for name, (size, _) in expected.items())[1]
+    front.corrupt("json.upload", name=victim)
+    done = docker("run", "--rm", *FUSE, *options(front, bucket, SPOTTED_VIA="mount"), IMAGE, "-a")
+    assert (done.returncode, f"missing {victim}: " in done.stderr) == (3, True), done.stderr
+    done = docker("run", "--rm", *FUSE, *options(front, bucket, SPOTTED_VIA="mount"), IMAGE, "-a")
+    assert done.returncode == 0, done.stderr
+    assert members(front, bucket) == expected
+
+
 def test_the_ways_of_calling_it(front: GcsFront, bucket: str) -> None:
     for arguments in (["-d", "stanford"], ["cli.py", "-d", "stanford"], ["python", "cli.py", "-d", "stanford"]):
         done = docker("run", "--rm", *options(front, bucket, SPOTTED_VIA="api"), IMAGE, *arguments)
