@@ -548,14 +548,14 @@ def test_what_a_tar_may_hold_and_we_do_not_store(reason: str, entry: bytes, span
 
 
 @contextmanager
-def frugal(seconds: float = 2, memory: int = 64 << 20) -> Iterator[None]:
-    """What is done here must be done quickly, and in little memory (bytes)."""
+def frugal(seconds: float = 5, memory: int = 64 << 20) -> Iterator[None]:
+    """What is done here must be done in little CPU time, whoever else wants the cores, and in little memory (bytes)."""
     tracemalloc.start()
-    begin = time.monotonic()
+    begin = time.thread_time()
     try:
         yield
     finally:
-        took, (_, peak) = time.monotonic() - begin, tracemalloc.get_traced_memory()
+        took, (_, peak) = time.thread_time() - begin, tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert took < seconds
     assert peak < memory

@@ -252,7 +252,7 @@ def test_retry_after_is_waited_for(server: SourceServer) -> None:
     server.plan(PATH, Plan(status=503, headers={"Retry-After": "1"}), times=1)
     begin = time.monotonic()
     assert source.read(0, 10) == DATA[:10]
-    assert 1 <= time.monotonic() - begin < 1.5
+    assert 1 <= time.monotonic() - begin < 5  # its own first wait would be shorter, its last much longer
     assert len(server.requests) == 2
 
 
