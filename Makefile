@@ -27,7 +27,7 @@ run: setup  ## run the whole job on the sample that comes with the tool, into ./
 	$(RUN) cli.py --all --sample --to $(OUT)
 
 test: setup  ## run all tests but those of the image, of the card in a browser and of the frameworks
-	$(RUN) -m pytest -n 2 -m "not container and not browser and not reading"
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not container and not browser and not reading"
 
 test-browser: setup  ## look at the dataset card in headless Chromium
 	$(RUN) -m pytest -m browser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from campaign import Fault, Provoke, Site, members, world
 from gcs_front import GcsFront, flipped
@@ -392,4 +393,38 @@ CREDENTIALS = (
     Fault("every token is refused", lambda site, _: setattr(site.google, "life", 0), 1, "401", places=("google",)),
 )
 
-FAULTS = SOURCE + BUCKET + CREDENTIALS
+# Each of these is so much like another that `make test` leaves it to `make chaos`.
+ALIKE = frozenset(
+    {
+        "408, a few times",
+        "502, a few times",
+        "504, a few times",
+        "410",
+        "403, once",
+        "Content-Encoding gzip, once",
+        "another Last-Modified in the middle",
+        "a zip that was cut off",
+        "an answer that is no HTTP",
+        "Content-Range that is none",
+        "each answer a second late",
+        "a redirect to ftp://",
+        "an empty archive",
+        "nobody listens",
+        "500 to photos, a few times",
+        "408 to some puts",
+        "500 to some puts",
+        "502 to some puts",
+        "504 to some puts",
+        "504 after it is stored",
+        "503 to whether the bucket exists",
+        "503 to a folder's placeholder",
+        "503 to what is deleted",
+        "503 to what is read",
+        "429 to the listing",
+        "a chunk reset after it is stored",
+        "the bucket's name is taken",
+        "the bucket may not be created",
+        "400 to the manifest",
+    }
+)
+FAULTS = [replace(fault, is_long=fault.is_long or fault.name in ALIKE) for fault in (*SOURCE, *BUCKET, *CREDENTIALS)]
