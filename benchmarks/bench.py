@@ -17,7 +17,7 @@ import mounting
 import scaling
 from compare import compare
 from course import course
-from ways import WAYS
+from ways import SETTINGS, WAYS
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = (*WAYS, *scaling.PARTS, mounting.PART)
@@ -35,13 +35,16 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the input (default: %(default)s: 41,163 files)")
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison (default: %(default)s)")
     parser.add_argument("--only", type=names, default=[], metavar="PART,…", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--delay-ms", type=int, action="append", default=[], metavar="N",
+                        help="of a request, for the comparison; may be repeated (default: 0, 20 and 50)")  # fmt: skip
     parser.add_argument("--out", type=Path, help=f"folder for the results (default, without --only: {RESULTS})")
     parser.add_argument("--scratch", type=Path, help="folder for inputs and temporary files (default: /dev/shm)")
     options = parser.parse_args()
     only, out = options.only or PARTS, options.out or (None if options.only else RESULTS)
     with course(options.scratch) as at:
         if set(only) & set(WAYS):
-            compare(at, options.scale, options.rounds, only, out)
+            settings = [it for it in SETTINGS if not options.delay_ms or round(it.delay * 1000) in options.delay_ms]
+            compare(at, options.scale, options.rounds, only, out, settings)
         if set(only) & set(scaling.PARTS):
             scaling.measure(at, options.scale, only, out)
         if mounting.PART in only:

@@ -50,7 +50,10 @@ class Entry(NamedTuple):
 class Comparison:
     """What has been measured so far."""
 
-    def __init__(self, at: Course, scale: float, rounds: int, only: Collection[str]) -> None:
+    def __init__(
+        self, at: Course, scale: float, rounds: int, only: Collection[str], settings: Sequence[Setting] = SETTINGS
+    ) -> None:
+        self.settings = settings
         self.at, self.scale, self.rounds, self.begin = at, scale, rounds, time.monotonic()
         self.notes: dict[str, None] = {}  # each once, in order
         self.runs = defaultdict[tuple[str, str], list[Figures]](list)
@@ -58,7 +61,7 @@ class Comparison:
         self.entries = list(self._entries(only))
 
     def _entries(self, only: Collection[str]) -> Iterator[Entry]:
-        for setting in SETTINGS:
+        for setting in self.settings:
             for key, share in setting.shares.items():
                 if key not in only:
                     continue
@@ -69,7 +72,7 @@ class Comparison:
 
     def round(self, number: int) -> None:
         """Every way once, under every setting."""
-        for setting in SETTINGS:
+        for setting in self.settings:
             entries = [entry for entry in self.entries if entry.setting is setting]
             if entries:
                 self.loops[setting.title].append(self._bare(setting))
@@ -124,7 +127,7 @@ class Comparison:
         )  # fmt: skip
         tables = [
             markdown(found, setting.title)
-            for setting in SETTINGS if (found := [it for it in rows if it.setting == setting.title])
+            for setting in self.settings if (found := [it for it in rows if it.setting == setting.title])
         ]  # fmt: skip
         notes = "".join(f"- {note}\n" for note in [*self._bare_notes(), *self.notes])
         return "\n".join([introduction, *tables, notes])
@@ -139,9 +142,16 @@ class Comparison:
             )
 
 
-def compare(at: Course, scale: float, rounds: int, only: Collection[str], out: Path | None) -> None:
+def compare(
+    at: Course,
+    scale: float,
+    rounds: int,
+    only: Collection[str],
+    out: Path | None,
+    settings: Sequence[Setting] = SETTINGS,
+) -> None:
     """Measure these ways; print the tables, and write what is known to the folder `out` after each round."""
-    comparison = Comparison(at, scale, rounds, only)
+    comparison = Comparison(at, scale, rounds, only, settings)
     for number in range(rounds):
         comparison.round(number)
         if out and comparison.runs:
