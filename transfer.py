@@ -1,7 +1,7 @@
 """Runs units over dask, in this process or on a cluster, and answers what became of each as it finishes.
 
-Never more than a window of units is handed out ahead of the oldest unfinished one: that bounds the memory,
-and keeps the bytes that wait for an archive's checksum few.
+Never more units are handed out than are worked on at once, which bounds the memory, nor more than a window ahead of the
+oldest unfinished one of an archive, which keeps the bytes that wait for its checksum few.
 """
 
 from __future__ import annotations
@@ -181,11 +181,10 @@ class _Run:
 
     def _hand_out(self, completed: as_completed) -> Iterator[tuple[Unit, Entry]]:
         at_once = self.crew.at_once()
-        while self.next < len(self.units):
-            oldest = next(iter(self.unfinished.values()), self.next)
-            if self.next - oldest >= at_once:
-                return
+        while self.next < len(self.units) and len(self.unfinished) < at_once:
             unit = self.units[self.next]
+            if self.next - self._oldest_with(unit) >= at_once:
+                return
             if self._is_covered(unit):
                 yield unit, Entry(unit.id, unit.fingerprint, size=unit.size)
             else:
@@ -193,6 +192,14 @@ class _Run:
                 self.unfinished[future] = self.next
                 completed.add(future)
             self.next += 1
+
+    def _oldest_with(self, unit: Unit) -> int:
+        """The first unfinished unit of the same archive. One whose thousands of small members take long to be stored
+        must not hold up the next archive, whose source would be left unread meanwhile.
+        """
+        archive = unit.id.rpartition("/")[0]
+        same = (index for index in self.unfinished.values() if self.units[index].id.rpartition("/")[0] == archive)
+        return next(same, self.next)
 
     def _submit(self, unit: Unit) -> Future[Entry]:
         key = f"{unit.dataset}/{unit.id}#{uuid4().hex}"
