@@ -7,6 +7,7 @@ GCSFuse shows the folder only with implicit dirs.
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,7 +127,7 @@ def encode_crc32c(value: int) -> str:
 
 def decode_crc32c(text: str) -> int:
     """The reverse of encode_crc32c."""
-    return int.from_bytes(base64.b64decode(text), "big")
+    return int.from_bytes(binascii.a2b_base64(text), "big")
 
 
 def reason(error: BaseException) -> str:

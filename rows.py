@@ -6,7 +6,6 @@ them goes through them once, from the first path to the last: its memory does no
 
 from __future__ import annotations
 
-import binascii
 import csv
 import gzip
 import heapq
@@ -19,7 +18,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
 
-from buckets import Stored, encode_crc32c, parents
+from buckets import Stored, decode_crc32c, encode_crc32c, parents
 from errors import BucketError, shown
 from redaction import redact
 
@@ -156,8 +155,7 @@ def read_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 def _row(line: list[str]) -> Row:
     path, size, crc32c, source, offset, *rest = line
-    crc = int.from_bytes(binascii.a2b_base64(crc32c), "big")
-    return Row(path, int(size), crc, sys.intern(source), int(offset), *rest)
+    return Row(path, int(size), decode_crc32c(crc32c), sys.intern(source), int(offset), *rest)
 
 
 # ── many of them ─────────────────────────────────────────────────────────────────────────────────

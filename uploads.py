@@ -149,8 +149,9 @@ class Batches:
 
     def _settle(self) -> None:
         put = self._pending.popleft()
-        self.rows += put.result()
-        for row in self.rows[-len(put.result()) :]:
+        arrived = put.result()
+        self.rows += arrived
+        for row in arrived:
             if self._last.get(row.path) is put:
                 del self._last[row.path]
 
