@@ -18,9 +18,9 @@ class Digest:
     def __init__(self) -> None:
         self.position = 0
         self._hash, self._lock, self._order = hashlib.sha256(), threading.Lock(), itertools.count()
-        self._early: list[tuple[int, int, bytes | bytearray]] = []
+        self._early: list[tuple[int, int, bytes | memoryview]] = []
 
-    def feed(self, offset: int, data: bytes | bytearray) -> None:
+    def feed(self, offset: int, data: bytes | memoryview) -> None:
         """Take bytes from `offset` on; what was taken before is ignored."""
         with self._lock:
             heapq.heappush(self._early, (offset, next(self._order), data))

@@ -27,7 +27,7 @@ from errors import GoneError, SourceChangedError, SourceError
 
 log = logging.getLogger("spotted")
 
-CHUNK = 1 << 20  # bytes that stream() hands on at a time
+CHUNK = 1 << 18  # bytes that stream() hands on at a time: more would be mapped anew for each, and fill the cache
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
 
 

@@ -25,6 +25,7 @@ from manifest import Book, Entry
 from meter import Meter, Tell
 from photos import Photo
 from rows import FAILED, GONE, REFUSED, STORED, Row, Rows
+from spans import buffer
 from uploads import Batches, Process, Settings, the_process
 
 Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
@@ -73,8 +74,8 @@ class _Tee:
         self.source, self.name, self.size = source, source.name, source.size
         self.connections, self.meter, self.digest = connections, meter, digests.get(source.name)
 
-    def read(self, start: int, stop: int) -> bytearray:
-        data, at = bytearray(stop - start), 0
+    def read(self, start: int, stop: int) -> memoryview:
+        data, at = buffer(stop - start), 0
         for chunk in self._chunks(start, stop):
             data[at : at + len(chunk)] = chunk
             at += len(chunk)
