@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
@@ -216,9 +217,11 @@ _interrupted = threading.Event()
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
-    # Where it is raised within a callback of the garbage collector, Python swallows it, and would print it.
+    # Where it is raised within a callback of the garbage collector, Python swallows it, and would print it. What it
+    # leaves undone, dask's coroutines among it, Python would warn of.
     _interrupted.set()
     sys.unraisablehook = lambda _: None
+    warnings.simplefilter("ignore")
     stop = getattr(sys.modules.get("units"), "stop", None)  # which is there as soon as anything is stored
     if stop:  # at once: a mount can be taken away only when nobody writes
         stop.set()

@@ -195,8 +195,8 @@ class Site:
         self.source.files["/SHA256SUMS"] = sums(self.source)
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        """Begin a run."""
-        return subprocess.Popen(
+        """Begin a run; at the latest it ends with the site."""
+        process = subprocess.Popen(
             command(*self.data, "--to", self.to, *self.options, *options),
             env=clean_environment(self.home, self.environment),
             stdout=subprocess.PIPE,
@@ -204,6 +204,9 @@ class Site:
             text=True,
             start_new_session=True,  # a group of its own, as a shell gives it
         )
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        return process
 
     def run(self, *options: str, until: float = LIMIT) -> Run:
         """A whole run; one that is not over after so many seconds is killed."""

@@ -49,9 +49,9 @@ class Memory:
     def __post_init__(self) -> None:
         self.size = len(self.data)
 
-    def read(self, start: int, stop: int) -> bytearray:
+    def read(self, start: int, stop: int) -> memoryview:
         assert 0 <= start <= stop <= self.size
-        return bytearray(self.data[start:stop])
+        return memoryview(self.data)[start:stop]
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         assert 0 <= start <= stop <= self.size

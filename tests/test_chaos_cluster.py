@@ -77,9 +77,19 @@ class ClusterSite(Site):
 
     def wait(self, process: subprocess.Popen[str], count: int) -> None:
         """Wait until so many photos are stored."""
-        while sum(name.startswith("stanford/Images/") for name in self.front.puts) < count:
+        while sum(name.startswith("stanford/Images/") for name in list(self.front.puts)) < count:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
+
+    def lacking(self) -> Iterator[str]:
+        """A worker may still be at a task of a driver that was killed, and write its journal entry after the next run
+        is complete. The run after that takes it away.
+        """
+        for _ in range(3):
+            if any("/journal/" in name for name in self.stored()):
+                time.sleep(1)
+                self.run()
+        yield from super().lacking()
 
     def end(self, process: subprocess.Popen[str]) -> Run:
         begin = time.monotonic()
