@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import itertools
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -239,6 +240,8 @@ def _leave_at_once() -> int:
     print("interrupted; what is stored is kept: run the same command again to continue", file=sys.stderr)
     if "units" in sys.modules:
         time.sleep(0.5)
+    for process in multiprocessing.active_children():  # of --workers: one that is just starting would go on for a while
+        process.kill()
     sys.stderr.flush()
     os._exit(INTERRUPTED)
 

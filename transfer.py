@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import NoReturn
 from uuid import uuid4
 
@@ -125,7 +128,13 @@ def _client(threads: int, workers: int, scheduler: str) -> Client:
 
 
 def _local_cluster(threads: int, workers: int) -> LocalCluster:
-    return LocalCluster(
+    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not hear it: one that is
+    # just starting would print where it was. A process inherits what the thread that starts it does not hear.
+    deaf = ThreadPoolExecutor(1, initializer=partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT}))
+    if workers:
+        resource_tracker.ensure_running()  # else the first process starts it, which undoes that
+    return deaf.submit(
+        LocalCluster,
         n_workers=workers or 1,
         threads_per_worker=threads,
         processes=bool(workers),
@@ -135,7 +144,7 @@ def _local_cluster(threads: int, workers: int) -> LocalCluster:
         worker_dashboard_address="127.0.0.1:0",
         memory_limit=0,
         silence_logs=SILENT,
-    )
+    ).result()
 
 
 def run(

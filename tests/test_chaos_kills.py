@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from campaign import BOOKS, LONG, ROUNDS, Run, Site, Trial, ends_well, note, random_for
+from source_server import Plan
 
 from cli import INTERRUPTED
 
@@ -29,6 +30,7 @@ WAYS = {"api": 10, "folder": 10, "api, two processes": 2}  # hits with each sign
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 AT_ONCE = 3  # most of their time is waiting
 DELAY = 0.02  # seconds that the bucket takes for an answer
+STARTS = ((1, 0), (2, 0), (3, 0), (3, 0.2), (3, 0.5), (3, 1))  # seconds after so many processes of a run are there
 IN_TIME = 10  # seconds for an interrupted run to end beside others; alone it has two (test_cli.py)
 SAID = "interrupted; what is stored is kept: run the same command again to continue"
 
@@ -111,8 +113,8 @@ class Victim(Site):
         return {str(path.relative_to(self.to)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def ended_well(run: Run, number: signal.Signals, is_several: bool) -> Iterator[str]:
-    """What is wrong with how the run ended; of several processes, those that are just starting print tracebacks."""
+def ended_well(run: Run, number: signal.Signals) -> Iterator[str]:
+    """What is wrong with how the run ended."""
     if run.status == 0:  # while Python itself begins it may pass over a Ctrl-C, and in the end all is done
         return
     if run.seconds > IN_TIME:
@@ -122,7 +124,7 @@ def ended_well(run: Run, number: signal.Signals, is_several: bool) -> Iterator[s
             yield f"status {run.status}: {run.said}"
     elif run.status != INTERRUPTED or SAID not in run.said or "error: " in run.said:
         yield f"status {run.status}: {run.said}"
-    elif not is_several and (not run.said.endswith(f"{SAID}\n") or "Traceback" in run.said):
+    elif not run.said.endswith(f"{SAID}\n") or "Traceback" in run.said:
         yield f"it said more: {run.said}"
 
 
@@ -143,7 +145,7 @@ def try_out(way: str, number: signal.Signals, moment: Moment, length: Length, in
         trial.status, trial.line, trial.seconds, trial.said = run.status, run.last, round(run.seconds, 2), run.said
         trial.moment = f"{moment.share:.3f} of the {moment.of}: {stage(there)}"
         trial.wrong += [
-            *ended_well(run, number, way == "api, two processes"),
+            *ended_well(run, number),
             *ends_well(site, run, spoils=False),
             *twice(site, there, stamps),
         ]
@@ -186,3 +188,30 @@ def test_the_same_command_completes_it(way: str, number: signal.Signals) -> None
         while left := count - len(trials):
             trials += filter(None, pool.map(lambda one: one(), islice(more, left)))
     assert [trial for trial in trials if trial.wrong] == []
+
+
+def test_ctrl_c_while_its_processes_start_is_one_line() -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ends = list(pool.map(lambda start: interrupted_at(*start), STARTS))
+    assert ends == [(INTERRUPTED, f"{SAID}\n")] * len(STARTS)
+
+
+def interrupted_at(count: int, seconds: float) -> tuple[int, str]:
+    """Send Ctrl-C to all processes of a run; the status, and what they said until the last of them had ended."""
+    with Victim("folder") as site:
+        site.source.plan("/images.tar", Plan(stall=60))  # it is not done before
+        process = site.start("--workers", "2")
+        assert process.stderr and process.stderr.readline().startswith("extracting ")
+        while children(process.pid) < count:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        return process.wait(60), process.stderr.read()
+
+
+def children(pid: int) -> int:
+    """How many processes a process has started that are there."""
+    with contextlib.suppress(OSError):  # a thread of it has just ended
+        return sum(len(path.read_text().split()) for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return 0

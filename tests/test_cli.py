@@ -317,6 +317,28 @@ def test_an_interrupt_that_python_swallows_ends_it_all_the_same(tmp_path: Path, 
     assert done.stderr.splitlines()[-1].startswith("interrupted; ")
 
 
+CLOSING = """
+import os, signal, sys, time, cli
+from distributed import utils
+wait_for = utils.wait_for
+def interrupt(awaitable, timeout):
+    if awaitable.__qualname__ == "Client._close":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # in dask's own thread: the program's takes back meanwhile what has not begun
+    return wait_for(awaitable, timeout)
+utils.wait_for = interrupt
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_an_interrupt_while_dask_is_closed_is_one_line_too(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", CLOSING, "-d", "stanford", "--sample", "--to", str(tmp_path / "out")]
+    environment = clean_environment(tmp_path, {})
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130 and "complete: " in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("interrupted; "), done.stderr
+
+
 def test_an_interrupt_does_not_wait_for_a_source_that_is_silent(tmp_path: Path, slow_mirror: SourceServer) -> None:
     slow_mirror.plan("/images.tar", Plan(), times=2)  # the probe, and the look at what it is
     slow_mirror.plan("/images.tar", Plan(stall=20))
