@@ -475,9 +475,10 @@ class GcsFront:
             upload.data.clear()
         if upload.answer is not None:
             return web.Response(body=upload.answer.body, content_type="application/json")
-        return web.Response(
-            status=308, headers={"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
-        )  # also the answer to "bytes */*", which asks how far it is
+        headers = {"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
+        if call.request.headers.get("X-GUploader-No-308") == "yes":  # what Go's client asks for, google.golang.org/api
+            return web.Response(status=200, headers={**headers, "X-HTTP-Status-Code-Override": "308"})
+        return web.Response(status=308, headers=headers)  # also the answer to "bytes */*", which asks how far it is
 
     async def _forward(self, call: Call) -> web.Response:
         """Let fake-gcs-server answer; in XML's words where the request is XML's."""
@@ -561,7 +562,7 @@ def _parse(request: web.BaseRequest, body: bytes) -> Call:
         elif kind == "json.get" and query.get("alt") == "media":
             kind = "json.media"
         elif kind == "json.upload" and query.get("uploadType") == "resumable":
-            kind = "json.resumable"
+            kind = "json.chunk" if "upload_id" in query else "json.resumable"  # Go's client sends chunks by POST too
         return Call(kind, bucket or "", unquote(name) if name else query.get("name", ""), query, request, body)
     bucket, slash, name = path[1:].partition("/")
     known = request.method in ("PUT", "GET", "HEAD", "DELETE") and slash and not query

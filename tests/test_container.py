@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import google_crc32c
 import pytest
 import requests
 from containers import BOOKS, DOCKER, FUSE, IMAGE, ROOT, Done, container, docker, ended, members, options, wait_until
@@ -22,6 +24,7 @@ import inputs
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 WORKFLOW = ("cli.py", "--all", "--breed", "--individual")  # what the workflow container passes
+BLOCK = 1 << 20  # bytes that GCSFuse sends at once, by mount.FLAGS
 
 
 def contents(front: GcsFront, bucket: str) -> dict[str, str]:
@@ -95,6 +98,26 @@ def test_a_file_on_the_mount_costs_one_insert_two_look_ups_and_no_patch(
     assert front.counts["json.resumable"] == 0
     class_a = front.counts["json.upload"] + front.counts["xml.put"] + front.counts["json.list"]
     assert class_a == pytest.approx(planned["mount"]["class_a"], rel=0.02)  # folders are not planned
+
+
+def test_large_members_go_through_the_mount_whole_each_as_one_insert(
+    front: GcsFront, bucket: str, tmp_path: Path
+) -> None:
+    """GCSFuse sends a file below its write block at once, any other block by block as it is written."""
+    data, small, large = random.Random(1).randbytes(9 << 20), BLOCK - 1, (BLOCK, BLOCK + 1, 9 << 20)
+    photos = {f"Images/n1-breed/{size}.jpg": data[:size] for size in (small, *large)}
+    mirror = tmp_path / "mirror"  # other users may read it, tmp_path they may not
+    mirror.mkdir()
+    for archive, files_in_it in (("images", photos.items()), ("annotation", ()), ("lists", ())):
+        inputs.write_tar(mirror / f"{archive}.tar", files_in_it)
+    inputs.write_sums(mirror)
+    done = docker("run", "--rm", *from_mirror(front, bucket, mirror), IMAGE, "cli.py")
+    assert done.returncode == 0, done.stderr
+    expected = {f"stanford/{name}": (len(photo), google_crc32c.value(photo)) for name, photo in photos.items()}
+    assert {name: what for name, what in members(front, bucket).items() if not name.endswith("/")} == expected
+    assert {name: front.puts[name] for name in expected} == dict.fromkeys(expected, 1)
+    assert front.counts["json.resumable"] == len(large)
+    assert (front.counts["json.cancel"], front.counts["other"]) == (0, 0)
 
 
 def test_a_bit_flipped_on_the_way_through_the_mount_is_found_and_the_next_run_stores_the_object(

@@ -17,7 +17,6 @@ from campaign import Fault, Run, Site, Trial, ends_well, judged, note, random_fo
 from containers import IMAGE, container, docker, ended, members
 from gcs_front import GcsFront
 from source_server import SourceServer
-from test_extraction import some_members, tar_of
 
 import inputs
 
@@ -44,12 +43,7 @@ def check(trial: Trial, site: Site, run: Run, fault: Fault) -> None:
 
 
 class MountSite(Site):
-    """A site whose runs write through a mount; all members are small."""
-
-    def publish(self) -> None:
-        photos = [(f"Images/{name}", data) for name, data in some_members(90, 200_000)]
-        self.source.files["/images.tar"] = tar_of(photos)
-        super().publish()
+    """A site whose runs write through a mount."""
 
     def heal(self) -> None:
         super().heal()

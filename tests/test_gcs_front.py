@@ -288,6 +288,24 @@ def test_resumable_uploads_keep_to_their_offsets(front: GcsFront) -> None:
     assert front.objects(BUCKET)["offsets"][0] == CHUNK + 3
 
 
+def test_a_resumable_upload_as_gos_client_sends_it(front: GcsFront) -> None:
+    """By POST, without 308, its end known only afterwards: so writes GCSFuse a file of whole blocks."""
+    start = requests.post(f"{front.url}/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&name=from-go")
+
+    def post(data: bytes, content_range: str) -> requests.Response:
+        headers = {"Content-Range": content_range, "X-GUploader-No-308": "yes"}
+        return requests.post(start.headers["Location"], data=data, headers=headers)
+
+    went_on = post(b"x" * CHUNK, f"bytes 0-{CHUNK - 1}/*")
+    assert (went_on.status_code, went_on.headers["X-HTTP-Status-Code-Override"]) == (200, "308")
+    assert "from-go" not in front.objects(BUCKET)
+    ended = post(b"", f"bytes */{CHUNK}")
+    assert (ended.status_code, ended.json()["size"]) == (200, str(CHUNK))
+    assert "X-HTTP-Status-Code-Override" not in ended.headers
+    assert front.counts == {"json.resumable": 1, "json.chunk": 2}
+    assert front.objects(BUCKET)["from-go"] == (CHUNK, google_crc32c.value(b"x" * CHUNK))
+
+
 def test_delay(front: GcsFront) -> None:
     front.delay = 0.3
     begin = time.monotonic()
