@@ -1,7 +1,8 @@
 """README.md: what it shows is what the program prints, and each of its commands does what it says.
 
-Commands of this program and of make are run. Those of Google are run with a stand-in on PATH that takes note of its
-arguments, which the real gcloud then checks where it is installed; what they hand to the tool is parsed by the tool.
+Commands of this program, of git and of make are run; what is cloned is this checkout, whatever the URL. Those of Google
+and of Docker are run with a stand-in on PATH that takes note of its arguments. What they hand to the tool is parsed by
+the tool, and where the real gcloud is installed, it checks its own.
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 COMMANDS = [line.partition(" #")[0].strip() for line in LINES]
 OWN = [command.removeprefix("python cli.py ") for command in COMMANDS if command.startswith("python cli.py ")]
-ELSEWHERE = "git clone", "cd ", "make run", ". .venv/bin/activate"  # a fresh clone: what CI begins with
+NEWCOMERS = "git clone", "cd ", "make run", ". .venv/bin/activate"
+# In each clone: the environment is this checkout's, which CI has just made with make setup from the same Pipfile.lock.
+LINK = f"""#!/bin/sh
+mkdir .cache && ln -s {shlex.quote(str(ROOT))}/.cache/pipenv .cache/pipenv && ln -s {shlex.quote(str(ROOT))}/.venv .venv
+touch -t 200001010000 Pipfile.lock
+"""
 STAND_IN = """#!/bin/sh
 printf '%s\\0' "${0##*/}" "$@" >> "$SEEN"; echo >> "$SEEN"
 """
 
 
 def test_every_command_is_tried_below() -> None:
-    tried = ("python cli.py ", "sh docker-shell.sh", "docker run ", "gcloud ", "PROJECT=", *ELSEWHERE)
+    tried = ("python cli.py ", "sh docker-shell.sh", "docker run ", "gcloud ", "PROJECT=", *NEWCOMERS)
     assert [command for command in COMMANDS if not command.startswith(tried)] == []
     assert len(OWN) == 7 and len(COMMANDS) > 20
 
@@ -45,15 +51,49 @@ def settled(text: str) -> list[str]:
     return sorted(" ".join(line.split()) for line in text.splitlines())
 
 
-def test_make_run_prints_what_it_shows(tmp_path: Path) -> None:
+def repository(folder: Path) -> str:
+    """A repository of what is in this checkout, as if all of it were committed; its URL."""
+    git = [
+        "git",
+        f"--git-dir={folder}",
+        f"--work-tree={ROOT}",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+    ]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=all"]):
+        subprocess.run([*git, *command], cwd=ROOT, env=newcomers(folder.parent), check=True)
+    return folder.as_uri()
+
+
+def newcomers(home: Path, **more: str) -> dict[str, str]:
+    """A clean environment, and neither in git's hands nor in make's."""
+    clean = clean_environment(home, {})
+    return {key: value for key, value in clean.items() if not key.startswith(("GIT_", "MAKE", "MFLAGS"))} | more
+
+
+def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
+    clone, login = (block for block in BLOCKS if any(command in block for command in NEWCOMERS))
     shown = re.search(r"^\$ make run\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    environment = {key: value for key, value in clean_environment(tmp_path, {}).items() if not key.startswith("M")}
-    done = subprocess.run(["make", "run", f"OUT={tmp_path}/out"], cwd=ROOT, env=environment, text=True, check=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    echo, _, printed = done.stdout.partition("\n")
-    assert "cli.py --all --sample" in echo
-    assert shown and settled(printed.replace(f"{tmp_path}/out", "sample-out")) == settled(shown[1])
-    assert (tmp_path / "out/_extraction/stanford/card.html").is_file()  # which comes next in the text
+    url = re.search(r"git clone (\S+)", clone)
+    hook = tmp_path / "template/hooks/post-checkout"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(LINK)
+    hook.chmod(0o755)
+    assert shown and url
+    git = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{repository(tmp_path / 'origin')}.insteadOf"}
+    git |= {"GIT_CONFIG_VALUE_0": url[1], "GIT_TEMPLATE_DIR": str(tmp_path / "template")}
+    environment = newcomers(tmp_path, **stand_ins(tmp_path), **git)
+    done = subprocess.run(["sh", "-eu", "-c", f"{clone}\n{login}\ncommand -v python"], cwd=tmp_path, env=environment,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    _, made, printed = done.stdout.partition("cli.py --all --sample --to sample-out\n")
+    printed, _, python = printed.rstrip("\n").rpartition("\n")
+    assert made and settled(printed) == settled(shown[1])
+    assert Path(python) == ROOT / ".venv/bin/python"  # it is activated
+    (card,) = re.findall(r"open `(\S+card.html)`", README)
+    assert (tmp_path / "spotted-data-extraction" / card).is_file()
 
 
 def test_the_options_are_those_of_help(cli: Cli) -> None:
@@ -73,13 +113,18 @@ def test_own_commands(command: str, cli: Cli, front: GcsFront, mirror: SourceSer
     assert done.stdout
 
 
-def seen(tmp_path: Path, block: str) -> list[list[str]]:
-    """The commands that a block of shell runs, as the programs that are stood in for receive them."""
+def stand_ins(tmp_path: Path) -> dict[str, str]:
+    """What the environment must have so that gcloud and docker take note of their arguments, and do nothing."""
     for name in ("gcloud", "docker"):
         (tmp_path / name).write_text(STAND_IN)
         (tmp_path / name).chmod(0o755)
-    more = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEN": str(tmp_path / "seen")}
-    subprocess.run(["sh", "-eu", "-c", block], cwd=ROOT, env=clean_environment(tmp_path, more), check=True)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SEEN": str(tmp_path / "seen")}
+
+
+def seen(tmp_path: Path, block: str) -> list[list[str]]:
+    """The commands that a block of shell runs, as the programs that are stood in for receive them."""
+    environment = clean_environment(tmp_path, stand_ins(tmp_path))
+    subprocess.run(["sh", "-eu", "-c", block], cwd=ROOT, env=environment, check=True)
     return [line.split("\0")[:-1] for line in (tmp_path / "seen").read_text().splitlines()]
 
 
