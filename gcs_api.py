@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import google.api_core.exceptions
@@ -19,6 +21,7 @@ import google.auth.compute_engine
 import google.auth.credentials
 import obstore
 import requests
+from google.api_core.page_iterator import HTTPIterator
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -50,6 +53,7 @@ RETRIES: RetryConfig = {
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
 }
+SOON = 0.5  # seconds until a put that failed is tried for the second time
 # What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
@@ -92,7 +96,7 @@ class ApiBucket:
         # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
         usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
         self.pace = Pace(self.url, (write_rate or usual) / writers)
-        persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
+        persist = google.api_core.retry.Retry(_is_passing, SOON, 20, 2, timeout=180, on_error=_tell_of_retry)
         self._put_persistently = persist(self._put)
         self._credentials, _ = credentials_and_origin()
         self._client = _client(self._credentials)
@@ -180,11 +184,21 @@ class ApiBucket:
                 self.pace.take()
                 self._bucket.blob(name).upload_from_string(data, content_type)
             else:
-                self._put_persistently(name, data, {"Content-Type": content_type})
+                self._put_small(name, data, {"Content-Type": content_type})
         except REFUSED as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise MemberError(reason(error)) from error
+
+    def _put_small(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
+        try:  # the library's way of trying again takes time even where the first try is good
+            self._put(name, data, attributes)
+        except obstore.exceptions.GenericError as error:
+            if not _is_passing(error):
+                raise
+            _tell_of_retry(error)
+            time.sleep(SOON)
+            self._put_persistently(name, data, attributes)
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
         moment = self.pace.take()
@@ -234,11 +248,19 @@ class ApiBucket:
                 yield from part
 
     def _list(self, prefix: str, start: str, stop: str) -> Sequence[Stored]:
-        fields = "items(name,size,crc32c),nextPageToken"
-        ends = {"start_offset": start or None, "end_offset": stop or None}
+        wanted = {"prefix": prefix, "fields": "items(name,size,crc32c),nextPageToken"}
+        ends = {"startOffset": start, "endOffset": stop}
+        # What the library's list_blobs does, without an object of twenty fields for each line.
+        pages = HTTPIterator(
+            self._client,
+            partial(self._client._connection.api_request, timeout=60, retry=DEFAULT_RETRY),
+            f"/b/{self.name}/o",
+            _stored,
+            extra_params=wanted | {key: value for key, value in ends.items() if value},
+            page_size=1000,
+        )
         try:
-            blobs = self._client.list_blobs(self._bucket, prefix=prefix, fields=fields, page_size=1000, **ends)
-            return [Stored(blob.name, int(blob.size or 0), decode_crc32c(blob.crc32c or "")) for blob in blobs]
+            return list(pages)
         except NO_ANSWER as error:
             raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
 
@@ -257,6 +279,10 @@ class ApiBucket:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _stored(_: object, item: dict[str, str]) -> Stored:
+    return Stored(item["name"], int(item["size"]), decode_crc32c(item.get("crc32c", "")))
 
 
 def _status(error: BaseException) -> int:

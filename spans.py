@@ -152,8 +152,12 @@ class ArchiveFile(io.RawIOBase):
         chunks = list(self.stream(start, stop))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def held(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop) if all of them are in memory, otherwise none."""
+        return b""
+
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks."""
+        """What `take` answers, in chunks."""
         raise AssertionError("each kind has its own")
 
 
@@ -167,6 +171,10 @@ class Window(ArchiveFile):
     def seek(self, offset: int, whence: int = 0) -> int:
         self.position = self.begin = offset + (0, self.position, self.reader.size)[whence]
         return self.position
+
+    def held(self, start: int, stop: int) -> bytes:
+        is_here = self.start <= start and stop <= self.start + len(self.data)
+        return bytes(self.data[start - self.start : stop - self.start]) if is_here else b""
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         edge, stop = self.start + len(self.data), min(stop, self.reader.size)

@@ -60,6 +60,11 @@ class Unit:
     size: int = 0  # bytes to fetch; 0 where nobody says
     objects: int | None = None  # that it holds, where that is known beforehand
 
+    @property
+    def archive(self) -> str:
+        """Which archive it is a piece of; for photos, that it is of those."""
+        return self.id.rpartition("/")[0]
+
 
 # ── in the worker ────────────────────────────────────────────────────────────────────────────────
 
