@@ -3,33 +3,67 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
-from card_facts import describe
+from card_facts import Survey, describe, look_at
 from card_page import render
+from datasets import Dataset
 from errors import ExtractionError
-from events import Result
 from manifest import Book
+from rows import Row, Rows
 
 log = logging.getLogger("spotted")
 
 MOST = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
 
 
-def keep(result: Result, book: Book) -> None:
-    """Write the card of a dataset that has become complete, or that was and has none.
+def keep(dataset: Dataset, book: Book, rows: Rows, about: Mapping[str, Any]) -> None:
+    """Write the card of a dataset that was complete before, if it has none."""
+    with _optional(dataset):
+        if dataset.layout and not book.has_card():
+            with drawn(dataset, book, rows, about, book.failures()):
+                pass
 
-    The dataset is complete without it: what stands in the way of the card is told in the log.
+
+@contextmanager
+def drawn(dataset: Dataset, book: Book, rows: Rows, about: Mapping[str, Any], failures: list[Row]) -> Iterator[None]:
+    """Draw the card of a dataset while the block writes its manifest, and write it once that is there.
+
+    Whoever writes a manifest mostly waits for the bucket: in that time most of the card is drawn.
     """
-    layout = result.dataset.layout
+    thread = ThreadPoolExecutor(1)
     try:
-        if result.status or layout is None or (result.was_complete and book.has_card()):
-            return
-        found = book.manifest()
-        if found and len(found[0]) > MOST:
-            why = f"for more than {MOST:,} objects it would take too much memory"
-            log.info("%s: no card: %s", result.dataset.name, why)
-        elif found:
-            card, looks = describe(result.dataset, layout, *found, book)
-            book.write_card(render(card, looks).encode(), card.encode())
+        drawing = thread.submit(_draw, dataset, book, rows, about, failures)
+        yield
+        with _optional(dataset):
+            card = drawing.result()
+            if card:
+                book.write_card(*card)
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _optional(dataset: Dataset) -> Iterator[None]:
+    """The dataset is complete without a card: what stands in its way is told in the log."""
+    try:
+        yield
     except (ExtractionError, OSError) as error:
-        log.warning("%s: no card could be made: %s", result.dataset.name, error)
+        log.warning("%s: no card could be made: %s", dataset.name, error)
+
+
+def _draw(
+    dataset: Dataset, book: Book, rows: Rows, about: Mapping[str, Any], failures: list[Row]
+) -> tuple[bytes, bytes] | None:
+    """The page, and what it shows as JSON; None for a dataset that gets no card."""
+    if dataset.layout is None:
+        return None
+    if len(rows) > MOST:
+        log.info("%s: no card: for more than %s objects it would take too much memory", dataset.name, f"{MOST:,}")
+        return None
+    survey = Survey(dataset.layout, rows)
+    card, shown = describe(dataset, about, survey, look_at(book.bucket, survey), failures)
+    return render(card, shown).encode(), card.encode()

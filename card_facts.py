@@ -20,14 +20,15 @@ from typing import Any
 from buckets import Bucket
 from datasets import Dataset, Layout
 from formats import is_image
-from manifest import READS_AT_ONCE, Book, Reasons, Some
+from manifest import Reasons, Some
 from rows import Row, Rows
 from thumbnails import Look, look
 
 SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
-LARGEST = 16 << 20  # bytes of an image that is read back; 32 are in memory at once
+LARGEST = 16 << 20  # bytes of an image that is read back
+IN_MEMORY = 256 << 20  # bytes that are read back at once, at most: of usual images the whole sample
 MOST_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
@@ -100,11 +101,10 @@ class Card:
 
 
 def describe(
-    dataset: Dataset, layout: Layout, rows: Rows, about: Mapping[str, Any], book: Book
+    dataset: Dataset, about: Mapping[str, Any], survey: Survey, looks: list[Look], failures: list[Row]
 ) -> tuple[Card, list[Look]]:
-    """The card of these rows, and what was seen of the images on its contact sheet."""
-    survey = _Survey(layout, rows)
-    looks = look_at(book.bucket, layout, survey)
+    """The card of a dataset of which these images were looked at, and what its contact sheet shows of them."""
+    layout = survey.layout
     seen, odd = [each for each in looks if not each.error], survey.odd.told()
     card = Card(
         dataset=dataset.name,
@@ -134,12 +134,12 @@ def describe(
         unreadable=Reasons(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
         wrong_format={reason: Some(**some) for reason, some in about.get("wrong_format", {}).items()},
         duplicates=sorted(map(tuple, survey.same.values())),
-        failures=Reasons(row._replace(reason=row.outcome) for row in book.failures()).told(),
+        failures=Reasons(row._replace(reason=row.outcome) for row in failures).told(),
     )
     return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
 
 
-class _Survey:
+class Survey:
     """What all rows tell: counts, an even sample of the images, and the names of what is odd, if anything is.
 
     There can be millions of rows, so of most names only a hash is kept; the names of odd ones take a second reading.
@@ -171,7 +171,7 @@ class _Survey:
         content = _content(row)
         (self.repeated if content in self.contents else self.contents).add(content)
         if row.size <= LARGEST:
-            self.sample.take(row.path)
+            self.sample.take(row)
 
     def _name(self, row: Row) -> None:
         if _content(row) in self.repeated and self._is_image(row.path):
@@ -191,23 +191,23 @@ def _content(row: Row) -> int:
 
 
 class _Sample:
-    """An even sample of names that pass, however many there are: each time it is full, every second one leaves."""
+    """An even sample of rows that pass, however many there are: each time it is full, every second one leaves."""
 
     def __init__(self) -> None:
-        self._names, self._every, self._passed = list[str](), 1, 0
+        self._rows, self._every, self._passed = list[Row](), 1, 0
 
-    def take(self, name: str) -> None:
-        """Pass on a name."""
+    def take(self, row: Row) -> None:
+        """Pass on a row."""
         if self._passed % self._every == 0:
-            self._names.append(name)
-            if len(self._names) == 4 * SAMPLE:
-                self._names, self._every = self._names[::2], 2 * self._every
+            self._rows.append(row)
+            if len(self._rows) == 4 * SAMPLE:
+                self._rows, self._every = self._rows[::2], 2 * self._every
         self._passed += 1
 
-    def names(self) -> list[str]:
+    def rows(self) -> list[Row]:
         """At most SAMPLE of them, of a small dataset one in SHARE, but enough for the contact sheet."""
-        count = min(SAMPLE, max(self._passed // SHARE, THUMBNAILS), len(self._names))
-        return [self._names[index * len(self._names) // count] for index in range(count)]
+        count = min(SAMPLE, max(self._passed // SHARE, THUMBNAILS), len(self._rows))
+        return [self._rows[index * len(self._rows) // count] for index in range(count)]
 
 
 def group(layout: Layout, path: str) -> str:
@@ -247,15 +247,20 @@ def _annotation(layout: Layout) -> tuple[str, str, str]:
     return before, key, after
 
 
-def look_at(bucket: Bucket, layout: Layout, survey: _Survey) -> list[Look]:
+def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
     """Read the sample of the images back; every twentieth of it gets a thumbnail, with its boxes."""
-    chosen = survey.sample.names()
-    shown = {chosen[index * len(chosen) // THUMBNAILS] for index in range(THUMBNAILS)} if chosen else set()
+    chosen = survey.sample.rows()
+    shown = {chosen[index * len(chosen) // THUMBNAILS].path for index in range(THUMBNAILS)} if chosen else set()
+    largest = max([1, *(row.size for row in chosen)])
+    with ThreadPoolExecutor(min(bucket.at_once, IN_MEMORY // largest)) as pool:
+        boxes = {
+            path: pool.submit(bucket.get, name)
+            for path in shown
+            if hash(name := annotation_of(survey.layout, path)) in survey.annotations
+        }
 
-    def read(path: str) -> Look:
-        its = annotation_of(layout, path) if path in shown else ""
-        boxes = bucket.get(its) if hash(its) in survey.annotations else None
-        return look(path, bucket.get(path) or b"", boxes or b"", path in shown)
+        def read(row: Row) -> Look:
+            image, its = bucket.get(row.path), boxes.get(row.path)
+            return look(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
 
-    with ThreadPoolExecutor(min(bucket.at_once, READS_AT_ONCE)) as pool:
         return list(pool.map(read, chosen))

@@ -41,7 +41,6 @@ def extract(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: 
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if order.is_sample else "")
     book = Book(bucket, dataset.name)
     result = _already_complete(dataset, order, book) or _Extraction(dataset, order, book, crew, report).run()
-    card.keep(result, book)
     result.seconds = time.monotonic() - start
     return result
 
@@ -63,6 +62,7 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
         return None
     book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
     book.forget()  # for whoever wrote the manifest may have been killed right after it
+    card.keep(dataset, book, rows, about)
     return Result(dataset, len(rows), rows.size, True, gone=about["gone"])
 
 
@@ -241,7 +241,9 @@ class _Extraction(Reading):
         if counted:
             self.book.write_failures(failures)
         else:
-            self.book.finish(rows, failures, self._about(result, proof.misnamed))
+            about = self._about(result, proof.misnamed)
+            with card.drawn(self.dataset, self.book, rows, about, failures):
+                self.book.finish(rows, failures, about)
         return result
 
     def _tell_of_strangers(self, strangers: Reasons) -> None:

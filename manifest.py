@@ -222,13 +222,13 @@ class Book:
         self.bucket.delete(self.folder + name for name in ("manifest.csv", *CARD))
 
     def has_card(self) -> bool:
-        """Whether the dataset's card is there."""
-        return self.bucket.get(self.folder + CARD[1]) is not None
+        """Whether both files of the dataset's card are there."""
+        return {self.folder + name for name in CARD} <= {stored.name for stored in self.bucket.list(self.folder)}
 
     def write_card(self, page: bytes, facts: bytes) -> None:
-        """Write the page, and then what it shows as JSON."""
-        for name, data, kind in zip(CARD, (page, facts), ("text/html; charset=utf-8", "application/json"), strict=True):
-            self._put(name, data, kind)
+        """Write the page, and at the same time what it shows as JSON."""
+        with ThreadPoolExecutor(len(CARD)) as pool:
+            list(pool.map(self._put, CARD, (page, facts), ("text/html; charset=utf-8", "application/json")))
 
 
 def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> bytes:

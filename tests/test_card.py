@@ -24,6 +24,7 @@ import sample
 from card_facts import BINS, Histogram, label, round_step
 from card_page import amount
 from datasets import Dataset, Layout
+from errors import BucketError
 from events import Result
 from formats import content_type, misnamed
 from reading import Order
@@ -239,6 +240,22 @@ def test_a_card_is_made_where_there_is_none_and_left_alone_where_there_is(bench:
     assert run() == first
     bench.bucket.put("_extraction/mini/card.html", b"of another time")
     assert run(Order(force=True)).startswith(b"<!DOCTYPE html>")
+
+
+def test_a_card_is_never_there_before_its_manifest(api_bench: Bench, front: GcsFront) -> None:
+    front.fail("xml.put", 400, name="_extraction/mini/manifest.csv")
+    with pytest.raises(BucketError, match=r"manifest\.csv cannot be written"):
+        extract(api_bench, {"images/a/one.jpg": sample.picture(1)})
+    assert not [name for name in front.puts if "card" in name]
+
+
+def test_a_file_of_a_card_that_is_lost_is_made_again(api_bench: Bench) -> None:
+    extract(api_bench, {"images/a/one.jpg": sample.picture(1)})
+    page = card_of(api_bench)[0], api_bench.bucket.get("_extraction/mini/card.html")
+    for lost in ("html", "json"):
+        api_bench.bucket.delete([f"_extraction/mini/card.{lost}"])
+        assert extract(api_bench, {"images/a/one.jpg": sample.picture(1)}).was_complete
+        assert (card_of(api_bench)[0], api_bench.bucket.get("_extraction/mini/card.html")) == page
 
 
 def test_an_incomplete_dataset_has_no_card(bench: Bench) -> None:
