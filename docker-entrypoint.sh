@@ -2,7 +2,7 @@
 # What the container runs. Each way ends in exec, so that signals reach the program itself.
 #   IMAGE                     a shell in the environment, where `python cli.py -a` works (with docker run -ti)
 #   IMAGE -a …                the tool; so do IMAGE cli.py -a … and IMAGE python cli.py -a …
-#   IMAGE dask scheduler …    a cluster's part; any other command runs as it is
+#   IMAGE dask scheduler …    a part of a cluster; any other command runs as it is
 set -euo pipefail
 
 if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
@@ -25,7 +25,9 @@ case "${1-}" in
     ;;
   -*) exec python /app/cli.py "$@" ;;
   cli.py) shift; exec python /app/cli.py "$@" ;;
-  dask)
+  dask | dask-scheduler | dask-worker)
+    # dask's Helm chart still uses the commands' old names.
+    if [ "$1" != dask ]; then set -- dask "${1#dask-}" "${@:2}"; fi
     # The workers import the modules that the tasks come from.
     export PYTHONPATH="/app${PYTHONPATH:+:$PYTHONPATH}"
     exec "$@"

@@ -140,6 +140,9 @@ def test_the_ways_of_calling_it(front: GcsFront, bucket: str) -> None:
     assert shell.stdout.splitlines()[:2] == ["spotted", "spotted-data-extraction 1.0.0"]
     assert docker("run", "--rm", IMAGE, "sh", "-c", "exit 7").returncode == 7
     assert docker("run", "--rm", IMAGE, "dask", "--version").stdout.startswith("dask")
+    assert docker("run", "--rm", IMAGE, "dask-scheduler", "--version").stdout.startswith(
+        "dask"
+    )  # the Helm chart's name
     assert "usage: cli.py" in docker("run", "--rm", IMAGE).stdout
 
 
@@ -237,23 +240,27 @@ def test_a_mount_that_dies_is_an_error_and_nothing_lands_on_the_containers_disk(
 def test_three_workers_in_containers_one_of_them_killed(
     front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]]
 ) -> None:
+    """Started as compose.yaml, dask's Helm chart and dask-cloudprovider start them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     port = address.rpartition(":")[2]
     scheduler = ["dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--dashboard-address", "127.0.0.1:0"]
     worker = ["dask", "worker", address, "--nthreads", "4", "--dashboard-address", "127.0.0.1:0"]
+    charts = ["dask-worker", f"127.0.0.1:{port}", "--nthreads", "4", "--memory-limit", "3G", "--no-dashboard"]
+    nanny = {"cls": "dask.distributed.Nanny", "opts": {"nthreads": 4, "memory_limit": "2GB", "name": "third"}}
+    providers = ["env", "A=b", "python", "-m", "distributed.cli.dask_spec", address, "--spec", json.dumps(nanny)]
     with (
         container("--network", "host", IMAGE, *scheduler),
         container(*options(front, bucket), IMAGE, *worker) as first,
-        container(*options(front, bucket), IMAGE, *worker) as second,
-        container(*options(front, bucket), IMAGE, *worker) as third,
+        container(*options(front, bucket), IMAGE, *charts) as second,
+        container(*options(front, bucket), IMAGE, *providers) as third,
     ):
         for name in (first, second, third):
             wait_until(lambda name=name: "Registered to" in docker("logs", name).stderr)  # type: ignore[misc]
         front.delay = 0.2
         with container(*options(front, bucket, SPOTTED_SCHEDULER=address), IMAGE, "-a") as run:
             wait_until(lambda: sum(front.puts.values()) > 3)
-            docker("kill", second)
+            docker("kill", first)
             front.delay = 0
             status, said = ended(run)
     assert status == 0, said
