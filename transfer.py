@@ -72,19 +72,22 @@ class Crew:
 def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[Crew]:
     """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`."""
     threads = settings.connections + SPARE_UNITS
-    with dask.config.set(DASK), _client(threads, workers, scheduler) as client:
-        if scheduler:
-            _wait_for_workers(client, scheduler)
-        if workers or scheduler:  # what other processes log is shown here too
-            client.run(log.setLevel, log.level)
-            client.forward_logging(log.name)
-        # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
-        # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
-        shared = replace(settings.destination, writers=len(client.nthreads()))
-        team = Crew(client, replace(settings, destination=shared), not (workers or scheduler))
-        team.listen()
-        yield team
-        _tell_of_writes(client, settings.destination.to)
+    with dask.config.set(DASK):
+        with _client(threads, workers, scheduler) as client:
+            if scheduler:
+                _wait_for_workers(client, scheduler)
+            if workers or scheduler:  # what other processes log is shown here too
+                client.run(log.setLevel, log.level)
+                client.forward_logging(log.name)
+            # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
+            # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
+            shared = replace(settings.destination, writers=len(client.nthreads()))
+            team = Crew(client, replace(settings, destination=shared), not (workers or scheduler))
+            team.listen()
+            yield team
+            _tell_of_writes(client, settings.destination.to)
+        if client.cluster:  # one that was started here; who is interrupted does not wait for it
+            client.cluster.close()
 
 
 def _wait_for_workers(client: Client, scheduler: str) -> None:
