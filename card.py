@@ -62,7 +62,8 @@ def _draw(
     if dataset.layout is None:
         return None
     if len(rows) > MOST:
-        log.info("%s: no card: for more than %s objects it would take too much memory", dataset.name, f"{MOST:,}")
+        why = f"for more than {MOST:,} objects it would take too much memory"
+        log.info("%s: no card: %s", dataset.name, why)
         return None
     survey = Survey(dataset.layout, rows)
     card, shown = describe(dataset, about, survey, look_at(book.bucket, survey), failures)
