@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-TELL_EVERY = 0.5  # seconds, of each unit: many together are a few messages a second
+TELL_EVERY = 1  # seconds, of each unit: ten together are ten messages a second, and each takes a millisecond
 
 Tell = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects stored, both since it began
 

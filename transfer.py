@@ -33,6 +33,7 @@ from uploads import Settings, writes
 
 DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
+    "distributed.admin.tick.interval": "1s",  # looks fifty times a second whether its loop is late
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
     "distributed.scheduler.worker-ttl": None,  # by the wall clock, a machine that slept has lost all its workers
 }
