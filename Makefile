@@ -17,7 +17,7 @@ setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 
 .cache/pipenv/bin/pipenv:
 	$(PYTHON) -m venv .cache/pipenv
-	.cache/pipenv/bin/pip install --quiet pipenv==$(PIPENV_VERSION)
+	.cache/pipenv/bin/pip install --quiet --disable-pip-version-check pipenv==$(PIPENV_VERSION)
 
 .venv/.from-lock: Pipfile.lock | .cache/pipenv/bin/pipenv
 	$(PIPENV) --python $(PYTHON) sync --dev

@@ -8,6 +8,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -83,7 +84,13 @@ def _add_what(add: Add) -> None:
 
 
 def _add_where(add: Add) -> None:
-    add("--to", metavar="DEST", default=DEFAULT_TO, help="gs://bucket or a directory (default: %(default)s)")
+    add(
+        "--to",
+        type=destination,
+        metavar="DEST",
+        default=DEFAULT_TO,
+        help="gs://bucket or a directory (default: %(default)s)",
+    )
     add("--via", choices=("auto", "mount", "api"), default="auto",
         help="how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API")  # fmt: skip
     add("--mirror", metavar="URL", default="",
@@ -133,6 +140,13 @@ def _add_talk(add: Add) -> None:
     add("--quiet", action="store_true", help="show only warnings, errors and the result")
     add("-v", "--verbose", action="store_true", help="also show retries, and the traceback of an error")
     add("--version", action="version", version=f"spotted-data-extraction {VERSION}")
+
+
+def destination(text: str) -> str:
+    """A bucket's URL, or a directory."""
+    if re.match(r"[A-Za-z][\w+.-]*:/", text) and not text.startswith("gs://"):
+        raise argparse.ArgumentTypeError(f"expected gs://bucket or a directory, got {text!r}")
+    return text
 
 
 def positive(text: str) -> int:

@@ -33,6 +33,8 @@ from words import amount
 HERE = Path(__file__).parent
 PACKAGES = ("dask", "distributed", "google-cloud-storage", "obstore", "requests", "tqdm")
 SOURCES_AT_ONCE = 8
+SOURCE_CURE = "; try again later, or take a copy with --mirror"
+MIRROR_CURE = "; is --mirror right?"
 PHOTOS_TRIED = 5  # about one in a hundred is gone at its source
 
 
@@ -67,12 +69,12 @@ def examine(case: Case) -> Iterator[Finding]:
         yield _try("cluster", lambda: _cluster(case.scheduler))
 
 
-def _try(what: str, look: Callable[[], str]) -> Finding:
-    """What `look` answers is well, what it raises is not."""
+def _try(what: str, look: Callable[[], str], cure: str = "") -> Finding:
+    """What `look` answers is well, what it raises is not, and told with what may help."""
     try:
         return Finding(what, True, look())
     except (ExtractionError, MemberError) as error:
-        return Finding(what, False, str(error))
+        return Finding(what, False, f"{error}{cure}")
 
 
 # ── this machine ─────────────────────────────────────────────────────────────────────────────────
@@ -231,14 +233,15 @@ def _sources(dataset: Dataset, mirror: str) -> Iterator[Finding]:
     try:
         parts = [(located, url) for located in locate(dataset, mirror) for url in located.urls]
     except SourceError as error:
-        yield Finding(dataset.name, False, f"{error}; is --mirror right?")
+        yield Finding(dataset.name, False, f"{error}{MIRROR_CURE}")
         return
+    cure = MIRROR_CURE if mirror else SOURCE_CURE
     with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
-        yield from pool.map(lambda part: _try(dataset.name, lambda: _archive(*part)), parts)
-        tables = list(pool.map(lambda url: _try(dataset.name, lambda: _table(url)), tables_of(dataset, mirror)))
+        yield from pool.map(lambda part: _try(dataset.name, lambda: _archive(*part), cure), parts)
+        tables = list(pool.map(lambda url: _try(dataset.name, lambda: _table(url), cure), tables_of(dataset, mirror)))
     yield from tables
     if tables and all(table.is_well for table in tables):
-        yield _try(dataset.name, lambda: _photos(dataset, mirror))
+        yield _try(dataset.name, lambda: _photos(dataset, mirror), cure)
 
 
 def _archive(located: Located, url: str) -> str:

@@ -12,6 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from bars import Display
+from buckets import BOOKS
+from datasets import chosen
 from errors import ExtractionError, IncompleteError
 from redaction import redact_record
 from tables import print_table
@@ -126,17 +128,21 @@ def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
     log.info("where: %s in %s", folders, options.to)
     if not any(result.status for result in results):
         log.info("look:  _extraction/<dataset>/card.html shows what it holds, manifest.csv lists every object")
-    log.info("next:  %s", _next({result.status for result in results}, options))
+    log.info("next:  %s", _next(results, options))
 
 
-def _next(statuses: set[int], options: argparse.Namespace) -> str:
+def _next(results: list[Result], options: argparse.Namespace) -> str:
+    statuses = {result.status for result in results}
     if ExtractionError.exit_status in statuses:
         return "see the errors above; --check tests all that a run needs; then the same command continues from here"
+    if any(row.path.startswith(BOOKS) for result in results for row in result.missing):  # a manifest
+        return "the same command without --verify or --repair extracts what has no manifest"
     if IncompleteError.exit_status in statuses and (options.verify or options.repair):
         return "--repair stores again what is missing or different; extra objects are for you to judge"
     if IncompleteError.exit_status in statuses:
         return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries it again"
-    names = " ".join(f"-d {dataset.name}" for dataset in options.datasets)
+    is_all = options.datasets == chosen(("breed", "individual"), ())
+    names = "-a" if is_all else " ".join(f"-d {dataset.name}" for dataset in options.datasets)
     return f"check it again at any time: {_python()} cli.py {names} --verify --to {shlex.quote(options.to)}"
 
 

@@ -374,6 +374,8 @@ def test_the_sample_alone_is_all_of_it() -> None:
         (["-a", "--uploads", "many"], "expected a whole number from 1, got 'many'"),
         (["-a", "--sample", "--mirror", "http://x"], "--sample and --mirror do not go together"),
         (["-a", "--workers", "2", "--scheduler", "tcp://x"], "--workers and --scheduler do not go together"),
+        (["-a", "--sample", "--to", "s3://bucket"], "expected gs://bucket or a directory, got 's3://bucket'"),
+        (["-a", "--sample", "--to", "gs:/bucket"], "expected gs://bucket or a directory, got 'gs:/bucket'"),
         (["-a", "--sample", "--to", "gs://Not_A_Bucket!"], "gs://Not_A_Bucket!: not a bucket name"),
         (["-a", "--sample", "--to", "gs://bucket/prefix"], "gs://bucket/prefix: not a bucket name"),
     ],

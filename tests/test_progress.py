@@ -192,6 +192,13 @@ def test_the_end_says_where_it_is_and_what_is_next(cli: Cli, tmp_path: Path) -> 
     assert verified.returncode == 0 and "0 missing, 0 different, 0 unread, 0 extra" in verified.stderr
 
 
+def test_a_manifest_that_is_not_there_is_no_case_for_repair(cli: Cli, tmp_path: Path) -> None:
+    for option in ("--verify", "--repair"):
+        done = cli("-d", "stanford", "--sample", option, "--to", tmp_path / "out")
+        assert done.returncode == 3 and "has no manifest of this dataset" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("next:  the same command without --verify or --repair extracts")
+
+
 def test_totals_are_told_only_when_they_are_known(mirror: SourceServer) -> None:
     seen: dict[str, list[Progress]] = {}
     for name in ("tsinghua", "stanford", "austin"):
