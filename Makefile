@@ -7,6 +7,8 @@ RUN := .venv/bin/python
 INPUTS ?= 1000000
 SEED ?= $(shell date +%s)
 ROUNDS ?= 5
+# Most tests mostly wait: four at once, on two cores.
+AT_ONCE := -n 4 --dist worksteal
 
 .PHONY: help setup run test test-browser test-reading test-image fuzz chaos check format bench lock clean
 
@@ -27,7 +29,7 @@ run: setup  ## run the whole job on the sample that comes with the tool, into ./
 	$(RUN) cli.py --all --sample --to $(OUT)
 
 test: setup  ## run all tests but those of the image, of the card in a browser and of the frameworks
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not container and not browser and not reading"
+	$(RUN) -m pytest $(AT_ONCE) -m "not container and not browser and not reading"
 
 test-browser: setup  ## look at the dataset card in headless Chromium
 	$(RUN) -m pytest -m browser
@@ -48,7 +50,7 @@ fuzz: setup .cache/atheris  ## hostile archives, the long form: 5 GB, a million 
 	PYTHONPATH=.:tests:.cache/atheris $(RUN) tests/fuzz_archives.py .cache/fuzz/corpus -runs=$(INPUTS) -print_final_stats=1
 
 chaos: setup  ## all that goes wrong, ROUNDS=5 times each, at moments that SEED= picks again; its log: .cache/chaos
-	LONG=1 SEED=$(SEED) ROUNDS=$(ROUNDS) $(RUN) -m pytest tests/test_chaos*.py
+	LONG=1 SEED=$(SEED) ROUNDS=$(ROUNDS) $(RUN) -m pytest $(AT_ONCE) tests/test_chaos*.py
 
 .cache/atheris: | .venv/.from-lock
 	$(RUN) -m pip install --quiet --target $@ atheris==3.0.0

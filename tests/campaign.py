@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 import uuid
 import zipfile
@@ -386,15 +385,14 @@ def ends_well(site: Site, run: Run, spoils: bool) -> Iterator[str]:
 
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────
 
-_writing = threading.Lock()
-
 
 def note(trial: Trial) -> None:
     """Write down what became of a trial, in the long form."""
     if LONG:
         LOG.mkdir(parents=True, exist_ok=True)
-        with _writing, (LOG / f"{SEED}.jsonl").open("a") as file:
-            file.write(json.dumps({**asdict(trial), "survived": trial.survived, "time": time.time()}) + "\n")
+        line = json.dumps({**asdict(trial), "survived": trial.survived, "time": time.time()}) + "\n"
+        with (LOG / f"{SEED}.jsonl").open("ab", buffering=0) as file:
+            file.write(line.encode())  # at once: other processes write there too
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -70,6 +71,15 @@ def clean_environment(home: Path, more: dict[str, str]) -> dict[str, str]:
         if not key.startswith(("SPOTTED_", "GOOGLE_", "GCP_", "GCS_", "STORAGE_", "CLOUDSDK_"))
     }
     return {**kept, "HOME": str(home), "SPOTTED_VIA": "api", **more}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are there, and those that these have started."""
+    found = list[int]()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            found += map(int, path.read_text().split())
+    return [*found, *(grandchild for child in found for grandchild in children(child))]
 
 
 @pytest.fixture(scope="session")

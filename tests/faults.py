@@ -207,7 +207,7 @@ SOURCE = (
     Fault("a self-signed certificate", self_signed, 1, "(?i)images.tar: given up after 1 tries: .*certificate"),
     Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: given up after 4 tries"),
     Fault("nobody listens", mirror(nobody()), 1, "SHA256SUMS: given up after 4 tries: .*refused"),
-    Fault("a slow drip", source(Plan(drip=0.0002))),
+    Fault("a slow drip", source(Plan(drip=0.001))),
     Fault("each answer a second late", source(Plan(stall=1))),
     Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: given up"),
     Fault(
@@ -371,7 +371,7 @@ BUCKET = (
 def old_tokens(site: Site, _: random.Random) -> None:
     """Tokens that live for a few seconds; google-auth asks for a new one 225 s before it is over."""
     site.google.told, site.google.life = 225 + 2, 4
-    site.source.plan(TAR, Plan(drip=0.002))
+    site.source.plan(TAR, Plan(drip=0.008))
 
 
 def revoked(site: Site, rng: random.Random) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
 
-PIECE = 1 << 10  # bytes sent at a time by a server that drips
+PIECE = 4 << 10  # bytes sent at a time by a server that drips
 
 
 class Request(NamedTuple):

@@ -5,15 +5,13 @@ One trial of each fault that takes no minutes, and a few mixtures; `make chaos` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 from campaign import LONG, ROUNDS, Trial, try_mixture, try_out
 from faults import FAULTS
 
-AT_ONCE = 8 if LONG else 4  # trials; most of their time is waiting
 PASSING = [fault for fault in FAULTS if "api" in fault.places and fault.statuses == (0,) and not fault.is_long]
 MIXTURES = 10 * ROUNDS if LONG else 2
 
@@ -28,22 +26,11 @@ FAULT_CASES = [
 MIXTURE_CASES = [pytest.param(partial(try_mixture, PASSING, number), id=str(number)) for number in range(MIXTURES)]
 
 
-@pytest.fixture(scope="session")
-def trials(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Trial]]:
-    """Begins all trials that were asked for, a few at a time, and hands out what became of each."""
-    asked = [item for item in request.session.items if "trials" in getattr(item, "fixturenames", ())]
-    cases: list[Case] = [vars(item)["callspec"].params["case"] for item in asked]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        begun = {id(case): pool.submit(case) for case in cases}
-        yield lambda case: begun[id(case)].result()
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("case", FAULT_CASES)
-def test_survives(case: Case, trials: Callable[[Case], Trial]) -> None:
-    assert trials(case).wrong == []
+def test_survives(case: Case) -> None:
+    assert case().wrong == []
 
 
 @pytest.mark.parametrize("case", MIXTURE_CASES)
-def test_survives_a_mixture(case: Case, trials: Callable[[Case], Trial]) -> None:
-    assert trials(case).wrong == []
+def test_survives_a_mixture(case: Case) -> None:
+    assert case().wrong == []

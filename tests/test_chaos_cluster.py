@@ -122,7 +122,7 @@ def test_killed_at_a_random_moment(name: str, number: int) -> None:
     kill, count = KILLS[name], random_for(name, number).randrange(80)
     trial = Trial(name, "api", number, moment=f"at {count} photos of 91")
     with ClusterSite("api") as site:
-        site.source.plan("/images.tar", Plan(drip=0.0003))
+        site.source.plan("/images.tar", Plan(drip=0.0012))
         process = site.start()
         site.wait(process, count)
         kill.who(site, process).kill()
@@ -149,7 +149,7 @@ def test_workers_that_die_all_the_time(number: int) -> None:
     fault = Fault(f"distributed.chaos.KillWorker ({mode})", no_fault, (0, 1), says)
     trial = Trial(fault.name, "api", number)
     with ClusterSite("api") as site:
-        site.source.plan("/images.tar", Plan(drip=0.0003))
+        site.source.plan("/images.tar", Plan(drip=0.0012))
         with Client(site.address) as client:
             client.register_plugin(KillWorker(LIFE, mode))
         with others_in_place_of_the_dead(site):

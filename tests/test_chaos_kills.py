@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
 from campaign import BOOKS, LONG, ROUNDS, Run, Site, Trial, ends_well, note, random_for
+from conftest import children
 from source_server import Plan
 
 from cli import INTERRUPTED
@@ -173,20 +173,22 @@ def stage(there: dict[str, tuple[int, int]]) -> str:
     return f"{files} objects, {journals} journal entries, {', '.join(sorted(ends)) or 'no manifest'}"
 
 
-@cache
 def length_of(way: str) -> Length:
     with Victim(way) as site:
         return site.measure()
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def enough(way: str, number: signal.Signals, length: Length) -> list[Trial]:
+    """As many trials as are asked for, of those that hit the run before it had ended."""
+    trials = filter(None, (hit() for hit in hits(way, number, length)))
+    return list(islice(trials, ROUNDS * WAYS[way] if LONG else 2))
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_the_same_command_completes_it(way: str, number: signal.Signals) -> None:
-    count, trials = ROUNDS * WAYS[way] if LONG else min(WAYS[way], 2), list[Trial]()
-    more = hits(way, number, length_of(way))
+def test_the_same_command_completes_it(way: str) -> None:
+    length = length_of(way)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        while left := count - len(trials):
-            trials += filter(None, pool.map(lambda one: one(), islice(more, left)))
+        trials = chain(*pool.map(lambda number: enough(way, number, length), SIGNALS))
     assert [trial for trial in trials if trial.wrong] == []
 
 
@@ -202,16 +204,9 @@ def interrupted_at(count: int, seconds: float) -> tuple[int, str]:
         site.source.plan("/images.tar", Plan(stall=60))  # it is not done before
         process = site.start("--workers", "2")
         assert process.stderr and process.stderr.readline().startswith("extracting ")
-        while children(process.pid) < count:
+        while len(children(process.pid)) < count:
             assert process.poll() is None
             time.sleep(0.01)
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGINT)
         return process.wait(60), process.stderr.read()
-
-
-def children(pid: int) -> int:
-    """How many processes a process has started that are there."""
-    with contextlib.suppress(OSError):  # a thread of it has just ended
-        return sum(len(path.read_text().split()) for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return 0

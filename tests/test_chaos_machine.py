@@ -103,7 +103,7 @@ DISKS = {
 def test_a_disk_that_takes_no_more(name: str, number: int) -> None:
     disk, trial = DISKS[name], Trial(name, "folder", number)
     with Shell(disk.before(random_for(name, number))) as site:
-        site.source.plan("/images.tar", Plan(drip=0.0001))
+        site.source.plan("/images.tar", Plan(drip=0.0004))
         first, second = site.both(disk.between)
         trial.status, trial.line, trial.said = first.status, first.line, first.said
         trial.wrong += judged(first, Fault(name, no_fault, disk.status, disk.says))
@@ -152,7 +152,7 @@ def test_a_wall_clock_that_jumps(place: str, number: int) -> None:
     with Site(place, MIX) as site:
         (site.home / "sitecustomize.py").write_text(CLOCK.format(seed=random_for("clock", place, number).random()))
         site.environment["PYTHONPATH"] = str(site.home)
-        site.source.plan("/images.tar", Plan(drip=0.0001))
+        site.source.plan("/images.tar", Plan(drip=0.0004))
         run = site.run()
         trial.status, trial.line, trial.said = run.status, run.line, run.said
         trial.wrong += [*judged(run, Fault("", no_fault, 0, "complete")), *ends_well(site, run, spoils=False)]

@@ -19,6 +19,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 from conftest import ROOT, Cli, clean_environment, command
+from distributed import Client
 from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 from test_extraction import some_members, tar_of
@@ -129,7 +130,8 @@ def test_more_processes_and_a_cluster(cli: Cli, tmp_path: Path, mirror: SourceSe
             ]
             processes.append(subprocess.Popen(worker, cwd=ROOT, stderr=subprocess.DEVNULL))
             how = ("--scheduler", address)
-            time.sleep(3)
+            with Client(address) as client:
+                client.wait_for_workers(2, timeout=60)
         done = cli("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path / "out", *how)
     finally:
         for process in reversed(processes):
@@ -151,7 +153,7 @@ def wait_for(path: Path) -> None:
 
 
 def sums(mirror: SourceServer) -> bytes:
-    names = [name for name in mirror.files if name.endswith((".tar", ".zip"))]
+    names = [name for name in list(mirror.files) if name.endswith((".tar", ".zip"))]
     return "".join(f"{hashlib.sha256(mirror.files[name]).hexdigest()}  {name[1:]}\n" for name in names).encode()
 
 
@@ -233,7 +235,7 @@ def slow_mirror(mirror: SourceServer) -> SourceServer:
     """A mirror whose images.tar is 40 MB, and comes slowly enough to be interrupted."""
     mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in some_members(2500, 20_000)])
     mirror.files["/SHA256SUMS"] = sums(mirror)
-    mirror.plan("/images.tar", Plan(drip=0.0005))
+    mirror.plan("/images.tar", Plan(drip=0.002))
     return mirror
 
 

@@ -56,7 +56,7 @@ def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str
 def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: SourceServer, columns: int) -> None:
     mirror.files["/images.tar"] = tar_of(some_members(200, 10_000))
     mirror.files["/SHA256SUMS"] = b""
-    mirror.plan("/images.tar", Plan(drip=0.0005))
+    mirror.plan("/images.tar", Plan(drip=0.002))
     begin = time.monotonic()
     shown = on_a_terminal(
         columns, command("-b", "--mirror", mirror.url, "--to", tmp_path / "out"), clean_environment(tmp_path, {})
@@ -86,7 +86,7 @@ def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.Monke
 
 def test_it_moves_on_a_cluster_too(server: SourceServer, tmp_path: Path) -> None:  # noqa: F811
     server.plan("/a.zip", Plan(), times=4)  # what is read of it beforehand
-    server.plan("/a.zip", Plan(drip=0.0004))
+    server.plan("/a.zip", Plan(drip=0.0016))
     destination = Destination(str(tmp_path / "out"))
     with crew(Settings(destination, connections=1), workers=1) as workers:
         bench = Bench(server, destination, workers)

@@ -20,7 +20,7 @@ from subprocess import PIPE, Popen
 import certificates
 import obstore
 import pytest
-from conftest import ROOT, Cli, clean_environment, command
+from conftest import ROOT, Cli, children, clean_environment, command
 from google.auth.credentials import AnonymousCredentials
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,7 +107,7 @@ def test_a_key_file_that_is_none_is_not_shown(cli: Cli, tmp_path: Path, key: str
 
 def test_process_lists_show_no_secret_and_no_port_is_open_to_others(tmp_path: Path, mirror: SourceServer) -> None:
     mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in some_members(100, 20_000)])
-    mirror.plan("/images.tar", Plan(drip=0.02))
+    mirror.plan("/images.tar", Plan(drip=0.08))
     environment = clean_environment(tmp_path, {"SPOTTED_MIRROR": with_password(mirror.url)})
     arguments = command("-d", "stanford", "--to", tmp_path / "out", "--workers", "2")
     process = Popen(arguments, env=environment, stderr=PIPE)
@@ -125,11 +125,6 @@ def test_process_lists_show_no_secret_and_no_port_is_open_to_others(tmp_path: Pa
     assert len(family) >= 3 and not [line for line in lines if SECRET.encode() in line]
     assert len(places) >= 3 and [ip for ip, _ in places if not ipaddress.ip_address(ip).is_loopback] == []
     assert set(greetings) == {b""}  # dask would greet in the clear; TLS and HTTP wait for the other to begin
-
-
-def children(pid: int) -> list[int]:
-    found = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    return [*found, *(grandchild for child in found for grandchild in children(child))]
 
 
 def greeting(place: tuple[str, int]) -> bytes:
