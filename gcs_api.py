@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import google.api_core.exceptions
 import google.api_core.retry
 import google.auth
-import google.auth.compute_engine
 import google.auth.credentials
 import obstore
 import requests
@@ -71,9 +70,9 @@ NO_ANSWER = (
     requests.RequestException,
 )
 
-# Read when google.auth looks for the metadata server: one look of a second, not three of three.
-os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
-os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
+# Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
+os.environ.setdefault("GCE_METADATA_TIMEOUT", "2")
+os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
 
 
 class _Stores(NamedTuple):
@@ -302,6 +301,8 @@ def _tell_of_retry(error: Exception) -> None:
 
 def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
     """Google's default credentials, and where they come from; that there are none is told at once."""
+    from google.auth import compute_engine  # not before the environment says what it should do
+
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
         return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator}"
@@ -313,7 +314,7 @@ def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
             f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
             f" ({reason(error).partition(' To set up')[0]})"
         ) from error
-    if isinstance(credentials, google.auth.compute_engine.Credentials):
+    if isinstance(credentials, compute_engine.Credentials):
         return credentials, "from the metadata server"
     file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     return credentials, f"from {file}" if file else "from gcloud auth application-default login"
