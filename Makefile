@@ -22,7 +22,8 @@ setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 	.cache/pipenv/bin/pip install --quiet --disable-pip-version-check pipenv==$(PIPENV_VERSION)
 
 .venv/.from-lock: Pipfile.lock | .cache/pipenv/bin/pipenv
-	$(PIPENV) --python $(PYTHON) sync --dev
+	$(PYTHON) -m venv .venv
+	$(PIPENV) sync --dev --quiet
 	touch $@
 
 run: setup  ## run the whole job on the sample that comes with the tool, into ./sample-out

@@ -52,10 +52,11 @@ def print_list(datasets: Iterable[Dataset], is_json: bool) -> None:
 def _listed(each: Dataset) -> Iterator[str]:
     """A dataset's name and title, and below them a line for each fact, which goes on under itself."""
     options = {"breed": "-a, -b", "individual": "-a, -i", "": ""}[each.group]
+    about = "about " if each.tables else ""  # some photos are always gone
     facts = {
         "options": ", ".join(filter(None, (options, f"-d {each.name}"))),
-        "size": f"{amount(each.size)} to download",
-        "objects": f"{each.objects:,}" if each.objects else "not known before it is extracted",
+        "size": f"{about}{amount(each.size)} to download",
+        "objects": f"{about}{each.objects:,}" if each.objects else "not known before it is extracted",
         "licence": each.licence,
         "home": each.home,
     }
