@@ -19,7 +19,6 @@ from errors import shown
 BOOKS = "_extraction/"  # the journals and manifests
 PART = ".spotted-part-"  # begins the name of a file that is still written; renamed within its folder, which is cheap
 LONGEST_NAME = 1024  # bytes of UTF-8
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)  # needs no second look
 Data = bytes | Iterable[bytes]
 T = TypeVar("T")
 U = TypeVar("U")
@@ -76,8 +75,6 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
     GCS takes for no name, is refused (https://cloud.google.com/storage/docs/objects#naming). A refused name is
     answered in a form that can be shown.
     """
-    if PLAIN_NAME.fullmatch(name) and len(prefix) + len(name) < LONGEST_NAME // 4:
-        return prefix + name, ""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")
     refusal = _refusal(name, parts, full)

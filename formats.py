@@ -24,7 +24,7 @@ def content_type(data: bytes) -> str:
     for magic, kind in IMAGES.items():
         if data.startswith(magic):
             return kind
-    is_xml = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    is_xml = data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
     return "application/xml" if is_xml else "application/octet-stream"
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -52,7 +51,6 @@ RETRIES: RetryConfig = {
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
 }
-SOON = 0.5  # seconds until a put that failed is tried for the second time
 # What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
@@ -95,7 +93,7 @@ class ApiBucket:
         # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
         usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
         self.pace = Pace(self.url, (write_rate or usual) / writers)
-        persist = google.api_core.retry.Retry(_is_passing, SOON, 20, 2, timeout=180, on_error=_tell_of_retry)
+        persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
         self._put_persistently = persist(self._put)
         self._credentials, _ = credentials_and_origin()
         self._client = _client(self._credentials)
@@ -183,21 +181,11 @@ class ApiBucket:
                 self.pace.take()
                 self._bucket.blob(name).upload_from_string(data, content_type)
             else:
-                self._put_small(name, data, {"Content-Type": content_type})
+                self._put_persistently(name, data, {"Content-Type": content_type})
         except REFUSED as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise MemberError(reason(error)) from error
-
-    def _put_small(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
-        try:  # the library's way of trying again takes time even where the first try is good
-            self._put(name, data, attributes)
-        except obstore.exceptions.GenericError as error:
-            if not _is_passing(error):
-                raise
-            _tell_of_retry(error)
-            time.sleep(SOON)
-            self._put_persistently(name, data, attributes)
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
         moment = self.pace.take()

@@ -70,10 +70,8 @@ class Pace:
                 cuts, now = self._cuts, self._clock()
                 moment = max(now, self._next)
                 self._next = moment + 1 / self.rate()
-                if moment == now:
-                    self._count(now)
-                    return moment
-            self._sleep(moment - now)
+            if moment > now:
+                self._sleep(moment - now)
             with self._lock:
                 if cuts == self._cuts:  # otherwise the moment was given at a rate that is no longer right
                     self._count(self._clock())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import mmap
 import re
 import sys
 from collections.abc import Iterator
@@ -202,15 +200,6 @@ class _ZipFile(Window):
         data = self.take(self.position, max(stop, self.position))
         self.position += len(data)
         return data
-
-
-def buffer(size: int) -> memoryview:
-    """Memory of so many bytes, in huge pages where Linux has them: four page faults for a span, not two thousand."""
-    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without them (madvise(2))
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)[:size]
 
 
 def as_file(reader: Reader) -> IO[bytes]:

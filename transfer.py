@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -160,19 +159,7 @@ def run(
     Raises what makes going on useless: BucketError, SourceChangedError, and SourceError once as many units in a
     row have failed as are worked on at once.
     """
-    return _Run(crew, side_by_side(units), present, wanted).results()
-
-
-def side_by_side(units: Sequence[Unit]) -> list[Unit]:
-    """The units of several archives in turn, each archive spread over the whole: one of thousands of small members
-    keeps the bucket busy, one of photos the source, and together they take no longer than the slower of them.
-    """
-    count, place = Counter(unit.archive for unit in units), dict[str, float]()
-    seen = Counter[str]()
-    for unit in units:
-        place[unit.id] = (seen[unit.archive] + 0.5) / count[unit.archive]
-        seen[unit.archive] += 1
-    return sorted(units, key=lambda unit: place[unit.id])
+    return _Run(crew, units, present, wanted).results()
 
 
 def _run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], wanted: Wanted, topic: str) -> Entry:
@@ -209,7 +196,7 @@ class _Run:
         at_once = self.crew.at_once()
         while self.next < len(self.units) and len(self.unfinished) < at_once:
             unit = self.units[self.next]
-            if self._ahead(unit) >= at_once:
+            if self.next - self._oldest_with(unit) >= at_once:
                 return
             if self._is_covered(unit):
                 yield unit, Entry(unit.id, unit.fingerprint, size=unit.size)
@@ -219,12 +206,12 @@ class _Run:
                 completed.add(future)
             self.next += 1
 
-    def _ahead(self, unit: Unit) -> int:
-        """How many units of the same archive there are from its oldest unfinished one to this one. Another archive's do
-        not count: whose thousands of small members take long to be stored must not leave the sources unread meanwhile.
+    def _oldest_with(self, unit: Unit) -> int:
+        """The first unfinished unit of the same archive. One whose thousands of small members take long to be stored
+        must not hold up the next archive, whose source would be left unread meanwhile.
         """
-        oldest = next((at for at in self.unfinished.values() if self.units[at].archive == unit.archive), self.next)
-        return sum(each.archive == unit.archive for each in self.units[oldest : self.next])
+        same = (index for index in self.unfinished.values() if self.units[index].archive == unit.archive)
+        return next(same, self.next)
 
     def _submit(self, unit: Unit) -> Future[Entry]:
         key = f"{unit.dataset}/{unit.id}#{uuid4().hex}"
