@@ -21,11 +21,11 @@ MOST = 500_000  # objects: of them a card takes 60 MB, and memory is to stay bel
 
 
 def keep(dataset: Dataset, book: Book, rows: Rows, about: Mapping[str, Any]) -> None:
-    """Write the card of a dataset that was complete before, if it has none."""
-    with _optional(dataset):
-        if dataset.layout and not book.has_card():
-            with drawn(dataset, book, rows, about, book.failures()):
-                pass
+    """Write the card of a dataset that was complete before, and has none."""
+    if dataset.layout is None:
+        return
+    with _optional(dataset), drawn(dataset, book, rows, about, book.failures()):
+        pass
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def calls(work: Work, via: str) -> tuple[int, int]:
     if via == "directory":
         return 0, 0
     if not work.units:  # complete: its manifest's two files are read, and compared with the listing
-        return pages(work.listed) + 2, 2  # whether a journal is left, and whether there is a card
+        return pages(work.listed) + 1, 2  # whether a journal is left, and a card is there
     look_ups = work.objects + work.folders if via == "mount" else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
     a = lists + work.objects + work.folders + work.units - work.kept + 4  # the manifest's two files, the card's

@@ -61,8 +61,9 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
         )
         return None
     book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
-    book.forget()  # for whoever wrote the manifest may have been killed right after it
-    card.keep(dataset, book, rows, about)
+    left = book.tidy()  # for whoever wrote the manifest may have been killed right after it
+    if not book.card <= left:
+        card.keep(dataset, book, rows, about)
     return Result(dataset, len(rows), rows.size, True, gone=about["gone"])
 
 
@@ -122,7 +123,7 @@ class _Extraction(Reading):
         found = readable_manifest(self.book) if self.order.force else None
         self.book.reopen()
         if self.order.force:
-            self.book.forget()
+            self.book.tidy()
             self.outdated = {row.path for row in found[0]} if found else set()
 
     def _resume(self) -> list[Unit]:

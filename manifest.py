@@ -134,7 +134,7 @@ class Book:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{BOOKS}{dataset}/"
-        self._finished: tuple[Rows, Mapping[str, Any]] | None = None  # saves reading it back
+        self.card = {self.folder + name for name in CARD}
 
     def write(self, entry: Entry) -> None:
         """Write down a finished unit, after its members are stored."""
@@ -165,23 +165,23 @@ class Book:
     def _journal_names(self) -> list[str]:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
-    def forget(self, units: Iterable[str] | None = None) -> None:
-        """Remove the journal entries of these units, or the whole journal and what a killed run did not finish."""
-        if units is not None:
-            self.bucket.delete(f"{self.folder}journal/{unit}.json" for unit in units)
-            return
+    def forget(self, units: Iterable[str]) -> None:
+        """Remove the journal entries of these units."""
+        self.bucket.delete(f"{self.folder}journal/{unit}.json" for unit in units)
+
+    def tidy(self) -> set[str]:
+        """Remove the whole journal, and what a killed run did not finish; the names of what is left."""
         listed = [stored.name for stored in self.bucket.list(self.folder)]
         over = [name for name in listed if name.startswith(f"{self.folder}journal/") or is_unfinished(name)]
         self.bucket.delete(name for name in over if not name.endswith("/"))
         self.bucket.delete(sorted((name for name in over if name.endswith("/")), key=len, reverse=True))
+        return set(listed) - set(over)
 
     def manifest(self) -> tuple[Rows, Mapping[str, Any]] | None:
         """The rows and the description of a complete dataset; None when it is not complete.
 
         Raises DamagedError when the two are not what was written.
         """
-        if self._finished:
-            return self._finished
         about = self.bucket.get(self.folder + "manifest.json")
         table = None if about is None else self.bucket.read(self.folder + "manifest.csv")
         if about is None or table is None:
@@ -200,8 +200,7 @@ class Book:
         self._put("manifest.json", seal({**about, "manifest_sha256": sha256.hexdigest()}, indent=2), "application/json")
         table = _manifest(rows)
         self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
-        self._finished = rows, about
-        self.forget()
+        self.tidy()
 
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it when there are none."""
@@ -218,12 +217,7 @@ class Book:
 
     def reopen(self) -> None:
         """Say that the dataset is not complete, before anything of it is changed."""
-        self._finished = None
-        self.bucket.delete(self.folder + name for name in ("manifest.csv", *CARD))
-
-    def has_card(self) -> bool:
-        """Whether both files of the dataset's card are there."""
-        return {self.folder + name for name in CARD} <= {stored.name for stored in self.bucket.list(self.folder)}
+        self.bucket.delete([self.folder + "manifest.csv", *self.card])
 
     def write_card(self, page: bytes, facts: bytes) -> None:
         """Write the page, and at the same time what it shows as JSON."""
