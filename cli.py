@@ -84,13 +84,8 @@ def _add_what(add: Add) -> None:
 
 
 def _add_where(add: Add) -> None:
-    add(
-        "--to",
-        type=destination,
-        metavar="DEST",
-        default=DEFAULT_TO,
-        help="gs://bucket or a directory (default: %(default)s)",
-    )
+    add("--to", type=destination, metavar="DEST", default=DEFAULT_TO,
+        help="gs://bucket or a directory (default: %(default)s)")  # fmt: skip
     add("--via", choices=("auto", "mount", "api"), default="auto",
         help="how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API")  # fmt: skip
     add("--mirror", metavar="URL", default="",

@@ -140,9 +140,8 @@ def test_the_ways_of_calling_it(front: GcsFront, bucket: str) -> None:
     assert shell.stdout.splitlines()[:2] == ["spotted", "spotted-data-extraction 1.0.0"]
     assert docker("run", "--rm", IMAGE, "sh", "-c", "exit 7").returncode == 7
     assert docker("run", "--rm", IMAGE, "dask", "--version").stdout.startswith("dask")
-    assert docker("run", "--rm", IMAGE, "dask-scheduler", "--version").stdout.startswith(
-        "dask"
-    )  # the Helm chart's name
+    helm = docker("run", "--rm", IMAGE, "dask-scheduler", "--version")  # as dask's chart calls it
+    assert helm.stdout.startswith("dask")
     assert "usage: cli.py" in docker("run", "--rm", IMAGE).stdout
 
 

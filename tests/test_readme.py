@@ -53,15 +53,8 @@ def settled(text: str) -> list[str]:
 
 def repository(folder: Path) -> str:
     """A repository of what is in this checkout, as if all of it were committed; its URL."""
-    git = [
-        "git",
-        f"--git-dir={folder}",
-        f"--work-tree={ROOT}",
-        "-c",
-        "user.name=test",
-        "-c",
-        "user.email=test@localhost",
-    ]
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    git = ("git", f"--git-dir={folder}", f"--work-tree={ROOT}", *author)
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=all"]):
         subprocess.run([*git, *command], cwd=ROOT, env=newcomers(folder.parent), check=True)
     return folder.as_uri()

@@ -216,7 +216,7 @@ def test_redirects_go_to_http_and_https_only(mirror: SourceServer, to: str) -> N
 def test_no_name_leads_out_of_the_prefix(name: str) -> None:
     full, refusal = object_name("d/e/", name)
     if not refusal:
-        assert full.startswith("d/e/") and posixpath.normpath(f"/root/{full}").startswith("/root/d/e")
+        assert full.startswith("d/e/") and posixpath.normpath(f"/bucket/{full}").startswith("/bucket/d/e")
         assert not set(full) & set("\\\0\r\n") and ".." not in full.split("/")
 
 
