@@ -24,7 +24,7 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
     Raises ArchiveError when it is neither tar nor zip, or would unpack to more than the limits allow.
     """
     most = limits.most(reader.size)
-    kind = _kind(bytes(reader.read(0, min(reader.size, tars.BLOCK))))
+    kind = _kind(bytes(reader.read(0, min(reader.size, tars.BLOCK))[: tars.BLOCK]))
     if kind == "tar":
         check_unpacked(reader.name, reader.size, most)
         return [Span(kind, start, min(start + span, reader.size)) for start in range(0, reader.size, span)]

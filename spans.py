@@ -23,6 +23,13 @@ Buffer = bytes | memoryview
 Pax = tuple[tuple[str, str], ...]
 
 
+class Piece(Protocol):
+    """Bytes of a reader, which may come only when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> Buffer: ...
+
+
 class Reader(Protocol):
     """What is read from: a source, or anything that has these."""
 
@@ -30,7 +37,7 @@ class Reader(Protocol):
     def name(self) -> str: ...
     @property
     def size(self) -> int: ...
-    def read(self, start: int, stop: int) -> Buffer: ...
+    def read(self, start: int, stop: int) -> Piece: ...
     def stream(self, start: int, stop: int) -> Iterator[bytes]: ...
 
 
@@ -162,9 +169,9 @@ class ArchiveFile(io.RawIOBase):
 class Window(ArchiveFile):
     """A reader of which one piece, `data` at `start`, is in memory; only what lies outside is fetched."""
 
-    def __init__(self, reader: Reader, data: Buffer = b"", start: int = 0) -> None:
+    def __init__(self, reader: Reader, data: Piece = b"", start: int = 0) -> None:
         super().__init__(reader.name, start)
-        self.reader, self.data, self.start, self.size = reader, memoryview(data), start, reader.size
+        self.reader, self.data, self.start, self.size = reader, data, start, reader.size
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self.position = self.begin = offset + (0, self.position, self.reader.size)[whence]
@@ -177,7 +184,7 @@ class Window(ArchiveFile):
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         edge, stop = self.start + len(self.data), min(stop, self.reader.size)
         if self.start <= start < edge:
-            yield bytes(self.data[start - self.start : stop - self.start])
+            yield bytes(self.data[start - self.start : min(stop, edge) - self.start])
             start = edge
         if start < stop:
             yield from self.reader.stream(start, stop)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, cast
 
 from errors import ArchiveError, shown
-from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Reader, Span, Window, check_unpacked
+from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Piece, Reader, Span, Window, check_unpacked
 
 BLOCK = tarfile.BLOCKSIZE
 NOWHERE = -1  # where no header can be
@@ -79,7 +79,7 @@ def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
         link.first = NOWHERE  # a guess that proved wrong: the chain drops this span, or has it read from the right byte
 
 
-def _first_header(data: memoryview, low: int, span: Span) -> tuple[int | None, bool]:
+def _first_header(data: Piece, low: int, span: Span) -> tuple[int | None, bool]:
     """Where the first header of the span is, and whether it belongs to an extended one before the span."""
     extended = [(low + at, info) for at in range(0, span.start - low, BLOCK) if (info := parse_header(data, at))]
     tails = {at + BLOCK + -(-info.size // BLOCK) * BLOCK for at, info in extended if info.type in b"xgXLK"}
@@ -89,7 +89,7 @@ def _first_header(data: memoryview, low: int, span: Span) -> tuple[int | None, b
     return None, False
 
 
-def parse_header(data: bytes | memoryview, at: int = 0) -> tarfile.TarInfo | None:
+def parse_header(data: Piece, at: int = 0) -> tarfile.TarInfo | None:
     # The checksum alone tells: v7 headers have no magic, and random bytes pass about once in 10^12 blocks.
     if not re.match(rb" *[0-7]+[ \0]", data[at + 148 : at + 156]):
         return None

@@ -82,21 +82,70 @@ def _memory(size: int) -> memoryview:
     return memoryview(memory)[:size]
 
 
+class _Arriving:
+    """The bytes of a span in memory, which a thread reads: the first members go into the bucket while it does, and it
+    goes on while they wait for the bucket. Whoever asks for bytes waits until they are there.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory, self._got, self._news = _memory(size), 0, threading.Condition()
+        self._error: Exception | None = None
+        self.is_wanted = True
+
+    def fill(self, chunks: Iterator[bytes]) -> None:
+        """Take the bytes, and what goes wrong with them, until they are no longer wanted."""
+        try:
+            for chunk in chunks:
+                self._memory[self._got : self._got + len(chunk)] = chunk
+                with self._news:
+                    self._got += len(chunk)
+                    self._news.notify()
+                if not self.is_wanted:
+                    return
+        except Exception as error:  # is raised where the bytes are asked for
+            with self._news:
+                self._error = error
+                self._news.notify()
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def __getitem__(self, part: slice) -> memoryview:
+        _, stop, _ = part.indices(len(self))
+        if self._got < stop:
+            with self._news:
+                self._news.wait_for(lambda: self._got >= stop or self._error)
+            if self._error:
+                raise self._error
+        return self._memory[part]
+
+
 class _Tee:
     """A source that shows what is read from it to the archive's digest, and ends when the program does."""
 
-    def __init__(self, source: sources.Source, connections: threading.Semaphore, meter: Meter) -> None:
+    def __init__(self, source: sources.Source, process: Process, meter: Meter) -> None:
         self.source, self.name, self.size = source, source.name, source.size
-        self.connections, self.meter, self.digest = connections, meter, digests.get(source.name)
+        self.process, self.meter, self.digest = process, meter, digests.get(source.name)
+        self._pieces = list[tuple[int, _Arriving]]()  # that were read, and where each begins
 
-    def read(self, start: int, stop: int) -> memoryview:
-        data, at = _memory(stop - start), 0
-        for chunk in self._chunks(start, stop):
-            data[at : at + len(chunk)] = chunk
-            at += len(chunk)
-        if self.digest:
-            self.digest.feed(start, data)
-        return data
+    def read(self, start: int, stop: int) -> _Arriving:
+        piece = _Arriving(stop - start)
+        self._pieces.append((start, piece))
+        self.process.readers.submit(piece.fill, self._chunks(start, stop))
+        return piece
+
+    def finish(self) -> None:
+        """Wait for what no member needed too: the checksum is over every byte."""
+        while self._pieces:
+            start, piece = self._pieces.pop()
+            data = piece[:]
+            if self.digest:
+                self.digest.feed(start, data)
+
+    def close(self) -> None:
+        """Read no further."""
+        for _, piece in self._pieces:
+            piece.is_wanted = False
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         for chunk in self._chunks(start, stop):
@@ -106,7 +155,7 @@ class _Tee:
             yield chunk
 
     def _chunks(self, start: int, end: int) -> Iterator[bytes]:
-        with self.connections:
+        with self.process.connections:
             for chunk in self.source.stream(start, end):
                 if stop.is_set():
                     raise ExtractionError("interrupted")
@@ -155,18 +204,17 @@ class _Task:
     meter: Meter
 
     def members(self, work: SpanWork, link: Link) -> list[Row]:
-        batches = Batches(self.process, self._put)
+        batches, source = Batches(self.process, self._put), _Tee(work.source, self.process, self.meter)
         try:
-            for member in archives.members(self._source(work), work.span, link):
+            for member in archives.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
                 self._member(row, member, member.refusal or refusal, batches)
+            source.finish()
             return batches.finish()
         finally:
+            source.close()
             batches.wait()
-
-    def _source(self, work: SpanWork) -> _Tee:
-        return _Tee(work.source, self.process.connections, self.meter)
 
     def _member(self, row: Row, member: Member, refusal: str, batches: Batches) -> None:
         if refusal or member.data is None:

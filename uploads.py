@@ -70,6 +70,7 @@ class Process:
         self._bytes = Budget(BYTES_AT_ONCE)
         self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
         self.connections = threading.BoundedSemaphore(settings.connections)
+        self.readers = ThreadPoolExecutor(settings.connections, "read")
 
     def soon(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
         """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""

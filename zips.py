@@ -60,7 +60,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], int]:
 
 def _listed(reader: Reader) -> int:
     # The end of the directory counts its entries, modulo 2^16 (APPNOTE.TXT 4.3.16); zipfile does not compare.
-    tail = bytes(reader.read(max(0, reader.size - 22 - 0xFFFF), reader.size))
+    tail = bytes(reader.read(max(0, reader.size - 22 - 0xFFFF), reader.size)[:])
     return int.from_bytes(tail[tail.rfind(b"PK\5\6") + 10 :][:2], "little")
 
 
@@ -87,9 +87,9 @@ def read_span(reader: Reader, span: Span) -> Iterator[Member]:
     if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
         yield from _large_member(reader, span)
         return
-    data = memoryview(reader.read(span.start, span.stop))
+    data = reader.read(span.start, span.stop)
     for entry in span.entries:
-        yield _member(reader.name, entry, iter([data[entry.offset - span.start :]]))
+        yield _member(reader.name, entry, iter([data[entry.offset - span.start : entry.stop - span.start]]))
 
 
 def _large_member(reader: Reader, span: Span) -> Iterator[Member]:
