@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import card
 from buckets import Bucket, Stored, is_unfinished
 from datasets import DATASETS, Dataset
-from errors import ArchiveError, DamagedError, ExtractionError, MemberError
+from errors import ArchiveError, BucketError, DamagedError, ExtractionError, MemberError
 from events import Result
 from manifest import Book, Entry, Reasons
 from reading import Order, Reading, Stock, compared, take_stock
@@ -22,11 +22,12 @@ from rows import FAILED, GONE, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
 from transfer import Crew
 from units import PhotoWork, Unit
+from uploads import Budget
 
 log = logging.getLogger("spotted")
 
 GONE_LIMIT = 0.05  # share of photos that may be gone at the source; 0.9 % of Austin's are, and that is normal
-FOLDERS_AT_ONCE = 64
+FOLDERS_AT_ONCE, FOLDERS_WAITING = 64, 1000
 REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
 
 
@@ -104,19 +105,23 @@ class _Extraction(Reading):
         super().__init__(dataset, order, crew, report)
         self.book, self.bucket = book, book.bucket
         self.stock = Stock({})  # what was there at the beginning, and counts
-        self.lost_folders: list[Row] = []
+        self.threads, self.waiting = ThreadPoolExecutor(FOLDERS_AT_ONCE), Budget(FOLDERS_WAITING)
+        self.folders, self.lost_folders = set[str](), list[Row]()  # whose placeholders are made while the units run
         self.outdated: set[str] = set()  # objects of a manifest that --force overrules, or of an older source
 
     def run(self) -> Result:
         self._begin()
         todo = self._resume()
         self.watch_checksums(todo)
-        self.store(todo, self.stock.loose)
-        self.join_chains()
-        self._compare_checksums()
-        self._remove_what_is_not_ours()
-        self._make_folders()
-        return self._finish(self._prove())
+        try:
+            self.store(todo, self.stock.loose)
+            self.join_chains()
+            self._compare_checksums()
+            self._remove_what_is_not_ours()
+            self._make_folders(self._folders())
+            return self._finish(self._prove())
+        finally:
+            self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
         """Open the dataset for change; with --force nothing of an earlier run counts."""
@@ -158,27 +163,38 @@ class _Extraction(Reading):
     def forget(self, units: Iterable[str]) -> None:
         self.book.forget(units)
 
-    def _remove_what_is_not_ours(self) -> None:
-        doomed = self.outdated | self.false_starts
-        if doomed:
-            doomed -= {each.row.path for each in winners(self.runs()) if each.row.path in doomed}
-            self.bucket.delete(sorted(doomed - self._folders(), reverse=True))
+    def take(self, unit: Unit, entry: Entry) -> None:
+        super().take(unit, entry)
+        self._make_folders(entry.rows.folders)
 
-    def _make_folders(self) -> None:
-        """Placeholders for all folders: GCSFuse without implicit dirs shows only those that have one."""
-        with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
-            made = pool.map(self._make_folder, sorted(self._folders() - self.stock.folders))
-            self.lost_folders = [row for row in made if row]
+    def _make_folders(self, names: Iterable[str]) -> None:
+        """Placeholders for these folders: GCSFuse without implicit dirs shows only those that have one."""
+        for name in sorted(set(names) - self.stock.folders - self.folders):
+            self.folders.add(name)
+            self.waiting.acquire(1)
+            self.threads.submit(self._make_folder, name)
+
+    def _remove_what_is_not_ours(self) -> None:
+        doomed = (self.outdated | self.false_starts | self.folders) - self._folders()
+        if doomed:
+            self._wait_for_folders()
+            doomed -= {each.row.path for each in winners(self.runs()) if each.row.path in doomed}
+            self.bucket.delete(sorted(doomed, reverse=True))
 
     def _folders(self) -> set[str]:
         return set[str]().union(*(rows.folders for rows in self.runs()))
 
-    def _make_folder(self, name: str) -> Row | None:
+    def _make_folder(self, name: str) -> None:
         try:
             self.bucket.put(name, b"")
-        except MemberError as error:  # in a directory, a file and a folder of one name
-            return Row(name, 0, 0, "", 0, FAILED, str(error))
-        return None
+        except (MemberError, BucketError) as error:  # in a directory, a file and a folder of one name
+            self.lost_folders.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
+        finally:
+            self.waiting.release(1)
+
+    def _wait_for_folders(self) -> None:
+        self.waiting.acquire(FOLDERS_WAITING)
+        self.waiting.release(FOLDERS_WAITING)
 
     # ── proving ──────────────────────────────────────────────────────────────────────────────────
 
@@ -215,7 +231,7 @@ class _Extraction(Reading):
                     lost.append(each)
                 elif not each.row.is_folder:
                     misnamed.take(each.row)
-                    yield each.row._replace(reason="")
+                    yield each.row._replace(reason="") if each.row.reason else each.row
 
         return Proof(Rows.of_sorted(proved()), lost, misnamed, strangers)
 
@@ -230,6 +246,7 @@ class _Extraction(Reading):
         rows = proof.rows
         self._tell_of_strangers(proof.strangers)
         self._tell_of_repeats(len(rows) + sum(not each.row.is_folder for each in proof.lost))
+        self._wait_for_folders()
         failures = [*self._failures(), *self.lost_folders, *proof.lost_rows()]
         gone = [row for row in failures if row.outcome == GONE]
         if len(gone) <= GONE_LIMIT * self._photos():

@@ -24,8 +24,8 @@ from redaction import redact
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
-MARKED = 500  # every so many paths one is remembered, for a bucket to list between
-PIECE = 5000  # paths, about, of a piece that it lists by itself: five pages
+MARKED = 250  # every so many paths one is remembered, for a bucket to list between
+PIECE = 2900  # paths, about, of a piece that it lists by itself: three pages, with room for folders' placeholders
 
 
 class Row(NamedTuple):
@@ -59,7 +59,7 @@ class Rows:
     size: int = 0  # bytes of the stored ones
     text_size: int = 0  # bytes of the CSV
     folders: frozenset[str] = frozenset()  # above the stored ones
-    marks: tuple[str, ...] = ()  # the first path, and every 500th from there
+    marks: tuple[str, ...] = ()  # the first path, and every 250th from there
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Rows:
@@ -201,7 +201,7 @@ def winners(runs: Sequence[Rows]) -> Iterator[Won]:
 
 
 def marks(runs: Sequence[Rows]) -> list[str]:
-    """Paths that part all rows into pieces of about 5,000."""
+    """Paths that part all rows into pieces of about the same length."""
     found = sorted(mark for run in runs for mark in run.marks)
     step = max(1, len(found) * PIECE // max(1, sum(run.count for run in runs)))
     return found[step::step]

@@ -38,7 +38,7 @@ class Settings:
 
 
 class Budget:
-    """Bytes that may be in memory at once; one request larger than all of it is let through alone."""
+    """What may be under way at once, say bytes in memory; one request larger than all of it is let through alone."""
 
     def __init__(self, size: int) -> None:
         self.size, self._used, self._free = size, 0, threading.Condition()

@@ -346,7 +346,7 @@ BUCKET = (
         bucket(lambda front, rng: front.commit_then_fail("json.chunk", after=rng.randrange(2))),
     ),
     Fault("503 to a folder's placeholder", once("json.upload", 503, latest=5)),
-    Fault("503 to what is deleted", once("json.delete", 503, latest=3)),
+    Fault("503 to what is deleted", once("xml.delete", 503, latest=3)),
     Fault("503 to the manifest", once("xml.put", 503, MANIFEST)),
     Fault("400 to the manifest", once("xml.put", 400, MANIFEST), 1, "manifest.csv cannot be written"),
     Fault("503 to what is read", once("xml.get", 503, latest=2)),

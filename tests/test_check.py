@@ -58,7 +58,7 @@ def test_all_is_well(cli: Cli, front: GcsFront, bucket: str) -> None:
         *["austin"] * 3,
     ]
     assert front.objects(bucket.removeprefix("gs://")) == {}
-    assert (front.counts["xml.put"], front.counts["json.delete"]) == (1, 1)
+    assert (front.counts["xml.put"], front.counts["xml.delete"]) == (1, 1)
 
 
 def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: GcsFront, mirror: SourceServer) -> None:
@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: Gcs
 
 @pytest.mark.parametrize(
     ("denied", "reason"),
-    [("xml.put", "takes no objects"), ("json.list", "cannot be listed"), ("json.delete", "cannot be deleted")],
+    [("xml.put", "takes no objects"), ("json.list", "cannot be listed"), ("xml.delete", "cannot be deleted")],
 )
 def test_denied_rights(front: GcsFront, bucket: str, denied: str, reason: str) -> None:
     front.deny(denied)
