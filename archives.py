@@ -15,8 +15,6 @@ from errors import ArchiveError
 from spans import LIMITS, SPAN, Limits, Link, Member, Reader, Span, check_unpacked
 from tars import broken_link
 
-LAST_SPANS = 8  # what is left of a tar is cut into as many: there are as many connections
-
 __all__ = ["LIMITS", "SPAN", "Limits", "Link", "Member", "Reader", "Span", "broken_link", "members", "plan"]
 
 
@@ -29,7 +27,7 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
     kind = _kind(bytes(reader.read(0, min(reader.size, tars.BLOCK))[: tars.BLOCK]))
     if kind == "tar":
         check_unpacked(reader.name, reader.size, most)
-        return list(_tar_spans(reader.size, span))
+        return [Span(kind, start, min(start + span, reader.size)) for start in range(0, reader.size, span)]
     if kind == "zip" or (not kind and zips.is_zip(reader)):  # a zip may stand after anything
         spans = zips.plan(reader, span)
         check_unpacked(reader.name, sum(entry.size for each in spans for entry in each.entries), most)
@@ -37,16 +35,6 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
     if kind:
         return [Span(kind, 0, reader.size, most=most)]
     raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got something else")
-
-
-def _tar_spans(size: int, span: int) -> Iterator[Span]:
-    start = 0
-    while start < size:
-        # The last ones are smaller, or connections that share an archive would not come to its end together.
-        length = max(min(span, (size - start) // LAST_SPANS), span // 4)
-        stop = min(start + -(-length // tars.BLOCK) * tars.BLOCK, size)
-        yield Span("tar", start, stop)
-        start = stop
 
 
 def _kind(head: bytes) -> str:

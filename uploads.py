@@ -67,7 +67,7 @@ class Process:
         _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
         at_once = settings.uploads or self.bucket.at_once
         self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
-        self._bytes = Budget(BYTES_AT_ONCE)
+        self._bytes, self._turn = Budget(BYTES_AT_ONCE), threading.Lock()
         self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
         self.connections = threading.BoundedSemaphore(settings.connections)
         self.readers = ThreadPoolExecutor(settings.connections, "read")
@@ -76,7 +76,8 @@ class Process:
         """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
         if self._uploads is None:
             done = Future[T]()
-            done.set_result(put(*arguments, **named))
+            with self._turn:  # units that write side by side would wait for Python's lock after each call of the system
+                done.set_result(put(*arguments, **named))
             return done
         self._bytes.acquire(size)
 
