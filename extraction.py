@@ -119,6 +119,7 @@ class _Extraction(Reading):
             self._compare_checksums()
             self._remove_what_is_not_ours()
             self._make_folders(self._folders())
+            self._wait_for_folders()
             return self._finish(self._prove())
         finally:
             self.threads.shutdown(wait=False, cancel_futures=True)
@@ -246,7 +247,6 @@ class _Extraction(Reading):
         rows = proof.rows
         self._tell_of_strangers(proof.strangers)
         self._tell_of_repeats(len(rows) + sum(not each.row.is_folder for each in proof.lost))
-        self._wait_for_folders()
         failures = [*self._failures(), *self.lost_folders, *proof.lost_rows()]
         gone = [row for row in failures if row.outcome == GONE]
         if len(gone) <= GONE_LIMIT * self._photos():

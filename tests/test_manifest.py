@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -148,8 +150,18 @@ def test_runs_are_opened_when_their_first_path_is_due(monkeypatch: pytest.Monkey
 def test_marks_part_the_rows_into_pieces_of_about_one_size() -> None:
     runs = [Rows.of(ROW._replace(path=f"d/{run:02}{number:05}") for number in range(1_000)) for run in range(30)]
     found = marks(runs)
-    assert 4 <= len(found) <= 6 and found == sorted(found)
-    assert marks([Rows.of(ROW._replace(path=f"{number:05}") for number in range(12_000))]) == ["05000", "10000"]
+    assert 9 <= len(found) <= 11 and found == sorted(found)
+    whole = [Rows.of(ROW._replace(path=f"{number:05}") for number in range(12_000))]
+    assert marks(whole) == ["02750", "05500", "08250", "11000"]
+
+
+def test_pieces_of_a_listing_are_of_one_size_though_the_units_are_not() -> None:
+    large = [Rows.of(ROW._replace(path=f"a/{run}{number:05}") for number in range(8_000)) for run in range(3)]
+    small = [Rows.of(ROW._replace(path=f"b/{run:03}{number:03}") for number in range(210)) for run in range(100)]
+    found = marks([*small, *large])
+    paths = sorted(row.path for run in (*small, *large) for row in run)
+    ends = [0, *(bisect_left(paths, mark) for mark in found), len(paths)]
+    assert max(stop - start for start, stop in pairwise(ends)) < 4_000
 
 
 def test_a_listing_that_is_out_of_order_is_no_listing() -> None:
