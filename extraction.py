@@ -179,6 +179,7 @@ class _Extraction(Reading):
         doomed = (self.outdated | self.false_starts | self.folders) - self._folders()
         if doomed:
             self._wait_for_folders()
+            self.lost_folders = [row for row in self.lost_folders if row.path not in doomed]
             doomed -= {each.row.path for each in winners(self.runs()) if each.row.path in doomed}
             self.bucket.delete(sorted(doomed, reverse=True))
 
@@ -188,7 +189,9 @@ class _Extraction(Reading):
     def _make_folder(self, name: str) -> None:
         try:
             self.bucket.put(name, b"")
-        except (MemberError, BucketError) as error:  # in a directory, a file and a folder of one name
+        # In a directory, a file and a folder of one name; or a bucket that takes nothing. Nobody asks this thread, so it is
+        # told as missing.
+        except (MemberError, BucketError) as error:
             self.lost_folders.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
         finally:
             self.waiting.release(1)

@@ -184,7 +184,7 @@ class Window(ArchiveFile):
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         edge, stop = self.start + len(self.data), min(stop, self.reader.size)
         if self.start <= start < edge:
-            yield bytes(self.data[start - self.start : min(stop, edge) - self.start])
+            yield bytes(self.data[start - self.start : stop - self.start])
             start = edge
         if start < stop:
             yield from self.reader.stream(start, stop)
