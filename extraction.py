@@ -189,8 +189,8 @@ class _Extraction(Reading):
     def _make_folder(self, name: str) -> None:
         try:
             self.bucket.put(name, b"")
-        # In a directory, a file and a folder of one name; or a bucket that takes nothing. Nobody asks this thread, so it is
-        # told as missing.
+        # In a directory, a file and a folder of one name; or a bucket that takes nothing. Nobody asks this
+        # thread, so the folder is told as missing.
         except (MemberError, BucketError) as error:
             self.lost_folders.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
         finally:
