@@ -18,7 +18,10 @@ from errors import BucketError, MemberError
 from mount import is_fuse
 
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
-NO_WAY_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN})
+NO_WAY_ON = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENOTCONN, errno.ECONNABORTED,  # of a mount that has died: afterwards, and while it was asked
+})  # fmt: skip
 
 TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
 
@@ -155,9 +158,11 @@ class MountFolder(FolderBucket):
         # An object appears when its file is closed; a rename would be a copy and a delete. While Linux makes a file
         # in a folder nobody can look a name up there, and a new name is looked up first: two round trips a file,
         # one file at a time. Looked up beforehand, many names at once, GCSFuse has the answer when the file is made.
+        # A file that is there is removed: GCSFuse would fetch it onto the local disk, and stage the new one there.
         crowds = self._crowds[hash(os.path.dirname(path)) % len(self._crowds)]
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):
             os.stat(path)
+            os.unlink(path)
         with _removed_on_failure(path):
             with crowds.enter(_MAKING):
                 file = _open(path)

@@ -147,6 +147,7 @@ class GcsFront:
         self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
         self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
         self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
+        self.gets: Counter[str] = Counter()  # how often each name's bytes were asked for
         self.refused: Counter[str] = Counter()  # requests by kind that were over their limit
         self._limits: dict[str, int] = {}
         self._windows: Counter[tuple[str, int]] = Counter()
@@ -297,6 +298,8 @@ class GcsFront:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         call = _parse(request, await request.content.read())  # request.read() ends at 1 MiB
         self.counts[call.kind] += 1
+        if call.kind in ("xml.get", "json.media"):
+            self.gets[call.name] += 1
         self._acts.pop(self.counts.total(), int)()
         try:
             self._read(call)
@@ -484,7 +487,8 @@ class GcsFront:
         """Let fake-gcs-server answer; in XML's words where the request is XML's."""
         media = call.kind in ("xml.get", "xml.head", "json.media")
         method = "GET" if call.kind == "xml.head" else call.request.method
-        query = "alt=media" if call.is_xml else call.request.raw_path.partition("?")[2]
+        query = call.request.raw_path.partition("?")[2]
+        query = f"alt=media&{query}" if call.is_xml else query
         if call.kind == "json.list":
             query = re.sub(r"(?<=maxResults=)\d+", lambda asked: str(min(int(asked[0]), self.page)), query)
         headers = {key: value for key, value in call.request.headers.items() if key.lower() in PASSED_ON}
@@ -565,7 +569,7 @@ def _parse(request: web.BaseRequest, body: bytes) -> Call:
             kind = "json.chunk" if "upload_id" in query else "json.resumable"  # Go's client sends chunks by POST too
         return Call(kind, bucket or "", unquote(name) if name else query.get("name", ""), query, request, body)
     bucket, slash, name = path[1:].partition("/")
-    known = request.method in ("PUT", "GET", "HEAD", "DELETE") and slash and not query
+    known = request.method in ("PUT", "GET", "HEAD", "DELETE") and slash and query.keys() <= {"generation"}
     kind = f"xml.{request.method.lower()}" if known and "x-goog-copy-source" not in request.headers else "other"
     return Call(kind, unquote(bucket), unquote(name), query, request, body)
 

@@ -111,13 +111,16 @@ def test_large_members_go_through_the_mount_whole_each_as_one_insert(
     for archive, files_in_it in (("images", photos.items()), ("annotation", ()), ("lists", ())):
         inputs.write_tar(mirror / f"{archive}.tar", files_in_it)
     inputs.write_sums(mirror)
-    done = docker("run", "--rm", *from_mirror(front, bucket, mirror), IMAGE, "cli.py")
-    assert done.returncode == 0, done.stderr
     expected = {f"stanford/{name}": (len(photo), google_crc32c.value(photo)) for name, photo in photos.items()}
-    assert {name: what for name, what in members(front, bucket).items() if not name.endswith("/")} == expected
-    assert {name: front.puts[name] for name in expected} == dict.fromkeys(expected, 1)
-    assert front.counts["json.resumable"] == len(large)
-    assert (front.counts["json.cancel"], front.counts["other"]) == (0, 0)
+    for times, force in ((1, ()), (2, ("--force",))):
+        done = docker("run", "--rm", *from_mirror(front, bucket, mirror), IMAGE, "cli.py", *force)
+        assert done.returncode == 0, done.stderr
+        assert {name: what for name, what in members(front, bucket).items() if not name.endswith("/")} == expected
+        assert {name: front.puts[name] for name in expected} == dict.fromkeys(expected, times)
+        assert front.counts["json.resumable"] == times * len(large)
+        assert (front.counts["json.cancel"], front.counts["other"]) == (0, 0)
+        gets = {name: front.gets[name] for name in expected}
+        assert gets == dict.fromkeys(expected, times)  # for the card, and none by GCSFuse to write over what is there
 
 
 def test_a_bit_flipped_on_the_way_through_the_mount_is_found_and_the_next_run_stores_the_object(

@@ -179,9 +179,12 @@ def test_preconditions(front: GcsFront, api: str) -> None:
     assert upload(front, api, name, b"1", generation="0").status_code == 200
     assert upload(front, api, name, b"22", generation="0").status_code == 412
     assert front.objects(BUCKET)[name][0] == 1
-    generation = requests.get(f"{front.url}/{BUCKET}/{name}").headers["x-goog-generation"]
+    url = f"{front.url}/{BUCKET}/{name}"
+    generation = requests.get(url).headers["x-goog-generation"]
+    assert requests.get(f"{url}?generation={generation}").content == b"1"
     assert upload(front, api, name, b"333", generation=generation).status_code == 200
-    assert front.puts == {name: 2}
+    assert requests.get(f"{url}?generation={generation}").status_code == 404
+    assert (front.puts, front.gets) == ({name: 2}, {name: 3})
 
 
 @pytest.mark.parametrize("api", APIS)
