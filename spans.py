@@ -42,12 +42,14 @@ class Reader(Protocol):
 
 
 class Member(NamedTuple):
-    """One entry of an archive. `data` is chunks for a large file, and None where `refusal` says why."""
+    """One entry of an archive. `data` is chunks for a large file, and None where `refusal` says why; it may lie in
+    what was read of the archive, whose memory is then kept as long as it.
+    """
 
     name: str  # ends with "/" for a folder
     size: int  # bytes, unpacked
     offset: int  # bytes from the archive's beginning: to the data in a tar, to the local header in a zip
-    data: bytes | Iterator[bytes] | None
+    data: Buffer | Iterator[bytes] | None
     refusal: str = ""
     damaged: bool = False  # refused for its bytes, which another try may bring whole
 
@@ -157,8 +159,8 @@ class ArchiveFile(io.RawIOBase):
         chunks = list(self.stream(start, stop))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def held(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop) if all of them are in memory, otherwise none."""
+    def held(self, start: int, stop: int) -> Buffer:
+        """The bytes [start, stop) if all of them are in memory, otherwise none; not copied."""
         return b""
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
@@ -177,9 +179,9 @@ class Window(ArchiveFile):
         self.position = self.begin = offset + (0, self.position, self.reader.size)[whence]
         return self.position
 
-    def held(self, start: int, stop: int) -> bytes:
+    def held(self, start: int, stop: int) -> Buffer:
         is_here = self.start <= start and stop <= self.start + len(self.data)
-        return bytes(self.data[start - self.start : stop - self.start]) if is_here else b""
+        return self.data[start - self.start : stop - self.start] if is_here else b""
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         edge, stop = self.start + len(self.data), min(stop, self.reader.size)

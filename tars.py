@@ -125,7 +125,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
 
 def _plain_file(file: ArchiveFile, start: int) -> tuple[Member, int] | None:
     """A file as almost all are, and where the next header is, in a third of tarfile's time; None for anything else."""
-    block = file.held(start, start + BLOCK)
+    block = bytes(file.held(start, start + BLOCK))
     found = PLAIN.fullmatch(block)
     if not found or sum(block) - sum(block[148:156]) + 8 * ord(" ") != int(found["checksum"], 8):
         return None

@@ -27,6 +27,7 @@ from manifest import Book, Entry
 from meter import Meter, Tell
 from photos import Photo
 from rows import FAILED, GONE, REFUSED, STORED, Row, Rows
+from spans import Buffer
 from uploads import Batches, Process, Settings, the_process
 
 Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
@@ -222,13 +223,14 @@ class _Task:
         elif row.is_folder:
             refused = row._replace(outcome=REFUSED, reason="a folder that has data")
             batches.rows.append(refused if row.size else row)
-        elif isinstance(member.data, bytes):
+        elif isinstance(member.data, Buffer):
             batches.add(row, member.data)
         else:
             batches.wait_for(row.path)
             batches.rows.append(self._put_large(row, member.data))
 
-    def _put(self, row: Row, data: bytes) -> Row:
+    def _put(self, row: Row, data: Buffer) -> Row:
+        data = bytes(data)  # not before its turn has come: what waits is in memory once
         kind = content_type(data)
         row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind))
         if stop.is_set():  # what waits its turn would keep the program, and its mount, for long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,17 +13,19 @@ from functools import lru_cache
 from typing import ParamSpec, TypeVar
 
 import web
-from archives import SPAN
 from gcs import Destination, open_bucket
 from pace import Pace, Told
 from rows import Row
+from spans import SPAN, Buffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
 BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
 BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
-PENDING = 256  # batches of one unit that are waited for at once; each is some kB, and a span can have 8,000 members
+# Batches of one unit that are waited for at once. A span of photos has 50, one of annotations thousands: where these
+# all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
+PENDING = 120
 PHOTOS_AT_ONCE = 160  # in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
@@ -62,6 +65,7 @@ class Process:
 
     def __init__(self, settings: Settings) -> None:
         _keep_heap_small()
+        gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
         web.set_timeout(settings.timeout)
         self.bucket = open_bucket(settings.destination)
         _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
@@ -123,13 +127,13 @@ class Batches:
     `rows` are what is known so far, in any order.
     """
 
-    def __init__(self, process: Process, put: Callable[[Row, bytes], Row]) -> None:
+    def __init__(self, process: Process, put: Callable[[Row, Buffer], Row]) -> None:
         self.process, self.put, self.rows = process, put, list[Row]()
-        self._next, self._size = list[tuple[Row, bytes]](), 0
+        self._next, self._size = list[tuple[Row, Buffer]](), 0
         self._pending = deque[Future[list[Row]]]()
         self._last = dict[str, Future[list[Row]]]()  # by path, of those that are pending
 
-    def add(self, row: Row, data: bytes) -> None:
+    def add(self, row: Row, data: Buffer) -> None:
         """Put it soon. Of two members of one name the later must win, so it comes after the earlier."""
         if row.path in self._last:
             wait([self._last[row.path]])
@@ -146,7 +150,7 @@ class Batches:
         if len(self._pending) > PENDING:
             self._settle()
 
-    def _put_all(self, members: Sequence[tuple[Row, bytes]]) -> list[Row]:
+    def _put_all(self, members: Sequence[tuple[Row, Buffer]]) -> list[Row]:
         return [self.put(row, data) for row, data in members]
 
     def _settle(self) -> None:
