@@ -193,11 +193,14 @@ class Book:
 
     def finish(self, rows: Rows, failures: list[Row], about: Mapping[str, Any]) -> None:
         """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
-        self.write_failures(failures)
         sha256 = hashlib.sha256()
-        for chunk in _manifest(rows):
-            sha256.update(chunk)
-        self._put("manifest.json", seal({**about, "manifest_sha256": sha256.hexdigest()}, indent=2), "application/json")
+        with ThreadPoolExecutor(1) as beside:
+            told = beside.submit(self.write_failures, failures)
+            for chunk in _manifest(rows):
+                sha256.update(chunk)
+            sealed = seal({**about, "manifest_sha256": sha256.hexdigest()}, indent=2)
+            self._put("manifest.json", sealed, "application/json")
+        told.result()
         table = _manifest(rows)
         self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
         self.tidy()

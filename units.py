@@ -10,7 +10,6 @@ import itertools
 import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future as Pending
 from dataclasses import dataclass
 
 import google_crc32c
@@ -273,11 +272,10 @@ class _Task:
         return int(google_crc32c.value(self.process.bucket.get(stored.name) or b""))
 
     def photos(self, work: PhotoWork) -> list[Row]:
-        fetched = list(self.process.photos.map(lambda photo: self._photo(photo, work), work.photos))
-        rows = (each.result() if isinstance(each, Pending) else each for each in fetched)
+        rows = self.process.photos.map(lambda photo: self._photo(photo, work), work.photos)
         return list(itertools.chain.from_iterable(rows))
 
-    def _photo(self, photo: Photo, work: PhotoWork) -> list[Row] | Pending[list[Row]]:
+    def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
         image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
         if photo.refusal:
             return [image._replace(outcome=REFUSED, reason=photo.refusal)]
@@ -286,13 +284,19 @@ class _Task:
         label = label._replace(crc32c=google_crc32c.value(photo.annotation))
         if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
-        image, data = _fetch(image)
-        self.meter.add(len(data))
-        return self.process.soon(len(data), self._put_photo, image, data, label, photo.annotation) if data else [image]
+        with self.process.fetching:
+            image, data = _fetch(image)
+            self.process.bytes.acquire(len(data))
+        try:
+            self.meter.add(len(data))
+            return self._put_photo(image, data, label, photo.annotation) if data else [image]
+        finally:
+            self.process.bytes.release(len(data))
 
     def _put_photo(self, image: Row, data: bytes, label: Row, annotation: bytes) -> list[Row]:
-        image = self._put(image, data)
-        return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
+        with self.process.putting:
+            image = self._put(image, data)
+            return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
 
 
 def _fetch(row: Row) -> tuple[Row, bytes]:

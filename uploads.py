@@ -23,10 +23,12 @@ T = TypeVar("T")
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
 BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
 BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
+LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn each is what takes time
 # Batches of one unit that are waited for at once. A span of photos has 50, one of annotations thousands: where these
 # all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
 PENDING = 120
-PHOTOS_AT_ONCE = 160  # in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
+PHOTOS_AT_ONCE = 160  # fetched in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
+PHOTO_THREADS = 400  # fetch a photo and put it: three times 50 ms, so that 256 puts take as many again that fetch
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
 
@@ -71,8 +73,12 @@ class Process:
         _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
         at_once = settings.uploads or self.bucket.at_once
         self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
-        self._bytes, self._turn = Budget(BYTES_AT_ONCE), threading.Lock()
-        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE, "photo")
+        self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
+        self.bytes, self.putting = Budget(BYTES_AT_ONCE), threading.BoundedSemaphore(at_once)
+        self.photos, self.fetching = (
+            ThreadPoolExecutor(PHOTO_THREADS, "photo"),
+            threading.BoundedSemaphore(PHOTOS_AT_ONCE),
+        )
         self.connections = threading.BoundedSemaphore(settings.connections)
         self.readers = ThreadPoolExecutor(settings.connections, "read")
 
@@ -80,16 +86,18 @@ class Process:
         """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
         if self._uploads is None:
             done = Future[T]()
-            with self._turn:  # units that write side by side would wait for Python's lock after each call of the system
+            with (
+                self.putting
+            ):  # units that write side by side would wait for Python's lock after each call of the system
                 done.set_result(put(*arguments, **named))
             return done
-        self._bytes.acquire(size)
+        self.bytes.acquire(size)
 
         def released() -> T:
             try:
                 return put(*arguments, **named)
             finally:
-                self._bytes.release(size)
+                self.bytes.release(size)
 
         return self._uploads.submit(released)
 
@@ -139,7 +147,8 @@ class Batches:
             wait([self._last[row.path]])
         self._next.append((row, data))
         self._size += len(data)
-        if len(self._next) >= BATCH or self._size >= BATCH_BYTES:
+        members, size = self.process.batch
+        if len(self._next) >= members or self._size >= size:
             self._hand_over()
 
     def _hand_over(self) -> None:

@@ -430,6 +430,16 @@ def test_global_headers_reach_every_span(span: int) -> None:
     assert extract(packed, span) == truth(packed)
 
 
+def test_the_last_spans_of_a_long_tar_are_half_as_long() -> None:
+    files = [File(f"{number:02}", bytes([number]) * 1000) for number in range(26)]
+    packed = KINDS["ustar"].pack(files)[: 26 * 3 * BLOCK] + END  # 80 blocks, without what fills up tarfile's record
+    cuts = [(span.start, span.stop) for span in archives.plan(Memory(packed), 2 * BLOCK)]
+    lengths = [(stop - start) // BLOCK for start, stop in cuts]
+    assert lengths == [2] * (40 - archives.LAST) + [1] * (2 * archives.LAST)
+    assert [start for start, _ in cuts[1:]] == [stop for _, stop in cuts[:-1]]
+    assert extract(packed, 2 * BLOCK) == truth(packed)
+
+
 @pytest.mark.parametrize("span", SPANS)
 def test_every_bit_of_a_header_counts(span: int) -> None:
     sound = [File("a", b"1" * 600), File("b", b"2" * 600), File("c", b"3" * 600)]
