@@ -40,7 +40,7 @@ SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an e
 log = logging.getLogger("spotted")
 ARRIVAL = 30  # seconds that a cluster's first worker may take to come
 TOGETHER = 2  # seconds for those that were started with it
-SPARE_UNITS = 6  # units that store while as many as there are connections read; each holds 8 MB
+SPARE_UNITS = 4  # units that store while as many as there are connections read; each holds 8 MB
 
 Hear = Callable[[str, int, int], None]
 
