@@ -19,7 +19,7 @@ from tars import broken_link
 __all__ = ["LIMITS", "SPAN", "Limits", "Link", "Member", "Reader", "Span", "broken_link", "members", "plan"]
 
 # Spans of a tar that is long, and those of it that are cut in half: its connections then end at about one time, each
-# with a short span instead of some with a long one. From slow sources this takes 2 % of a run.
+# with a short span instead of some with a long one. From slow sources a run is 2 % shorter.
 LONG, LAST = 32, 8
 
 

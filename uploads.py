@@ -28,7 +28,7 @@ LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn 
 # all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
 PENDING = 120
 PHOTOS_AT_ONCE = 160  # fetched in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
-PHOTO_THREADS = 400  # fetch a photo and put it: three times 50 ms, so that 256 puts take as many again that fetch
+PHOTO_THREADS = 400  # each fetches a photo, then puts it: as many as may fetch and as many as may put, together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
 
@@ -75,10 +75,8 @@ class Process:
         self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
         self.bytes, self.putting = Budget(BYTES_AT_ONCE), threading.BoundedSemaphore(at_once)
-        self.photos, self.fetching = (
-            ThreadPoolExecutor(PHOTO_THREADS, "photo"),
-            threading.BoundedSemaphore(PHOTOS_AT_ONCE),
-        )
+        self.photos = ThreadPoolExecutor(PHOTO_THREADS, "photo")
+        self.fetching = threading.BoundedSemaphore(PHOTOS_AT_ONCE)
         self.connections = threading.BoundedSemaphore(settings.connections)
         self.readers = ThreadPoolExecutor(settings.connections, "read")
 
@@ -86,9 +84,8 @@ class Process:
         """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
         if self._uploads is None:
             done = Future[T]()
-            with (
-                self.putting
-            ):  # units that write side by side would wait for Python's lock after each call of the system
+            # Units that write side by side would wait for Python's lock after each call of the system.
+            with self.putting:
                 done.set_result(put(*arguments, **named))
             return done
         self.bytes.acquire(size)
