@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -101,7 +102,8 @@ def plan_photos(dataset: Dataset, mirror: str) -> list[Unit]:
     tables = dataset.tables
     if tables is None:
         return []
-    dogs, photos = (web.fetch(url, web.FIRST_ATTEMPTS) for url in tables_of(dataset, mirror))
+    with ThreadPoolExecutor(2) as pool:
+        dogs, photos = pool.map(lambda url: web.fetch(url, web.FIRST_ATTEMPTS), tables_of(dataset, mirror))
     found = [_mirrored_photo(mirror, photo) for photo in join(dogs, photos)]
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [

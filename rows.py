@@ -25,7 +25,7 @@ from redaction import redact
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
 EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
 MARKED = 250  # every so many paths one is remembered, for a bucket to list between
-PIECE = 2900  # paths, about, of a piece that it lists by itself: three pages, with room for folders' placeholders
+PIECE = 1900  # paths, about, of a piece that it lists by itself: two pages, with room for folders' placeholders
 
 
 class Row(NamedTuple):

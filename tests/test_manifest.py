@@ -150,9 +150,9 @@ def test_runs_are_opened_when_their_first_path_is_due(monkeypatch: pytest.Monkey
 def test_marks_part_the_rows_into_pieces_of_about_one_size() -> None:
     runs = [Rows.of(ROW._replace(path=f"d/{run:02}{number:05}") for number in range(1_000)) for run in range(30)]
     found = marks(runs)
-    assert 9 <= len(found) <= 11 and found == sorted(found)
+    assert 15 <= len(found) <= 18 and found == sorted(found)
     whole = [Rows.of(ROW._replace(path=f"{number:05}") for number in range(12_000))]
-    assert marks(whole) == ["02750", "05500", "08250", "11000"]
+    assert marks(whole) == ["01750", "03500", "05250", "07000", "08750", "10500"]
 
 
 def test_pieces_of_a_listing_are_of_one_size_though_the_units_are_not() -> None:
@@ -161,7 +161,7 @@ def test_pieces_of_a_listing_are_of_one_size_though_the_units_are_not() -> None:
     found = marks([*small, *large])
     paths = sorted(row.path for run in (*small, *large) for row in run)
     ends = [0, *(bisect_left(paths, mark) for mark in found), len(paths)]
-    assert max(stop - start for start, stop in pairwise(ends)) < 4_000
+    assert max(stop - start for start, stop in pairwise(ends)) < 2_500
 
 
 def test_a_listing_that_is_out_of_order_is_no_listing() -> None:
