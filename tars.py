@@ -68,7 +68,7 @@ def broken_link(name: str, spans: Sequence[Span], links: Sequence[Link]) -> tupl
 
 def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     low = max(0, span.start - LOOK_BACK)
-    beyond = BEYOND if span.begin is None else 0  # with a known one, few spans are read
+    beyond = BEYOND if span.begin is None else 0  # one read again, or for a few members, is alone
     window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)
     start, is_tail = (0 if span.start == 0 else span.begin), False
     if start is None:
