@@ -28,7 +28,6 @@ LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn 
 # all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
 PENDING = 120
 PHOTOS_AT_ONCE = 160  # fetched in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
-PHOTO_THREADS = 400  # each fetches a photo, then puts it: as many as may fetch and as many as may put, together
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
 
@@ -75,7 +74,7 @@ class Process:
         self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
         self.bytes, self.putting = Budget(BYTES_AT_ONCE), threading.BoundedSemaphore(at_once)
-        self.photos = ThreadPoolExecutor(PHOTO_THREADS, "photo")
+        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE + at_once, "photo")  # each fetches a photo, then puts it
         self.fetching = threading.BoundedSemaphore(PHOTOS_AT_ONCE)
         self.connections = threading.BoundedSemaphore(settings.connections)
         self.readers = ThreadPoolExecutor(settings.connections, "read")
