@@ -43,7 +43,8 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], int]:
     try:
         with zipfile.ZipFile(as_file(reader)) as archive:
             infos, last, end = archive.infolist(), archive.NameToInfo, archive.start_dir
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:  # ValueError: a name not UTF-8
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        # Besides a bad zip: a version that zipfile does not know, a name not UTF-8, and fields that are cut off.
         raise ArchiveError(f"{reader.name}: not a whole zip archive: {error}; is it cut off?") from error
     infos = sorted(infos, key=lambda info: info.header_offset)
     stops = [*(info.header_offset for info in infos[1:]), end]
