@@ -35,7 +35,9 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
         return [Span(kind, *ends) for ends in itertools.pairwise([*_starts(reader.size, span), reader.size])]
     if kind == "zip" or (not kind and zips.is_zip(reader)):  # a zip may stand after anything
         spans = zips.plan(reader, span)
-        check_unpacked(reader.name, sum(entry.size for each in spans for entry in each.entries), most)
+        check_unpacked(
+            reader.name, sum(entry.size for each in spans for entry in each.entries if not entry.refusal), most
+        )
         return spans
     if kind:
         return [Span(kind, 0, reader.size, most=most)]

@@ -1,4 +1,4 @@
-"""What tar and zip have in common: members and spans, and a reader made into a file for the standard library."""
+"""What tar and zip have in common: members and spans, and a reader made into a file for tarfile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from errors import ArchiveError
 
@@ -16,7 +16,6 @@ LARGE = SPAN  # bytes; a larger member is handed on in chunks
 CHUNK = 1 << 20  # bytes of such a chunk
 LONGEST_HEADER = 1 << 20  # bytes; a name or pax record beyond this is an attack, not a header
 LONGEST_HEADERS = 4 << 20  # bytes of all the headers that one member has
-LARGEST_DIRECTORY = 128 << 20  # bytes; zipfile holds it as a whole, and this is of a million members
 ALWAYS_ALLOWED = 1 << 30  # bytes that any archive may unpack to, however small it is
 
 Buffer = bytes | memoryview
@@ -119,7 +118,7 @@ class Link:
 
 
 class ArchiveFile(io.RawIOBase):
-    """A file to give to tarfile and zipfile. Positions are the archive's; `last` is what was read last."""
+    """A file to give to tarfile. Positions are the archive's; `last` is what was read last."""
 
     last = b""
     begin = 0  # where the headers of a member begin
@@ -190,27 +189,3 @@ class Window(ArchiveFile):
             start = edge
         if start < stop:
             yield from self.reader.stream(start, stop)
-
-
-class _ZipFile(Window):
-    """A reader for zipfile, which reads the end and then the central directory as a whole."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if super().seek(offset, whence) < 0:  # zipfile looks for 22 bytes at the end, and takes this for an answer
-            raise OSError("a place before the beginning")
-        return self.position
-
-    def read(self, size: int = -1) -> bytes:
-        stop = self.size if size < 0 else min(self.position + size, self.size)
-        if stop - self.position > LARGEST_DIRECTORY:
-            raise ArchiveError(
-                f"{self.name}: a zip directory of {size:,} bytes; at most {LARGEST_DIRECTORY:,} are read"
-            )
-        data = self.take(self.position, max(stop, self.position))
-        self.position += len(data)
-        return data
-
-
-def as_file(reader: Reader) -> IO[bytes]:
-    """The reader as a file for zipfile."""
-    return cast(IO[bytes], _ZipFile(reader))

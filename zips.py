@@ -1,4 +1,4 @@
-"""Zip: the central directory cut into spans, and a span's members. The directory itself is parsed by zipfile."""
+"""Zip: the central directory cut into spans, and a span's members."""
 
 from __future__ import annotations
 
@@ -6,106 +6,138 @@ import itertools
 import logging
 import stat
 import struct
-import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from errors import ArchiveError, MemberError
-from spans import CHUNK, LARGE, SPAN, Buffer, Member, Reader, Span, ZipEntry, as_file
+import zip_directory
+import zip_methods
+import zip_names
+from errors import MemberError, shown
+from spans import LARGE, SPAN, Buffer, Member, Reader, Span, ZipEntry
+from zip_directory import LOCAL_SIZE, Record
 
 log = logging.getLogger("spotted")
 
-ENCRYPTED, PATCHED = 0x2041, 0x20  # flags (APPNOTE.TXT 4.4.4)
+ENCRYPTED, PATCHED, STRONGLY, MASKED = 0x1, 0x20, 0x40, 0x2000  # flags (APPNOTE.TXT 4.4.4)
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
+MOST_LOOKS = 100  # local headers read in advance, of entries that lie in another one's bytes
+
+
+Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another name, and that name
 
 
 def is_zip(reader: Reader) -> bool:
     """Whether there is the end of a zip, which may stand after anything."""
-    try:
-        return zipfile.is_zipfile(as_file(reader))
-    except zipfile.BadZipFile:  # one of several disks, which zipfile tells in this way
-        return True
+    return zip_directory.has_end(reader)
 
 
 def plan(reader: Reader, span: int) -> list[Span]:
-    entries, end = _entries(reader)
+    entries, lost, end = _entries(reader)
     spans, start, group = [], 0, list[ZipEntry]()
-    for entry, stop in zip(entries, [*(entry.offset for entry in entries[1:]), end], strict=False):
-        if group and stop - start > span:
+    for entry in entries:
+        if group and entry.stop - start > span:
             spans.append(Span("zip", start, entry.offset, tuple(group)))
             start, group = entry.offset, []
         group.append(entry)
-    return [*spans, Span("zip", start, end, tuple(group))]
+    return [*spans, Span("zip", start, end, (*group, *lost))]
 
 
-def _entries(reader: Reader) -> tuple[list[ZipEntry], int]:
-    """The entries in file order, only the last of each name, and where the central directory begins."""
-    try:
-        with zipfile.ZipFile(as_file(reader)) as archive:
-            infos, last, end = archive.infolist(), archive.NameToInfo, archive.start_dir
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        # Besides a bad zip: a version that zipfile does not know, a name not UTF-8, and fields that are cut off.
-        raise ArchiveError(f"{reader.name}: not a whole zip archive: {error}; is it cut off?") from error
-    infos = sorted(infos, key=lambda info: info.header_offset)
-    stops = [*(info.header_offset for info in infos[1:]), end]
-    entries = [_entry(info, stop) for info, stop in zip(infos, stops, strict=False) if last[info.filename] is info]
-    if entries and not 0 <= entries[0].offset <= entries[-1].offset < end:
-        raise ArchiveError(f"{reader.name}: not a whole zip archive: its directory points outside; is it cut off?")
-    listed = _listed(reader)
-    if listed not in (len(infos) & 0xFFFF, 0xFFFF):
-        raise ArchiveError(f"{reader.name}: a damaged zip directory: expected {listed:,} entries, got {len(infos):,}")
-    if len(entries) < len(infos):
-        log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(infos) - len(entries))
-    return entries, end
+def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
+    """The entries in file order, only the last of each name; those that are not there; where the directory begins."""
+    records, end = zip_directory.read_directory(reader)
+    entries = list(map(_entry, records, zip_names.names(reader.name, records)))
+    lost = [each for each in entries if not 0 <= each.offset <= end - LOCAL_SIZE or each.refusal == BAD_RECORD]
+    if lost:
+        entries = [each for each in entries if 0 <= each.offset <= end - LOCAL_SIZE and each.refusal != BAD_RECORD]
+    entries.sort(key=lambda entry: entry.offset)
+    astray = _astray(reader, entries)
+    if astray:
+        lost += astray
+        entries = [each for each in entries if each not in astray]
+    last = {entry.name: index for index, entry in enumerate(entries)}
+    stops = [*(entry.offset for entry in entries[1:]), end]
+    whole = [
+        entry._replace(stop=stop)
+        for index, (entry, stop) in enumerate(zip(entries, stops, strict=False))
+        if last[entry.name] == index
+    ]
+    if len(whole) < len(entries):
+        log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(entries) - len(whole))
+    return whole, [_lost(each) for each in lost], end
 
 
-def _listed(reader: Reader) -> int:
-    # The end of the directory counts its entries, modulo 2^16 (APPNOTE.TXT 4.3.16); zipfile does not compare.
-    tail = bytes(reader.read(max(0, reader.size - 22 - 0xFFFF), reader.size)[:])
-    return int.from_bytes(tail[tail.rfind(b"PK\5\6") + 10 :][:2], "little")
+def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
+    """Entries that lie in another one's bytes, where no local header is: they must not make that one damaged."""
+    found, reach, looks = set[ZipEntry](), 0, 0
+    for entry in entries:
+        if entry.offset < reach and looks < MOST_LOOKS:
+            looks += 1
+            if bytes(reader.read(entry.offset, entry.offset + 4)[:]) != b"PK\3\4":
+                found.add(entry)
+                continue
+        reach = max(reach, entry.offset + LOCAL_SIZE + len(entry.raw_name) + entry.packed)
+    return found
 
 
-def _entry(info: zipfile.ZipInfo, stop: int) -> ZipEntry:
-    raw_name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-    places = info.header_offset, info.compress_size, info.file_size
-    return ZipEntry(info.filename, raw_name, *places, info.CRC, info.compress_type, _refusal(info), stop)
+BAD_RECORD = "damaged: its record in the zip directory is not whole"
 
 
-def _refusal(info: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(info.external_attr >> 16)  # Unix makers keep st_mode there (APPNOTE.TXT 4.4.15)
+def _lost(entry: ZipEntry) -> ZipEntry:
+    why = entry.refusal or f"damaged: no local header at byte {entry.offset:,}"
+    return entry._replace(offset=max(entry.offset, 0), refusal=why)
+
+
+def _entry(record: Record, name: str) -> ZipEntry:
+    places = record.offset, record.packed, record.size
+    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, _refusal(record), 0)
+
+
+def _refusal(record: Record) -> str:
+    if record.is_damaged:
+        return BAD_RECORD
+    kind = stat.S_IFMT(zip_names.unix_mode(record)) if record.attributes > 0xFFFF else 0
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
-    if info.flag_bits & ENCRYPTED:
-        return "encrypted"
-    if info.flag_bits & PATCHED:
+    if record.flags & (STRONGLY | MASKED):
+        return "encrypted (PKWARE strong encryption)"
+    if record.flags & ENCRYPTED:
+        return "encrypted (AES)" if record.method == zip_methods.AES else "encrypted (ZipCrypto)"
+    if record.flags & PATCHED:
         return "a patch to another file"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"compressed by method {info.compress_type}; stored and deflated are supported"
-    return ""
+    return zip_methods.method_refusal(record.method) if record.method != zip_methods.DEFLATED else ""
 
 
 def read_span(reader: Reader, span: Span) -> Iterator[Member]:
+    spelled: Spelled = []
     if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
-        yield from _large_member(reader, span)
-        return
-    data = reader.read(span.start, span.stop)
-    for entry in span.entries:
-        yield _member(reader.name, entry, iter([data[entry.offset - span.start : entry.stop - span.start]]))
+        yield from _large_member(reader, span, spelled)
+    else:
+        data = reader.read(span.start, span.stop)
+        for entry in span.entries:
+            chunks = (data[start - span.start : stop - span.start] for start, stop in [(entry.offset, entry.stop)])
+            yield _member(reader.name, entry, chunks, spelled)
+    if spelled:
+        what = f"{shown(spelled[0][1].decode('utf-8', 'replace'))} is {shown(spelled[0][0].name)} in the directory"
+        log.info(
+            "%s: %d local headers spell the name otherwise; the directory's counts: %s", reader.name, len(spelled), what
+        )
 
 
-def _large_member(reader: Reader, span: Span) -> Iterator[Member]:
+def _large_member(reader: Reader, span: Span, spelled: Spelled) -> Iterator[Member]:
     chunks = reader.stream(span.start, span.stop)
     for entry in span.entries:
-        yield _member(reader.name, entry, _skip(chunks, entry.offset - span.start))
+        yield _member(reader.name, entry, _skip(chunks, entry.offset - span.start), spelled)
     for _ in chunks:  # to the end, whatever became of the member: the archive's checksum is over every byte
         pass
 
 
-def _member(name: str, entry: ZipEntry, chunks: Iterator[Buffer]) -> Member:
+def _member(name: str, entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Member:
     where = entry.name, entry.size, entry.offset
-    if entry.refusal or (entry.name.endswith("/") and not entry.size):
-        return Member(*where, None if entry.refusal else b"", entry.refusal)
-    unpacked = _unpack(entry, _packed(entry, chunks))
+    if entry.refusal:
+        return Member(*where, None, entry.refusal, damaged=entry.refusal.startswith("damaged"))
+    if entry.name.endswith("/") and not entry.size:
+        return Member(*where, b"")
+    unpacked = _unpack(entry, _packed(entry, chunks, spelled))
     if entry.size > LARGE:
         return Member(*where, unpacked)
     try:
@@ -121,16 +153,19 @@ def _skip(chunks: Iterator[Buffer], count: int) -> Iterator[Buffer]:
         count -= min(count, len(chunk))
 
 
-def _packed(entry: ZipEntry, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
-    """The member's own bytes, after its local header, which must agree with the central directory."""
+def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iterator[Buffer]:
+    """The member's own bytes, after its local header; whether it is that member its size and CRC-32 will prove."""
     first: Buffer = b""
     while len(first) < LOCAL_HEADER.size + len(entry.raw_name) and (chunk := next(chunks, b"")):
         first = bytes(first) + bytes(chunk) if first else chunk
     signature, name, extra = LOCAL_HEADER.unpack_from(bytes(first[: LOCAL_HEADER.size]).ljust(LOCAL_HEADER.size, b"\0"))
-    if signature != b"PK\3\4" or bytes(first[LOCAL_HEADER.size :][:name]) != entry.raw_name:
-        raise MemberError(f"damaged: no local header of this name at byte {entry.offset:,}")
+    if signature != b"PK\3\4":
+        raise MemberError(f"damaged: no local header at byte {entry.offset:,}")
     if entry.offset + LOCAL_HEADER.size + name + extra + entry.packed > entry.stop:
         raise MemberError("damaged: it overlaps the next member")
+    spelling = bytes(first[LOCAL_HEADER.size :][:name])
+    if spelling != entry.raw_name and spelling.replace(b"\\", b"/") != entry.raw_name.replace(b"\\", b"/"):
+        spelled.append((entry, spelling))
     left = entry.packed
     for chunk in _skip(itertools.chain([first], chunks), LOCAL_HEADER.size + name + extra):
         yield chunk[:left]
@@ -141,7 +176,7 @@ def _packed(entry: ZipEntry, chunks: Iterator[Buffer]) -> Iterator[Buffer]:
 
 def _unpack(entry: ZipEntry, chunks: Iterator[Buffer]) -> Iterator[bytes]:
     size = crc = 0
-    for chunk in _inflate(chunks) if entry.method == zipfile.ZIP_DEFLATED else map(bytes, chunks):
+    for chunk in zip_methods.unpack(entry.method, chunks, entry.size):
         size, crc = size + len(chunk), zlib.crc32(chunk, crc)
         if size > entry.size:
             break
@@ -150,17 +185,3 @@ def _unpack(entry: ZipEntry, chunks: Iterator[Buffer]) -> Iterator[bytes]:
         raise MemberError(
             f"damaged: expected {entry.size:,} bytes of CRC-32 {entry.crc:08x}, got {size:,} of {crc:08x}"
         )
-
-
-def _inflate(chunks: Iterator[Buffer]) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        for chunk in chunks:
-            yield inflater.decompress(chunk, CHUNK)
-            while inflater.unconsumed_tail:
-                yield inflater.decompress(inflater.unconsumed_tail, CHUNK)
-            if inflater.eof:  # or it would keep all that follows
-                return
-        yield inflater.flush()
-    except zlib.error as error:
-        raise MemberError(f"damaged: {error}") from error

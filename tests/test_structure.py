@@ -29,6 +29,8 @@ LAYERS = [
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
+    {"zip_names"},
+    {"zip_directory", "zip_methods"},
     {"spans"},
     {"errors", "words"},
     {"redaction"},
