@@ -65,6 +65,7 @@ class ZipEntry(NamedTuple):
     method: int
     refusal: str
     stop: int  # where the next entry, or the central directory, begins
+    is_sure: bool = True  # or its record in the directory is damaged, and its local header must say the same
 
 
 @dataclass(frozen=True)

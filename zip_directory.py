@@ -131,7 +131,7 @@ class _Tail:
         if END_SIGNATURE not in self.data and self.start:
             self._hold(LONG_TAIL)
         places = sorted(itertools.islice(self._places(), MOST_ENDS), key=self._rest)
-        return [end for end in map(self._end, places) if not self._is_inner(end)]
+        return [end for at in places for end in self._ends(at) if not self._is_inner(end)]
 
     def _is_inner(self, end: _End) -> bool:
         """Whether it ends a zip that is stored in this one, whose own end is cut off."""
@@ -148,19 +148,23 @@ class _Tail:
         """How many bytes there are after its comment, or are missing of it."""
         return abs(len(self.data) - at - END.size - int.from_bytes(self.data[at + 20 : at + 22], "little"))
 
-    def _end(self, at: int) -> _End:
-        _, disk, _, _, count, size, offset, _ = END.unpack_from(self.data, at)
-        end = _End(self.start + at, self.start + at, (disk + 1) % (FULL16 + 1), count, size, offset)
+    def _ends(self, at: int) -> Iterator[_End]:
+        """The end record as the zip64 records have it, where there are such, and as it is: a name may look like one."""
+        _, disk, _, _, listed, size, offset, _ = END.unpack_from(self.data, at)
+        plain = _End(self.start + at, self.start + at, (disk + 1) % (FULL16 + 1), listed, size, offset)
         found = LOCATOR64.unpack_from(self.data, at - LOCATOR64.size) if at >= LOCATOR64.size else (b"",)
-        if found[0] != b"PK\6\7":
-            return end
-        end = end._replace(at=end.at - LOCATOR64.size, disks=max(end.disks, found[3]))
-        for place in (found[2], end.at - END64.size, self.start + self.data.rfind(b"PK\6\6", 0, at)):
-            record = self.take(place, place + END64.size) if 0 <= place <= end.at - END64.size else b""
+        if found[0] == b"PK\6\7":
+            end = plain._replace(at=plain.at - LOCATOR64.size, disks=max(plain.disks, found[3]))
+            yield self._long(end, found[2]) or end
+        yield plain
+
+    def _long(self, end: _End, place: int) -> _End | None:
+        for at in (place, end.at - END64.size, self.start + self.data.rfind(b"PK\6\6", 0, end.at - self.start)):
+            record = self.take(at, at + END64.size) if 0 <= at <= end.at - END64.size else b""
             if record.startswith(b"PK\6\6"):
-                *_, count, size, offset = END64.unpack(record)
-                return end._replace(at=place, listed=count, size=size, offset=offset)
-        return end
+                *_, listed, size, offset = END64.unpack(record)
+                return end._replace(at=at, listed=listed, size=size, offset=offset)
+        return None
 
 
 # ── records ──────────────────────────────────────────────────────────────────────────────────────

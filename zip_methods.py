@@ -18,6 +18,7 @@ NAMES = {
     16: "IBM CMPSC", 18: "IBM TERSE", 19: "IBM LZ77", 20: "Zstandard", 93: "Zstandard", 94: "MP3", 96: "JPEG",
     97: "WavPack", 98: "PPMd", AES: "AES",
 }  # fmt: skip
+MOST_INFLATED = 1032  # bytes that one byte may inflate to (zlib's "Maximum Compression Factor")
 MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
 SMALLEST_DICTIONARY = 4096  # bytes
 

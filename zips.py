@@ -19,6 +19,8 @@ from zip_directory import LOCAL_SIZE, Record
 log = logging.getLogger("spotted")
 
 ENCRYPTED, PATCHED, STRONGLY, MASKED = 0x1, 0x20, 0x40, 0x2000  # flags (APPNOTE.TXT 4.4.4)
+UNREADABLE = ENCRYPTED | PATCHED | STRONGLY | MASKED
+UNIX_MODE = 0xFFFF  # external attributes beyond this hold an st_mode
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
 MOST_LOOKS = 100  # local headers read in advance, of entries that lie in another one's bytes
 
@@ -46,20 +48,20 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
     """The entries in file order, only the last of each name; those that are not there; where the directory begins."""
     records, end = zip_directory.read_directory(reader)
     entries = list(map(_entry, records, zip_names.names(reader.name, records)))
-    lost = [each for each in entries if not 0 <= each.offset <= end - LOCAL_SIZE or each.refusal == BAD_RECORD]
+    lost = [each for each in entries if _is_lost(each, end)]
     if lost:
-        entries = [each for each in entries if 0 <= each.offset <= end - LOCAL_SIZE and each.refusal != BAD_RECORD]
+        entries = [each for each in entries if not _is_lost(each, end)]
     entries.sort(key=lambda entry: entry.offset)
     astray = _astray(reader, entries)
     if astray:
         lost += astray
         entries = [each for each in entries if each not in astray]
-    last = {entry.name: index for index, entry in enumerate(entries)}
+    last = {entry.name: index for index, entry in enumerate(entries) if entry.is_sure}
     stops = [*(entry.offset for entry in entries[1:]), end]
     whole = [
         entry._replace(stop=stop)
         for index, (entry, stop) in enumerate(zip(entries, stops, strict=False))
-        if last[entry.name] == index
+        if not entry.is_sure or last[entry.name] == index
     ]
     if len(whole) < len(entries):
         log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(entries) - len(whole))
@@ -79,32 +81,50 @@ def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
     return found
 
 
-BAD_RECORD = "damaged: its record in the zip directory is not whole"
+def _is_lost(entry: ZipEntry, end: int) -> bool:
+    return not 0 <= entry.offset <= end - LOCAL_SIZE - entry.packed
 
 
 def _lost(entry: ZipEntry) -> ZipEntry:
-    why = entry.refusal or f"damaged: no local header at byte {entry.offset:,}"
+    why = (
+        entry.refusal or f"damaged: no local header at byte {entry.offset:,}, or not all of its {entry.packed:,} bytes"
+    )
     return entry._replace(offset=max(entry.offset, 0), refusal=why)
 
 
 def _entry(record: Record, name: str) -> ZipEntry:
-    places = record.offset, record.packed, record.size
-    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, _refusal(record), 0)
+    size = record.size
+    if record.method == zip_methods.STORED and not record.flags & ENCRYPTED:
+        size = record.packed  # as unzip has it; the CRC-32 tells whether it is right
+    places = record.offset, record.packed, size
+    refusal, is_sure = _refusal(record), not record.is_damaged
+    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
 
 
 def _refusal(record: Record) -> str:
-    if record.is_damaged:
-        return BAD_RECORD
-    kind = stat.S_IFMT(zip_names.unix_mode(record)) if record.attributes > 0xFFFF else 0
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
+    if record.attributes > UNIX_MODE and (refusal := _kind_refusal(record)):
+        return refusal
+    if record.flags & UNREADABLE and (refusal := _flag_refusal(record)):
+        return refusal
+    if record.method != zip_methods.DEFLATED:
+        return zip_methods.method_refusal(record.method)
+    is_possible = record.size <= (record.packed + 1) * zip_methods.MOST_INFLATED
+    return "" if is_possible else f"damaged: {record.packed:,} bytes cannot unpack to {record.size:,}"
+
+
+def _kind_refusal(record: Record) -> str:
+    kind = stat.S_IFMT(zip_names.unix_mode(record))
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFIFO and record.raw_name == b"-"):
+        return ""  # a pipe of this name: what Info-ZIP was given on its standard input
+    return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
+
+
+def _flag_refusal(record: Record) -> str:
     if record.flags & (STRONGLY | MASKED):
         return "encrypted (PKWARE strong encryption)"
     if record.flags & ENCRYPTED:
         return "encrypted (AES)" if record.method == zip_methods.AES else "encrypted (ZipCrypto)"
-    if record.flags & PATCHED:
-        return "a patch to another file"
-    return zip_methods.method_refusal(record.method) if record.method != zip_methods.DEFLATED else ""
+    return "a patch to another file"
 
 
 def read_span(reader: Reader, span: Span) -> Iterator[Member]:
@@ -165,6 +185,8 @@ def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iter
         raise MemberError("damaged: it overlaps the next member")
     spelling = bytes(first[LOCAL_HEADER.size :][:name])
     if spelling != entry.raw_name and spelling.replace(b"\\", b"/") != entry.raw_name.replace(b"\\", b"/"):
+        if not entry.is_sure:
+            raise MemberError("damaged: its record in the zip directory is not whole")
         spelled.append((entry, spelling))
     left = entry.packed
     for chunk in _skip(itertools.chain([first], chunks), LOCAL_HEADER.size + name + extra):

@@ -456,7 +456,7 @@ def test_a_tar_that_claims_more_than_the_limit_is_not_begun() -> None:
 
 @pytest.mark.parametrize("limit", ["--max-ratio", "--max-unpacked"])
 def test_the_limits_are_the_users(cli: Cli, mirror: SourceServer, tmp_path: Path, limit: str) -> None:
-    packed = pack_zip()([File("low-resolution/a/b.jpg", bytes(3 * MB))])
+    packed = pack_zip()([File("low-resolution/a/b.jpg", random.Random(5).randbytes(3 * MB))])
     at = packed.index(b"PK\1\2")
     mirror.files["/low-resolution.zip"] = replaced(packed, at + 24, struct.pack("<I", 3_000_000_000))
     del mirror.files["/SHA256SUMS"]
