@@ -153,7 +153,7 @@ class _Tail:
         _, disk, _, _, listed, size, offset, _ = END.unpack_from(self.data, at)
         plain = _End(self.start + at, self.start + at, (disk + 1) % (FULL16 + 1), listed, size, offset)
         found = LOCATOR64.unpack_from(self.data, at - LOCATOR64.size) if at >= LOCATOR64.size else (b"",)
-        if found[0] == b"PK\6\7":
+        if found[0] == b"PK\6\7" and plain.at - size != offset:
             end = plain._replace(at=plain.at - LOCATOR64.size, disks=max(plain.disks, found[3]))
             yield self._long(end, found[2]) or end
         yield plain
@@ -172,6 +172,8 @@ class _Tail:
 
 def _read(tail: _Tail, end: _End, start: int) -> Directory:
     reader = tail.reader
+    if end.at != end.place:
+        _check_disks(reader.name, end)
     _check_size(reader.name, end.at - start)
     records, stop = _parse(tail.take(start, end.at), end.listed)
     got, is_listed = len(records), (len(records) - end.listed) % (FULL16 + 1) == 0
@@ -214,8 +216,8 @@ def _mended(data: bytes, at: int, end: int, is_last: bool) -> tuple[int, bool]:
     """Where a record that is not followed by another one ends, and whether it is damaged itself."""
     following = data.find(RECORD_SIGNATURE, at + 4)
     if data.startswith(RECORD_SIGNATURE, at):
-        if end <= len(data) and (following < 0 or is_last):  # a signature of the directory may follow (4.3.13)
-            return end, False
+        if end <= len(data) and (following < 0 or is_last):  # something else may follow, as the directory's signature
+            return end, True
         if end + RECORD.size <= len(data):
             _, *_, name, extra, comment, _, _, _, _ = RECORD.unpack_from(data, end)
             if following == end + RECORD.size + name + extra + comment:  # the next one's signature alone is damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import stat
 import unicodedata
 import zlib
@@ -25,10 +26,20 @@ def names(archive: str, records: Sequence[Record]) -> list[str]:
     _report(archive, records, found)
     if any("\\" in name for name in found):
         found = _with_slashes(archive, records, found)
-    return [
-        name + "/" if record.attributes and not record.size and name and name[-1] != "/" and is_folder(record) else name
-        for record, name in zip(records, found, strict=True)
-    ]
+    empty = {name for record, name in zip(records, found, strict=True) if not record.size and name and name[-1] != "/"}
+    if empty:
+        above = empty & _folders(found)
+        found = [
+            name + "/" if name in empty and not record.size and _is_folder(record, name in above) else name
+            for record, name in zip(records, found, strict=True)
+        ]
+    return found
+
+
+def _folders(found: Sequence[str]) -> set[str]:
+    """All that other names are in."""
+    folders = {name.rpartition("/")[0] for name in found}
+    return {folder[: match.start()] for folder in folders for match in re.finditer("/|$", folder)}
 
 
 def _decoded(record: Record) -> str:
@@ -75,10 +86,12 @@ def _with_slashes(archive: str, records: Sequence[Record], found: list[str]) -> 
     return out
 
 
-def is_folder(record: Record) -> bool:
-    """Whether its attributes say so."""
+def _is_folder(record: Record, is_above: bool) -> bool:
+    """Whether its attributes say so, or, where it has none, others are in it."""
     mode = unix_mode(record)
-    return stat.S_ISDIR(mode) if mode else bool(record.attributes & MSDOS_FOLDER)
+    return (
+        stat.S_ISDIR(mode) if mode else bool(record.attributes & MSDOS_FOLDER) or (not record.attributes and is_above)
+    )
 
 
 def unix_mode(record: Record) -> int:

@@ -48,9 +48,11 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
     """The entries in file order, only the last of each name; those that are not there; where the directory begins."""
     records, end = zip_directory.read_directory(reader)
     entries = list(map(_entry, records, zip_names.names(reader.name, records)))
-    lost = [each for each in entries if _is_lost(each, end)]
+    if any(_is_short(each, end) for each in entries):
+        entries = [each._replace(refusal=_place_refusal(each)) if _is_short(each, end) else each for each in entries]
+    lost = [each for each in entries if not 0 <= each.offset < end]
     if lost:
-        entries = [each for each in entries if not _is_lost(each, end)]
+        entries = [each for each in entries if 0 <= each.offset < end]
     entries.sort(key=lambda entry: entry.offset)
     astray = _astray(reader, entries)
     if astray:
@@ -65,7 +67,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
     ]
     if len(whole) < len(entries):
         log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(entries) - len(whole))
-    return whole, [_lost(each) for each in lost], end
+    return whole, [_outside(each) for each in lost], end
 
 
 def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
@@ -81,15 +83,16 @@ def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
     return found
 
 
-def _is_lost(entry: ZipEntry, end: int) -> bool:
+def _is_short(entry: ZipEntry, end: int) -> bool:
     return not 0 <= entry.offset <= end - LOCAL_SIZE - entry.packed
 
 
-def _lost(entry: ZipEntry) -> ZipEntry:
-    why = (
-        entry.refusal or f"damaged: no local header at byte {entry.offset:,}, or not all of its {entry.packed:,} bytes"
-    )
-    return entry._replace(offset=max(entry.offset, 0), refusal=why)
+def _place_refusal(entry: ZipEntry) -> str:
+    return entry.refusal or f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
+
+
+def _outside(entry: ZipEntry) -> ZipEntry:
+    return entry._replace(offset=max(entry.offset, 0), refusal=_place_refusal(entry))
 
 
 def _entry(record: Record, name: str) -> ZipEntry:
