@@ -1,4 +1,4 @@
-"""The end and the central directory of a zip become records (APPNOTE.TXT 4.3.12 to 4.3.16, 4.5.3).
+"""The central directory of a zip becomes records (APPNOTE.TXT 4.3.12, 4.5.3).
 
 zipfile refuses a whole archive for one bad record, so the records are parsed here: what is wrong with one of them is a
 field of it, and an error is raised only where the directory as a whole cannot be found or does not hold together.
@@ -7,7 +7,6 @@ field of it, and an error is raised only where the directory as a whole cannot b
 from __future__ import annotations
 
 import bisect
-import itertools
 import logging
 import struct
 from collections.abc import Iterator
@@ -15,22 +14,18 @@ from typing import NamedTuple
 
 from errors import ArchiveError
 from spans import Reader
+from zip_end import RECORD_SIGNATURE, End, Tail
 
 log = logging.getLogger("spotted")
 
 LARGEST_DIRECTORY = 128 << 20  # bytes; it is held as a whole, and this is of a million members
 TAIL = 66 << 10  # bytes; the end record, its comment of 64 KiB at most, and the zip64 records
 LONG_TAIL = 1 << 20  # bytes to look through where something was appended
-MOST_ENDS = 16  # end records looked at; a comment may hold thousands of what looks like one
 WRAP = 1 << 32
 LOCAL_SIZE = 30  # bytes of a local header without name and extra field (4.3.7)
-FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the zip64 record"
+FULL32 = 0xFFFFFFFF  # "see the zip64 record"
 
-RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", b"PK\5\6"
 RECORD = struct.Struct("<4s6H3I5H2I")  # 4.3.12
-END = struct.Struct("<4s4H2IH")  # 4.3.16
-END64 = struct.Struct("<4sQ2H2I4Q")  # 4.3.14
-LOCATOR64 = struct.Struct("<4sIQI")  # 4.3.15
 
 
 class Record(NamedTuple):
@@ -56,48 +51,36 @@ class Directory(NamedTuple):
     start: int
 
 
-class _End(NamedTuple):
-    """An end record, with what the zip64 record adds."""
-
-    place: int
-    at: int  # where the end records begin: with zip64, before it
-    disks: int
-    listed: int  # how many entries it says there are; without zip64 modulo 2^16
-    size: int
-    offset: int
-
-
 def has_end(reader: Reader) -> bool:
     """Whether there is the end of a zip, which may stand after anything."""
-    return bool(_Tail(reader).ends())
+    return bool(Tail(reader, LONG_TAIL).ends())
 
 
 def read_directory(reader: Reader) -> Directory:
     """Find and parse the central directory; raises ArchiveError where it is not there or does not hold together."""
-    tail = _Tail(reader)
-    ends = tail.ends()
-    for end in ends:
-        for start in dict.fromkeys((end.at - end.size, end.offset)):
-            if end.listed and 0 <= start < end.at and tail.take(start, start + 4) == RECORD_SIGNATURE:
-                return _read(tail, end, start)
-    for end in ends:
-        if not end.listed and not end.size:
-            return Directory([], end.at)
-    raise ArchiveError(f"{reader.name}: not a whole zip archive: {_reason(reader.name, ends)}")
-
-
-def _reason(name: str, ends: list[_End]) -> str:
+    ends = list[End]()
+    for length in (TAIL, LONG_TAIL):
+        tail = Tail(reader, length)
+        ends = tail.ends()
+        if found := _found(tail, ends):
+            return found
     if not ends:
-        return "it has no directory at its end; is it cut off?"
-    end = ends[0]
-    _check_disks(name, end)
-    _check_size(name, end.size if end.size < end.at else 0)
-    if end.offset + end.size > end.at:
-        return f"its directory goes on to byte {end.offset + end.size:,}, beyond byte {end.at:,}; is it cut off?"
-    return f"expected its directory at byte {end.offset:,}, got something else"
+        raise ArchiveError(f"{reader.name}: not a whole zip archive: it has no directory at its end; is it cut off?")
+    _check_disks(reader.name, ends[0])
+    _check_size(reader.name, ends[0].size if ends[0].size < ends[0].at else 0)
+    _check_place(reader.name, ends[0], ends[0].offset)
+    raise ArchiveError(f"{reader.name}: expected a zip directory at byte {ends[0].offset:,}, got something else")
 
 
-def _check_disks(name: str, end: _End) -> None:
+def _check_place(name: str, end: End, start: int) -> None:
+    if start + end.size > end.at:
+        raise ArchiveError(
+            f"{name}: not a whole zip archive: its directory has {end.size:,} bytes from byte {start:,} on,"
+            f" but ends before byte {end.at:,}; is it cut off?"
+        )
+
+
+def _check_disks(name: str, end: End) -> None:
     if end.disks > 1:
         raise ArchiveError(
             f"{name}: one of multiple disks ({end.disks:,}) of a split zip: join them to one with zip -s 0"
@@ -109,78 +92,35 @@ def _check_size(name: str, size: int) -> None:
         raise ArchiveError(f"{name}: a zip directory of {size:,} bytes; at most {LARGEST_DIRECTORY:,} are read")
 
 
-class _Tail:
-    """The last bytes of an archive, which are read once; all but large directories lie in them."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self._hold(TAIL)
-
-    def _hold(self, length: int) -> None:
-        self.start = max(0, self.reader.size - length)
-        self.data = bytes(self.reader.read(self.start, self.reader.size)[:])
-
-    def take(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop), as far as the archive goes."""
-        if start >= self.start:
-            return self.data[start - self.start : stop - self.start]
-        return bytes(self.reader.read(max(start, 0), min(stop, self.reader.size))[:])
-
-    def ends(self) -> list[_End]:
-        """The end records, the likeliest first: with a comment that ends where the archive does, then the last."""
-        if END_SIGNATURE not in self.data and self.start:
-            self._hold(LONG_TAIL)
-        places = sorted(itertools.islice(self._places(), MOST_ENDS), key=self._rest)
-        return [end for at in places for end in self._ends(at) if not self._is_inner(end)]
-
-    def _is_inner(self, end: _End) -> bool:
-        """Whether it ends a zip that is stored in this one, whose own end is cut off."""
-        is_appended = end.at - end.size != end.offset
-        return is_appended and self._rest(end.place - self.start) != 0 and self.take(0, 4) == b"PK\3\4"
-
-    def _places(self) -> Iterator[int]:
-        at = self.data.rfind(END_SIGNATURE, 0, max(0, len(self.data) - END.size + 4))
-        while at >= 0:
-            yield at
-            at = self.data.rfind(END_SIGNATURE, 0, at + 3)
-
-    def _rest(self, at: int) -> int:
-        """How many bytes there are after its comment, or are missing of it."""
-        return abs(len(self.data) - at - END.size - int.from_bytes(self.data[at + 20 : at + 22], "little"))
-
-    def _ends(self, at: int) -> Iterator[_End]:
-        """The end record as the zip64 records have it, where there are such, and as it is: a name may look like one."""
-        _, disk, _, _, listed, size, offset, _ = END.unpack_from(self.data, at)
-        plain = _End(self.start + at, self.start + at, (disk + 1) % (FULL16 + 1), listed, size, offset)
-        found = LOCATOR64.unpack_from(self.data, at - LOCATOR64.size) if at >= LOCATOR64.size else (b"",)
-        if found[0] == b"PK\6\7" and plain.at - size != offset:
-            end = plain._replace(at=plain.at - LOCATOR64.size, disks=max(plain.disks, found[3]))
-            yield self._long(end, found[2]) or end
-        yield plain
-
-    def _long(self, end: _End, place: int) -> _End | None:
-        for at in (place, end.at - END64.size, self.start + self.data.rfind(b"PK\6\6", 0, end.at - self.start)):
-            record = self.take(at, at + END64.size) if 0 <= at <= end.at - END64.size else b""
-            if record.startswith(b"PK\6\6"):
-                *_, listed, size, offset = END64.unpack(record)
-                return end._replace(at=at, listed=listed, size=size, offset=offset)
-        return None
-
-
 # ── records ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read(tail: _Tail, end: _End, start: int) -> Directory:
-    reader = tail.reader
+def _found(tail: Tail, ends: list[End]) -> Directory | None:
+    """The directory that has as many records as its end says; or else one that goes up to its end."""
+    candidates = [(end, start) for end in ends for start in tail.starts(end)]
+    parsed = list[tuple[End, int, list[Record], int]]()
+    for end, start in candidates:
+        _check_size(tail.reader.name, end.at - start)
+        records, stop = _parse(tail.take(start, end.at), end.listed)
+        if (len(records) - end.listed) % (1 << 16) == 0:
+            return _directory(tail.reader, end, start, records)
+        parsed.append((end, start, records, start + stop))
+    for end, start, records, stop in parsed:
+        if stop == end.at and not any(record.is_damaged for record in records):
+            what = "%s: its end says %d entries, its directory has %d; all are taken"
+            log.warning(what, tail.reader.name, end.listed, len(records))
+            return _directory(tail.reader, end, start, records)
+    for end, start, records, _ in parsed:
+        _check_place(tail.reader.name, end, start)
+        raise ArchiveError(
+            f"{tail.reader.name}: a damaged zip directory: expected {end.listed:,} entries, got {len(records):,}"
+        )
+    return next((Directory([], end.at) for end in ends if not end.listed and not end.size), None)
+
+
+def _directory(reader: Reader, end: End, start: int, records: list[Record]) -> Directory:
     if end.at != end.place:
         _check_disks(reader.name, end)
-    _check_size(reader.name, end.at - start)
-    records, stop = _parse(tail.take(start, end.at), end.listed)
-    got, is_listed = len(records), (len(records) - end.listed) % (FULL16 + 1) == 0
-    if not is_listed and (start + stop != end.at or any(record.is_damaged for record in records)):
-        raise ArchiveError(f"{reader.name}: a damaged zip directory: expected {end.listed:,} entries, got {got:,}")
-    if not is_listed:
-        log.warning("%s: its end says %d entries, its directory has %d; all are taken", reader.name, end.listed, got)
     return Directory(_moved(reader, records, start, end), start)
 
 
@@ -200,6 +140,7 @@ def _parse(data: bytes, count: int) -> tuple[list[Record], int]:
             if signature != RECORD_SIGNATURE and len(records) >= count:
                 break
             end, is_damaged = _mended(data, at, end, len(records) + 1 == count)
+            name, extra = min(name, end), min(extra, end)
         if FULL32 in (packed, unpacked, offset):
             packed, unpacked, offset = _long(data[name:extra], packed, unpacked, offset)
         records.append(
@@ -252,13 +193,13 @@ def _long(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, 
 # ── offsets ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _moved(reader: Reader, records: list[Record], start: int, end: _End) -> list[Record]:
+def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[Record]:
     """The records with offsets from the archive's beginning; they may count from the zip's, after something else."""
     base = start - end.offset
-    shift = next((each for each in dict.fromkeys((base, 0)) if _is_right(reader, records, each)), None)
-    if shift is None:
+    right = {shift: _right(reader, records, shift) for shift in (base, 0)} if base else {0: 1}
+    shift = max(right, key=lambda shift: right[shift])
+    if not right[shift]:
         _check_disks(reader.name, end)
-        shift = base
     if base > 0 and base % WRAP == 0 and shift != base:
         return _unwrapped(reader, records, start)
     if shift > 0:
@@ -266,8 +207,9 @@ def _moved(reader: Reader, records: list[Record], start: int, end: _End) -> list
     return [record._replace(offset=record.offset + shift) for record in records] if shift else records
 
 
-def _is_right(reader: Reader, records: list[Record], shift: int) -> bool:
-    return any(_is_local(reader, record.offset + shift) for record in records[:3])
+def _right(reader: Reader, records: list[Record], shift: int) -> int:
+    """How many of the first records have a local header, if they are moved by so much."""
+    return sum(_is_local(reader, record.offset + shift) for record in records[:3])
 
 
 def _is_local(reader: Reader, offset: int) -> bool:

@@ -31,6 +31,7 @@ LAYERS = [
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"zip_names"},
     {"zip_directory", "zip_methods"},
+    {"zip_end"},
     {"spans"},
     {"errors", "words"},
     {"redaction"},
