@@ -49,7 +49,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
     records, end = zip_directory.read_directory(reader)
     entries = list(map(_entry, records, zip_names.names(reader.name, records)))
     if any(_is_short(each, end) for each in entries):
-        entries = [each._replace(refusal=_place_refusal(each)) if _is_short(each, end) else each for each in entries]
+        entries = [_placed(each) if _is_short(each, end) else each for each in entries]
     lost = [each for each in entries if not 0 <= each.offset < end]
     if lost:
         entries = [each for each in entries if 0 <= each.offset < end]
@@ -67,7 +67,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
     ]
     if len(whole) < len(entries):
         log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(entries) - len(whole))
-    return whole, [_outside(each) for each in lost], end
+    return whole, list(map(_placed, lost)), end
 
 
 def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
@@ -88,11 +88,11 @@ def _is_short(entry: ZipEntry, end: int) -> bool:
 
 
 def _place_refusal(entry: ZipEntry) -> str:
-    return entry.refusal or f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
+    return f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
 
 
-def _outside(entry: ZipEntry) -> ZipEntry:
-    return entry._replace(offset=max(entry.offset, 0), refusal=_place_refusal(entry))
+def _placed(entry: ZipEntry) -> ZipEntry:
+    return entry._replace(offset=max(entry.offset, 0), refusal=entry.refusal or _place_refusal(entry))
 
 
 def _entry(record: Record, name: str) -> ZipEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 import zlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_archives import Got, Memory, extract, flipped, frugal, taken
+from test_archives import Memory, extract, flipped, frugal, taken
 from zips_by_hand import (
     FAT,
     FULL,
@@ -342,30 +343,27 @@ def test_whatever_the_records_say(parts: list[bytes], span: int) -> None:
 
 
 def test_bits_flipped_anywhere() -> None:
-    """What is stored is right under a name of the directory, or the archive is refused."""
+    """What is stored is right, the two others are not harmed, or the end is damaged. A name can become another."""
     packed = pack([A, B, C])
-    directory = packed.index(b"PK\1\2")
+    names = {at for found in re.finditer(b"PK\x01\x02", packed) for at in range(found.end() + 42, found.end() + 47)}
     for bit in range(8 * len(packed)):
         try:
             members = extract(flipped(packed, bit), 1 << 20)
         except ArchiveError:
             assert bit >= 8 * (len(packed) - 22) or bit < 32, bit  # the end record, or the magic number
             continue
-        assert len(members) == 3
+        assert len(members) == 3 or (len(members) == 2 and bit // 8 in names), bit
         assert all(got.data in (None, *DATA.values()) for got in members), bit
         assert sum(got.data is None for got in members) <= 1, bit
-    assert directory > 0 and isinstance(members[0], Got)
+        assert all(got.data in (None, DATA.get(got.name)) for got in members) or bit // 8 in names, bit
 
 
 def test_a_directory_of_nothing_but_signatures_ends_soon() -> None:
     """Each of them claims a name and an extra field of 20,000 bytes."""
-    directory = b"PK\1\2" * 200_000
-    packed = A.local() + directory + end_record(9, len(directory), HERE)
-    with (
-        frugal(memory=256 << 20),
-        pytest.raises(ArchiveError, match="a damaged zip directory: expected 9 entries, got"),
-    ):
-        extract(packed)
+    directory = b"PK\1\2" * 50_000
+    with frugal(seconds=10, memory=256 << 20):
+        members = extract(A.local() + directory + end_record(20_000, len(directory), HERE), 1 << 20)
+    assert len(members) == 20_000 and all(got.refusal for got in members)
 
 
 def test_a_comment_of_nothing_but_ends_ends_soon() -> None:
