@@ -22,6 +22,7 @@ LARGEST_DIRECTORY = 128 << 20  # bytes; it is held as a whole, and this is of a 
 TAIL = 66 << 10  # bytes; the end record, its comment of 64 KiB at most, and the zip64 records
 LONG_TAIL = 1 << 20  # bytes to look through where something was appended
 WRAP = 1 << 32
+LOOKS = 3  # records whose local headers show what offsets count from
 LOCAL_SIZE = 30  # bytes of a local header without name and extra field (4.3.7)
 FULL32 = 0xFFFFFFFF  # "see the zip64 record"
 
@@ -196,9 +197,11 @@ def _long(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, 
 def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[Record]:
     """The records with offsets from the archive's beginning; they may count from the zip's, after something else."""
     base = start - end.offset
-    right = {shift: _right(reader, records, shift) for shift in (base, 0)} if base else {0: 1}
+    if not base and end.disks <= 1:
+        return records
+    right = {shift: _right(reader, records, shift) for shift in (base, 0)}
     shift = max(right, key=lambda shift: right[shift])
-    if not right[shift]:
+    if right[shift] < len(records[:LOOKS]):  # the others are on another disk
         _check_disks(reader.name, end)
     if base > 0 and base % WRAP == 0 and shift != base:
         return _unwrapped(reader, records, start)
@@ -209,7 +212,7 @@ def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[
 
 def _right(reader: Reader, records: list[Record], shift: int) -> int:
     """How many of the first records have a local header, if they are moved by so much."""
-    return sum(_is_local(reader, record.offset + shift) for record in records[:3])
+    return sum(_is_local(reader, record.offset + shift) for record in records[:LOOKS])
 
 
 def _is_local(reader: Reader, offset: int) -> bool:
