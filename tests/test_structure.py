@@ -28,9 +28,11 @@ LAYERS = [
     {"manifest"},
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
+    {"http_source"},
+    {"file_source"},
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
-    {"spans"},
-    {"errors", "words"},
+    {"answers", "local_files", "spans", "spool"},
+    {"errors", "hosts", "http_status", "words"},
     {"redaction"},
 ]
 
