@@ -28,6 +28,7 @@ class Host:
         self.served = 0  # requests that had a good answer so far
         self._limit = float("inf")
         self._in_flight = self._answering = self._completed = 0
+        self._proven = 0  # answers that were read at once
         self._refused_at, self._changed = 0.0, threading.Condition()
 
     @contextmanager
@@ -48,6 +49,7 @@ class Host:
         """A good answer is read meanwhile."""
         with self._changed:
             self.served, self._answering = self.served + 1, self._answering + 1
+            self._proven = max(self._proven, self._answering)
         try:
             yield
             self._complete()
@@ -78,11 +80,17 @@ class Host:
         with self._changed:
             others = self._in_flight - 1
             if others:
-                if self._limit == float("inf"):
-                    log.info("%s: refuses some of %d requests at once; asking for fewer", self.name, self._in_flight)
-                self._limit = min(self._limit, others)
-                self._completed, self._refused_at = 0, time.monotonic()
+                self._lower(others)
             return others
+
+    def _lower(self, others: int) -> None:
+        self._completed, self._refused_at = 0, time.monotonic()
+        if others < self._proven:  # it may not yet know that an answer is read: only the second time is believed
+            self._proven -= 1
+            return
+        if self._limit == float("inf"):
+            log.info("%s: refuses some of %d requests at once; asking for fewer", self.name, self._in_flight)
+        self._limit = min(self._limit, others)
 
 
 def host_of(url: str) -> Host:
