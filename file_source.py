@@ -17,7 +17,7 @@ import requests
 import answers
 import web
 from answers import Version
-from errors import SourceChangedError, SourceError
+from errors import SourceChangedError, SourceError, shown
 from local_files import open_file, read_at
 from spool import TemporaryCopy, check_space, leads_to
 
@@ -114,7 +114,7 @@ def whole(url: str, size: int | None) -> SpooledSource:
     with web.get(url, {}) as response:
         answers.check_status(url, response)
         if response.status_code != 200:
-            got = f"{answers.status_of(response)}, Content-Range {response.headers.get('Content-Range')}"
+            got = f"{answers.status_of(response)}, Content-Range {shown(response.headers.get('Content-Range', 'none'))}"
             raise SourceError(f"{url}: expected status 200 and the whole file, got {got}; use another mirror")
         answers.check_encoding(url, response)
         head = response.raw.read(512, decode_content=False)

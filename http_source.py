@@ -12,7 +12,7 @@ import requests
 import answers
 import web
 from answers import RangeError, Version
-from errors import SourceChangedError
+from errors import SourceChangedError, shown
 from file_source import CHUNK, spooled
 from hosts import host_of
 
@@ -95,7 +95,7 @@ class HttpSource:
         first, size = answers.content_range(response)
         self._check_version(response, answers.content_length(response) if response.status_code == 200 else size)
         if response.status_code != 206 or first != start:
-            got = f"status {response.status_code}, Content-Range {response.headers.get('Content-Range')}"
+            got = f"status {response.status_code}, Content-Range {shown(response.headers.get('Content-Range', 'none'))}"
             raise RangeError(f"the Range request from byte {start:,} was answered with {got}")
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:
@@ -107,14 +107,14 @@ class HttpSource:
             self._check_replica(got)
             return
         raise SourceChangedError(
-            f"{self.name}: changed while it was read: expected version {self.version or '?'} ({self.size:,} bytes),"
-            f" got {got or '?'} ({size or 0:,} bytes); run again"
+            f"{self.name}: changed while it was read: expected version {shown(self.version) or '?'} ({self.size:,} bytes),"
+            f" got {shown(str(got)) or '?'} ({size or 0:,} bytes); run again"
         )
 
     def _check_replica(self, got: Version) -> None:
         if not self.is_proven:
             raise SourceChangedError(
-                f"{self.name}: expected ETag {self.version}, got {got} of the same size and date: several servers"
+                f"{self.name}: expected ETag {shown(self.version)}, got {shown(str(got))} of the same size and date: several servers"
                 " answer under this name, and no sha256 is compared that proves their copies to be one;"
                 " use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
             )
@@ -123,6 +123,6 @@ class HttpSource:
                 "%s: expected ETag %s, got %s of the same size and date, as of several servers behind one name;"
                 " going on, its sha256 will prove the bytes",
                 self.name,
-                self.version,
-                got,
+                shown(self.version),
+                shown(str(got)),
             )

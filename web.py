@@ -25,7 +25,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from answers import PassingError, check_encoding, check_length, check_status, content_length, retry_after, status_of
-from errors import SourceError
+from errors import SourceError, printable
 from hosts import Host, host_of
 from http_status import GONE_STATUSES, THROTTLED_STATUSES
 from local_files import open_file, read_at
@@ -261,7 +261,7 @@ def innermost(error: BaseException) -> str:
         next((arg for arg in error.args if isinstance(arg, Exception)), None),
     ):
         error = inner
-    return re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error)) or type(error).__name__
+    return printable(re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error))) or type(error).__name__
 
 
 def check_not_html(name: str, head: bytes) -> None:
