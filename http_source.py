@@ -107,15 +107,15 @@ class HttpSource:
             self._check_replica(got)
             return
         raise SourceChangedError(
-            f"{self.name}: changed while it was read: expected version {shown(self.version) or '?'} ({self.size:,} bytes),"
-            f" got {shown(str(got)) or '?'} ({size or 0:,} bytes); run again"
+            f"{self.name}: changed while it was read: expected version {shown(self.version) or '?'}"
+            f" ({self.size:,} bytes), got {shown(str(got)) or '?'} ({size or 0:,} bytes); run again"
         )
 
     def _check_replica(self, got: Version) -> None:
         if not self.is_proven:
             raise SourceChangedError(
-                f"{self.name}: expected ETag {shown(self.version)}, got {shown(str(got))} of the same size and date: several servers"
-                " answer under this name, and no sha256 is compared that proves their copies to be one;"
+                f"{self.name}: expected ETag {shown(self.version)}, got {shown(str(got))} of the same size"
+                " and date: several servers answer under this name, and no sha256 is compared that proves their copies to be one;"
                 " use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
             )
         if host_of(self.name).is_new(self.name):
