@@ -115,8 +115,8 @@ class HttpSource:
         if not self.is_proven:
             raise SourceChangedError(
                 f"{self.name}: expected ETag {shown(self.version)}, got {shown(str(got))} of the same size"
-                " and date: several servers answer under this name, and no sha256 is compared that proves their copies to be one;"
-                " use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
+                " and date: several servers answer under this name, and no sha256 is compared that proves their copies"
+                " to be one; use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
             )
         if host_of(self.name).is_new(self.name):
             log.warning(
