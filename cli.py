@@ -330,6 +330,12 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
             if _interrupted.is_set():
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=str(error))
+        except BrokenPipeError:  # of the one that reads the output
+            raise
+        except OSError as error:  # of this machine, while it worked on this dataset: the others go on as well
+            if _interrupted.is_set():
+                raise KeyboardInterrupt from error
+            yield Result(dataset, error=redact(str(error)))
 
 
 def _workers(options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack) -> tuple[Order, Crew]:

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import threading
 
-from sources import Source
+from sources import Source, proven
 
 MOST_REREAD = 32 << 20  # bytes that may be read again to finish a checksum
 
@@ -37,7 +37,7 @@ class Digest:
             return None
         while self.position < source.size:
             stop = self._early[0][0] if self._early else source.size
-            self.feed(self.position, source.read(self.position, stop))
+            self.feed(self.position, proven(source, True).read(self.position, stop))
         return self._hash.hexdigest()
 
 

@@ -63,5 +63,10 @@ class MemberError(Exception):
 
 def shown(name: str) -> str:
     """A name from outside as a message can hold it: on one line, without what moves a terminal's cursor, and short."""
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name[: SHOWN + 1])
+    text = printable(name[: SHOWN + 1])
     return text if len(name) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def printable(text: str) -> str:
+    """Text from outside on one line, without what moves a terminal's cursor."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -28,6 +28,7 @@ from obstore.store import GCSStore
 
 from buckets import Data, Stored, ahead, decode_crc32c, reason
 from errors import BucketError, MemberError
+from http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES
 from pace import START, Pace
 from web import innermost
 
@@ -42,8 +43,6 @@ CHUNK = 8 << 20  # bytes in one request of a resumable upload
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
 CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
-PASSING = frozenset({408, 429, 500, 502, 503, 504})  # https://cloud.google.com/storage/docs/retry-strategy
-TOO_MUCH = frozenset({429, 503})  # statuses by which a bucket says that it is asked for too much at once
 # Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
 # much at once needs minutes.
 RETRIES: RetryConfig = {
@@ -194,7 +193,7 @@ class ApiBucket:
                 lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
             )
         except obstore.exceptions.GenericError as error:
-            if _status(error) in TOO_MUCH:
+            if _status(error) in THROTTLED_STATUSES:
                 self.pace.refuse(moment)
             raise
 
@@ -283,7 +282,7 @@ def _status(error: BaseException) -> int:
 
 def _is_passing(error: Exception) -> bool:
     # obstore has kinds of its own for all that is final but 400, 413 and the like.
-    return isinstance(error, obstore.exceptions.GenericError) and _status(error) in (*PASSING, 0)
+    return isinstance(error, obstore.exceptions.GenericError) and _status(error) in (*RETRYABLE_STATUSES, 0)
 
 
 def _tell_of_retry(error: Exception) -> None:

@@ -78,7 +78,7 @@ def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[Planned], 
 
 def plan_archive(dataset: Dataset, located: Located, limits: Limits) -> Planned:
     """Open one archive and cut it into units."""
-    archive, source = located.archive, sources.open_source(located.urls, located.size)
+    archive, source = located.archive, sources.open_source(located.urls, located.size, bool(located.sha256))
     works = tuple(SpanWork(source, span, archive.prefix) for span in archives.plan(source, limits=limits))
     return Planned(archive, source, works, tuple(_unit(dataset, archive, work) for work in works), located.sha256)
 

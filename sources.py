@@ -6,29 +6,34 @@ picklable, and holds no connection of its own: connections belong to the process
 
 from __future__ import annotations
 
-import atexit
 import bisect
 import itertools
 import logging
-import os
-import shutil
-import tempfile
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-import requests
-
+import answers
 import web
-from errors import GoneError, SourceChangedError, SourceError
+from answers import Version
+from errors import SourceError
+from file_source import FileSource, SpooledSource, spooled_from, whole
+from http_source import PROGRESS, HttpSource
+
+__all__ = [
+    "PROGRESS",
+    "ConcatSource",
+    "FileSource",
+    "HttpSource",
+    "Look",
+    "Source",
+    "SpooledSource",
+    "look",
+    "open_source",
+    "proven",
+]
 
 log = logging.getLogger("spotted")
-
-CHUNK = 1 << 18  # bytes that stream() hands on at a time: more would be mapped anew for each, and fill the cache
-PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
 
 
 class Source(Protocol):
@@ -47,16 +52,26 @@ class Source(Protocol):
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_source(urls: tuple[str, ...], size: int | None = None) -> Source:
+def open_source(urls: tuple[str, ...], size: int | None = None, is_proven: bool = False) -> Source:
     """Open one URL or path, or several parts as one file; `size` is what the whole must have, in bytes.
 
-    A server without ranges is read once into a temporary file, removed when the program ends.
+    A server without ranges is read once into a temporary file. `is_proven` is what `proven` makes of it.
     Raises SourceError when the source cannot be had, is an HTML page, or has another size.
     """
     parts = tuple(_open_one(url, size if len(urls) == 1 else None) for url in urls)
     source = parts[0] if len(parts) == 1 else ConcatSource(parts)
     web.check_size(source.name, source.size, size)
-    return source
+    return proven(source, is_proven)
+
+
+def proven(source: Source, is_proven: bool) -> Source:
+    """The same source; where a checksum will prove what is read, copies of other ETags behind one name are taken too.
+
+    They must be of the same size and date.
+    """
+    if isinstance(source, ConcatSource):
+        return ConcatSource(tuple(proven(part, is_proven) for part in source.parts))
+    return replace(source, is_proven=is_proven) if isinstance(source, HttpSource) else source
 
 
 def _open_one(url: str, size: int | None) -> Source:
@@ -82,187 +97,32 @@ def look(url: str) -> Look:
 
 def _look(url: str) -> Look:
     with web.get(url, {"Range": "bytes=0-511"}) as response:
-        web.check_status(url, response)
+        answers.check_status(url, response)
         web.check_not_html(url, response.raw.read(512, decode_content=False))
         if response.status_code == 206:
-            return Look(web.content_range(response)[1], True)
-        return Look(web.content_length(response), False)
+            return Look(answers.content_range(response)[1], True)
+        return Look(answers.content_length(response), False)
 
 
 def _probe(url: str, size: int | None) -> Source:
     with web.get(url, {"Range": "bytes=0-511"}) as response:
         if response.status_code == 416:
             raise SourceError(f"{url}: expected a file, got an empty one")
-        web.check_status(url, response)
-        web.check_encoding(url, response)
+        answers.check_status(url, response)
+        answers.check_encoding(url, response)
         head = response.raw.read(512, decode_content=False)
         web.check_not_html(url, head)
-        total = web.content_range(response)[1]
-        if response.status_code == 206:
-            if not total:
-                got = response.headers.get("Content-Range")
-                raise SourceError(f"{url}: expected a Content-Range that tells the file's size, got {got}")
-            return HttpSource(url, total, web.version_of(response))
-        return _spool(url, response, head, size)
-
-
-def _spool(url: str, response: requests.Response, head: bytes, size: int | None) -> SpooledSource:
-    length = web.content_length(response)
-    web.check_size(url, length if length is not None else size or 0, size)
-    log.info(
-        "%s: the server does not support range requests; downloading it into a temporary file in %s",
-        url,
-        _spool_folder(),
-    )
-    handle, path = tempfile.mkstemp(dir=_spool_folder())
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(head)
-            shutil.copyfileobj(response.raw, file, CHUNK)
-            got = file.tell()
-        web.check_length(length, got)
-    except BaseException:
-        os.unlink(path)
-        raise
-    return SpooledSource(path, got, web.version_of(response), url)
-
-
-@lru_cache(maxsize=1)
-def _spool_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="spotted-spool-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+        if response.status_code == 200:
+            return spooled_from(url, response, head, size)
+        first, total = answers.content_range(response)
+        version = Version.of(response)
+    if first == 0 and total:
+        return HttpSource(url, total, str(version), version.modified)
+    log.info("%s: the server answers the first Range request wrongly; asking for the whole file", url)
+    return whole(url, size)
 
 
 # ── the kinds of source ──────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class HttpSource:
-    """A file on a server that answers Range requests (RFC 9110, section 14)."""
-
-    name: str
-    size: int
-    version: str
-
-    def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
-        return b"".join(self.stream(start, stop))
-
-    def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks; a connection that breaks is continued at the byte where it broke."""
-        position, mark, failures = start, start, 0
-        while position < stop:
-            try:
-                for chunk in self._range(position, stop):
-                    position += len(chunk)
-                    yield chunk
-            except web.RETRIED as error:
-                failures = 1 if position - mark >= PROGRESS else failures + 1
-                mark = position
-                web.wait(f"{self.name} at byte {position:,}", error, failures, web.ATTEMPTS)
-
-    def _range(self, start: int, stop: int) -> Iterator[bytes]:
-        headers = {"Range": f"bytes={start}-{stop - 1}"}
-        if self.version and not self.version.startswith("W/"):  # RFC 9110, 13.1.5: no weak tag in If-Range
-            headers["If-Range"] = self.version
-        left = stop - start
-        with web.get(self.name, headers) as response:
-            self._check(response, start)
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
-                yield chunk[:left]
-                left -= min(left, len(chunk))
-        if left:
-            raise web.PassingError(f"the connection ended {left:,} bytes early")
-
-    def _check(self, response: requests.Response, start: int) -> None:
-        if response.status_code in (412, 416):
-            raise SourceChangedError(
-                f"{self.name}: changed while it was read (status {response.status_code}); run again"
-            )
-        web.check_status(self.name, response)
-        web.check_encoding(self.name, response)
-        first, size = web.content_range(response)
-        if response.status_code == 200:
-            size = web.content_length(response)
-        # RFC 9110, 15.3.7: what was asked for with If-Range may come without its Last-Modified.
-        if web.version_of(response) not in (self.version, "") or size not in (self.size, None):
-            raise SourceChangedError(
-                f"{self.name}: changed while it was read: expected version {self.version or '?'} ({self.size:,} bytes),"
-                f" got {web.version_of(response) or '?'} ({size or 0:,} bytes); run again"
-            )
-        if response.status_code != 206 or first != start:
-            raise web.PassingError(
-                f"the Range request from byte {start:,} was answered with status {response.status_code}"
-            )
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """A file on this machine; `name` is what messages and the manifest call it."""
-
-    path: str
-    size: int
-    version: str
-    name: str
-
-    @classmethod
-    def at(cls, path: Path) -> FileSource:
-        """The file at `path`; raises GoneError when there is none, SourceError when it is no file."""
-        if not path.exists():
-            raise GoneError(f"{path}: no such file")
-        if not path.is_file():
-            raise SourceError(f"{path}: expected a file, got a directory or a device")
-        status = path.stat()
-        with path.open("rb") as file:
-            web.check_not_html(str(path), file.read(512))
-        return cls(str(path), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}", str(path))
-
-    def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop); raises SourceChangedError when the file has become shorter."""
-        return b"".join(self.stream(start, stop))
-
-    def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks."""
-        with self._open() as file:
-            file.seek(start)
-            while start < stop:
-                chunk = file.read(min(CHUNK, stop - start))
-                if not chunk:
-                    raise SourceChangedError(f"{self.name}: expected {self.size:,} bytes, it ends after {start:,}")
-                start += len(chunk)
-                yield chunk
-
-    def _open(self) -> BinaryIO:
-        try:
-            return open(self.path, "rb")
-        except OSError as error:
-            raise SourceError(f"{self.name}: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class SpooledSource(FileSource):
-    """A temporary copy of what a server without ranges has; a worker on another machine makes its own."""
-
-    def _open(self) -> BinaryIO:
-        if os.path.exists(self.path):
-            return super()._open()
-        with _spooling:
-            copy = _spooled_here(self.name, self.size)
-        if copy.version != self.version:
-            raise SourceChangedError(f"{self.name}: changed while it was read; run again")
-        return open(copy.path, "rb")
-
-
-_spooling = threading.Lock()
-
-
-@lru_cache(maxsize=16)
-def _spooled_here(url: str, size: int) -> FileSource:
-    copy = _open_one(url, size)
-    if not isinstance(copy, FileSource):
-        raise SourceChangedError(f"{url}: the server has ranges by now; run again")
-    return copy
 
 
 @dataclass(frozen=True)

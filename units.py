@@ -124,8 +124,8 @@ class _Tee:
     """A source that shows what is read from it to the archive's digest, and ends when the program does."""
 
     def __init__(self, source: sources.Source, process: Process, meter: Meter) -> None:
-        self.source, self.name, self.size = source, source.name, source.size
         self.process, self.meter, self.digest = process, meter, digests.get(source.name)
+        self.source, self.name, self.size = sources.proven(source, self.digest is not None), source.name, source.size
         self._pieces = list[tuple[int, _Arriving]]()  # that were read, and where each begins
 
     def read(self, start: int, stop: int) -> _Arriving:

@@ -1,19 +1,19 @@
-"""One HTTP request, done with care: retries with back-off, statuses, lengths and web pages told apart.
+"""One HTTP request: retries with back-off, as many at once as the server takes, statuses and lengths checked.
 
-`get` answers an open response, `fetch` the whole of a small file; what a later try may mend is a
+`get` opens a response, `fetch` answers the whole of a small file; what a later try may mend is a
 PassingError, everything else a SourceError at once.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,11 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from errors import GoneError, SourceError
+from answers import PassingError, check_encoding, check_length, check_status, content_length, retry_after, status_of
+from errors import SourceError, printable
+from hosts import Host, host_of
+from http_status import GONE_STATUSES, THROTTLED_STATUSES
+from local_files import open_file, read_at
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
@@ -36,9 +40,9 @@ ATTEMPTS = 8  # tries without progress before a source is given up: about a minu
 FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
 LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
 POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # a later try may be answered better
-GONE = frozenset({404, 410})
-EXPIRED = frozenset({401, 403, *GONE})  # what a short-lived link answers once its time is over
+FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
+LONGEST_FREE_WAIT = 8  # seconds after such a refusal
+EXPIRED = frozenset({401, 403, *GONE_STATUSES})  # what a short-lived link answers once its time is over
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
 # obstore's own threads, as tokio reads it: one has time enough for all that Python asks of it, and several wake each
@@ -48,12 +52,12 @@ os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
 T = TypeVar("T")
 
 
-class PassingError(Exception):
-    """This try failed and the next may not; `wait` is what the server asks for in seconds."""
+class ThrottledError(PassingError):
+    """The server takes no more at once. `others` requests of this process are in flight, `served` had an answer."""
 
-    def __init__(self, reason: str, wait: float = 0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    def __init__(self, reason: str, host: Host, wait: float = 0) -> None:
+        super().__init__(reason, wait)
+        self.others, self.served = host.refuse(), host.served
 
 
 _retries, _counting = [0], threading.Lock()
@@ -83,12 +87,8 @@ def fetch(url: str, attempts: int = ATTEMPTS) -> bytes:
 
 
 def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise GoneError(f"{path}: no such file") from None
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from error
+    with open_file(path) as file:
+        return read_at(file, os.fstat(file).st_size, 0, str(path))
 
 
 def _fetch_fast(url: str) -> bytes | None:
@@ -98,12 +98,21 @@ def _fetch_fast(url: str) -> bytes | None:
     parts = urlsplit(url)
     if parts.query or "%" in parts.path:  # obstore would encode these once more
         return None
-    try:
-        answer = obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path)
-        return None if answer.attributes.get("Content-Encoding", "identity") != "identity" else bytes(answer.bytes())
-    except (BaseError, OSError, ValueError) as error:
-        log.debug("%s: asking again with requests: %s", url, error)
-        return None
+    host = host_of(url)
+    with host.request():
+        try:
+            answer = obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path)
+            with host.answer():
+                is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
+                return bytes(answer.bytes()) if is_plain else None
+        except (BaseError, OSError, ValueError) as error:
+            if _THROTTLED.search(str(error)):
+                host.refuse()
+            log.debug("%s: asking again with requests: %s", url, error)
+            return None
+
+
+_THROTTLED = re.compile(rf"status code: (?:{'|'.join(map(str, THROTTLED_STATUSES))})")  # as obstore's messages have it
 
 
 @lru_cache(maxsize=16)
@@ -125,6 +134,8 @@ def _origin(url: str) -> HTTPStore:
 def _fetch_once(url: str) -> bytes:
     with get(url, {}) as response:
         check_status(url, response)
+        if response.status_code != 200:
+            raise SourceError(f"{url}: expected status 200, got {status_of(response)}: a part that was not asked for")
         check_encoding(url, response)
         body: bytes = response.raw.read(decode_content=False)
         check_length(content_length(response), len(body))
@@ -145,42 +156,95 @@ def _session() -> requests.Session:
     return session
 
 
-def get(url: str, headers: dict[str, str]) -> requests.Response:
+@contextmanager
+def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+    """Ask when it is this request's turn, and have the answer open; raises ThrottledError for 429 and 503."""
+    host = host_of(_led_to.get(url, url))
+    with host.request(), _answer(url, headers, host) as response:
+        if response.status_code in THROTTLED_STATUSES:
+            raise ThrottledError(status_of(response), host, retry_after(response))
+        if response.status_code >= 400:
+            yield response
+            return
+        with host.answer():
+            try:
+                yield response
+            except ValueError as error:  # http.client, of a chunk of negative size
+                raise PassingError(f"expected an answer as HTTP has it: {error}") from error
+
+
+def _answer(url: str, headers: dict[str, str], host: Host) -> requests.Response:
+    try:
+        return _request(url, headers)
+    except (requests.ConnectionError, requests.Timeout) as error:
+        if not host.is_answering():
+            raise
+        raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
+
+
+def _request(url: str, headers: dict[str, str]) -> requests.Response:
     known = _led_to.get(url, url)
     try:
         response = _session().get(known, headers=headers, stream=True, timeout=TIMEOUT)
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         _led_to.pop(url, None)  # the link may lead to a place that answers by now
         raise
-    except (requests.TooManyRedirects, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
-        raise SourceError(f"{url}: {error}") from error
+    except (requests.RequestException, ValueError) as error:  # a redirect to no URL, headers that contradict each other
+        raise SourceError(f"{url}: {innermost(error)}") from error
     if known != url and response.status_code in EXPIRED:
         response.close()
         _led_to.pop(url, None)
-        return get(url, headers)
+        return _request(url, headers)
     if response.history:
         _led_to[url] = response.url
     return response
 
 
+class Tries:
+    """The tries of one request: how many failed, and the wait before the next."""
+
+    def __init__(self, attempts: int) -> None:
+        self.attempts, self._served = attempts, 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Count from the beginning, for there was progress."""
+        self.failures = self.refusals = 0
+
+    def wait(self, what: str, error: Exception) -> None:
+        """Wait after a failed try; raises SourceError when it was the last one."""
+        if isinstance(error, ThrottledError) and self._is_free(error):
+            self.refusals += 1
+            _pause(what, error, self.refusals, min(error.wait, LONGEST_WAIT), LONGEST_FREE_WAIT)
+            return
+        self.failures += 1
+        asked = error.wait if isinstance(error, PassingError) else 0
+        if self.failures >= self.attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            later = f"; it asks to wait {asked:,.0f} s" if asked else ""
+            raise SourceError(f"{what}: given up after {self.failures} tries: {innermost(error)}{later}") from error
+        _pause(what, error, self.failures, asked)
+
+    def _is_free(self, error: ThrottledError) -> bool:
+        """Whether the server refused this request for the sake of others of this process, which it answers."""
+        before, self._served = self._served or error.served, error.served
+        return self.refusals < FREE_REFUSALS and (error.others > 0 or error.served > before)
+
+
 def persist(url: str, attempt: Callable[[], T], attempts: int) -> T:
-    for failures in itertools.count(1):
+    tries = Tries(attempts)
+    while True:
         try:
             return attempt()
         except RETRIED as error:
-            wait(url, error, failures, attempts)
-    raise AssertionError("itertools.count ended")
+            tries.wait(url, error)
 
 
-def wait(what: str, error: Exception, failures: int, attempts: int) -> None:
-    asked = error.wait if isinstance(error, PassingError) else 0
-    if failures >= attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
-        later = f"; it asks to wait {asked:,.0f} s" if asked else ""
-        raise SourceError(f"{what}: given up after {failures} tries: {innermost(error)}{later}") from error
+def _pause(what: str, error: Exception, failures: int, asked: float, longest: float = LONGEST_WAIT) -> None:
     log.debug("%s: try %d: %s", what, failures, innermost(error))
     with _counting:
         _retries[0] += 1
-    time.sleep(max(asked, 2 ** (failures - 2) * random.uniform(0.75, 1.25)))  # spread: not all return at once
+    # Spread, so that not all return at once.
+    time.sleep(max(asked, min(2 ** (failures - 2), longest) * random.uniform(0.75, 1.25)))
 
 
 def take_retries() -> int:
@@ -197,24 +261,7 @@ def innermost(error: BaseException) -> str:
         next((arg for arg in error.args if isinstance(arg, Exception)), None),
     ):
         error = inner
-    return re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error)) or type(error).__name__
-
-
-def check_status(url: str, response: requests.Response) -> None:
-    status = f"status {response.status_code} {response.reason}"
-    if response.status_code in PASSING:
-        raise PassingError(status, _retry_after(response))
-    if response.status_code in GONE:
-        raise GoneError(f"{url}: {status}: not there (any more)")
-    if response.status_code not in (200, 206):
-        raise SourceError(f"{url}: expected status 200 or 206, got {status}")
-
-
-def check_encoding(url: str, response: requests.Response) -> None:
-    encoding = response.headers.get("Content-Encoding", "identity")
-    # Apache's mod_mime calls a .tar.gz "Content-Encoding: x-gzip" though the bytes are the file's own.
-    if encoding != "identity" and not urlsplit(url).path.endswith((".gz", ".tgz")):
-        raise SourceError(f"{url}: expected the file as it is, got Content-Encoding {encoding}")
+    return printable(re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error))) or type(error).__name__
 
 
 def check_not_html(name: str, head: bytes) -> None:
@@ -231,32 +278,6 @@ def check_size(name: str, got: int, expected: int | None) -> None:
             f"{name}: expected {expected:,} bytes, got {got:,}: not the published file"
             " (a --mirror with other files brings its own SHA256SUMS)"
         )
-
-
-def check_length(expected: int | None, got: int) -> None:
-    if expected not in (got, None):
-        raise PassingError(f"the connection ended after {got:,} of {expected:,} bytes")
-
-
-def content_length(response: requests.Response) -> int | None:
-    value = response.headers.get("Content-Length", "")
-    return int(value) if value.isdigit() else None
-
-
-def content_range(response: requests.Response) -> tuple[int, int | None]:
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
-
-
-def version_of(response: requests.Response) -> str:
-    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-
-
-def _retry_after(response: requests.Response) -> float:
-    try:
-        return urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
-    except urllib3.exceptions.InvalidHeader:
-        return 0
 
 
 def is_http(url: str) -> bool:

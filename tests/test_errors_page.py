@@ -11,7 +11,7 @@ from conftest import ROOT
 
 import errors
 
-RAISED = {name for name in vars(errors) if name.endswith("Error")} | {"PassingError", "ArgumentTypeError"}
+RAISED = {name for name in vars(errors) if name.endswith("Error")} | {"PassingError", "RangeError", "ArgumentTypeError"}
 REASONS = re.compile(r"object_name|\w*_refusal|fuse_works")  # functions that answer why something is not done
 FIELDS = {"reason", "error"}  # of rows and results
 HOLE = "…"

@@ -28,12 +28,16 @@ LAYERS = [
     {"manifest"},
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
+    {"http_source"},
+    {"file_source"},
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"zip_names"},
     {"zip_directory", "zip_methods"},
     {"zip_end"},
     {"spans"},
     {"errors", "words"},
+    {"answers", "local_files", "spans", "spool"},
+    {"errors", "hosts", "http_status", "words"},
     {"redaction"},
 ]
 

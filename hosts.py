@@ -1,0 +1,104 @@
+"""How many requests at once each server takes, learned from what it refuses; one limit for a whole process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+log = logging.getLogger("spotted")
+
+PROBE_AFTER = 10  # seconds since the last refusal, until one request more is tried
+
+
+class Host:
+    """One server: a refusal lowers the number of requests in flight below what it was, good answers raise it by one.
+
+    Whatever waits here has no connection. A limit of requests at once is met exactly: each one that is refused takes
+    one away, and asks again when another has ended (additive increase as in TCP, RFC 5681).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.has_if_range = name, True  # False: it answers a range with If-Range as if it were none
+        self._told = set[str]()
+        self.served = 0  # requests that had a good answer so far
+        self._limit = float("inf")
+        self._in_flight = self._answering = self._completed = 0
+        self._proven = 0  # answers that were read at once
+        self._refused_at, self._changed = 0.0, threading.Condition()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Wait for one's turn, and have it until the answer is read."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight < self._limit)
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify()
+
+    @contextmanager
+    def answer(self) -> Iterator[None]:
+        """A good answer is read meanwhile."""
+        with self._changed:
+            self.served, self._answering = self.served + 1, self._answering + 1
+            self._proven = max(self._proven, self._answering)
+        try:
+            yield
+            self._complete()
+        finally:
+            with self._changed:
+                self._answering -= 1
+
+    def _complete(self) -> None:
+        with self._changed:
+            self._completed += 1
+            if self._completed >= self._limit and time.monotonic() - self._refused_at >= PROBE_AFTER:
+                self._limit, self._completed = self._limit + 1, 0
+                self._changed.notify()
+
+    def is_new(self, subject: str) -> bool:
+        """Whether this is asked for the first time; for what is said once."""
+        with self._changed:
+            is_new = subject not in self._told
+            self._told.add(subject)
+            return is_new
+
+    def is_answering(self) -> bool:
+        """Whether the server serves another request at this moment."""
+        return self._answering > 0
+
+    def refuse(self) -> int:
+        """Take note that the request at hand was refused; how many others are in flight."""
+        with self._changed:
+            others = self._in_flight - 1
+            if others:
+                self._lower(others)
+            return others
+
+    def _lower(self, others: int) -> None:
+        self._completed, self._refused_at = 0, time.monotonic()
+        if others < self._proven:  # it may not yet know that an answer is read: only the second time is believed
+            self._proven -= 1
+            return
+        if self._limit == float("inf"):
+            log.info("%s: refuses some of %d requests at once; asking for fewer", self.name, self._in_flight)
+        self._limit = min(self._limit, others)
+
+
+def host_of(url: str) -> Host:
+    """What this process knows of the server of a URL."""
+    parts = urlsplit(url)
+    return _host(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+
+
+@lru_cache(maxsize=256)
+def _host(name: str) -> Host:
+    return Host(name)
