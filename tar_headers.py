@@ -29,8 +29,8 @@ PAX_THAT_MATTERS = ("path", "linkpath", "size", "GNU.sparse.", "SCHILY.realsize"
 SPARSE_KEYS = PAX_THAT_MATTERS[3:]
 SPARSE_GOES_ON = 504  # the byte of a block of a sparse map that says so
 
-_CHECKSUM = re.compile(rb"[ \0]*([0-7]{1,8})[ \0]*")
-_OCTAL = re.compile(rb"[ \0]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
+_CHECKSUM = re.compile(rb"[ \t]*([0-7]{1,8})[ \0]*")
+_OCTAL = re.compile(rb"[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]+)=")
 _MINUS = bytes(range(128, 256))
 
@@ -76,7 +76,7 @@ def parse(block: bytes) -> Header | None:
     magic, kind, name = block[257:265], block[156:157], block[:100].partition(b"\0")[0]
     is_gnu, is_posix = magic == b"ustar  \0", magic.startswith(b"ustar") and magic != b"ustar  \0"
     if is_posix and block[345]:
-        name = _prefix(block) + b"/" + name
+        name = _prefix(block).removesuffix(b"/") + b"/" + name
     sparse = _sparse(block) if kind == SPARSE else (False, None)
     return Header(name, number(block[124:136]), kind, block[157:257].partition(b"\0")[0], is_gnu, is_posix, *sparse)
 
@@ -150,14 +150,15 @@ class HeaderReader:
             if header.kind not in EXTENDED:
                 entry = self._entry(header, at, {**self.pax, **own} if own or self.pax else own, long)
                 return entry, entry.offset + padded(entry.end - entry.offset)
-            body = self._body(header, at)
+            is_bare = header.kind in PASSED_OVER and not self._has_data(header, at)
+            body = b"" if is_bare else self._body(header, at)
             at += padded(len(body))
             self._check_length(start, at)
             if header.kind in (LONG_NAME, LONG_LINK):
                 long[header.kind] = body.partition(b"\0")[0]
             elif header.kind not in PASSED_OVER:
                 (self.pax if header.kind == GLOBAL else own).update(parse_pax(self.archive, body, at))
-        if own or long:
+        if own or long or (at > start and not self.take(at, at + 1)):
             raise ArchiveError(f"{self.archive}: cut off: an extended header without its member at byte {start:,}")
         return None, at
 
@@ -189,9 +190,9 @@ class HeaderReader:
         link = _name(pax.get("linkpath"), long.get(LONG_LINK), header.link)
         at = self._after_map(at) if header.is_extended else at
         kind, size = header.kind, 0
-        if kind == HARD_LINK and self._has_data(header, at):
+        if kind == HARD_LINK and header.is_posix and self._has_data(header, at):
             kind = FILES[0]
-        if kind not in WITHOUT_DATA:
+        if kind not in WITHOUT_DATA and not (name.endswith("/") and not self._has_data(header, at)):
             size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
         if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
             name, real_size = pax.get("GNU.sparse.name") or name, self._real_size(header, at, pax, size)
@@ -214,13 +215,11 @@ class HeaderReader:
         return at
 
     def _has_data(self, header: Header, at: int) -> bool:
-        """Whether a file's bytes follow its hard link, as pax writes them with linkdata.
+        """Whether bytes follow what mostly has none: a folder, or a hard link, to which pax can add those of the file.
 
         Most writers' sizes mean nothing here. As libarchive has it, there are none where a header follows.
         """
-        if not header.size or not header.is_posix:
-            return False
-        block = self.take(at, at + BLOCK)
+        block = self.take(at, at + BLOCK) if header.size else b""
         return any(block) and parse(block) is None
 
 
