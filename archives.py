@@ -59,17 +59,20 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
         return spans
     if kind:
         return [Span(kind, 0, reader.size, most=most)]
-    raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got {_foreign(reader)}")
+    what, cure = _foreign(reader), "unpack it, pack the files as tar, tar.gz or zip, and give these with --mirror"
+    if what:
+        raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got {what}: {cure}")
+    raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got something else")
 
 
 def _foreign(reader: Reader) -> str:
-    """What it is instead, by its magic number, and what to do."""
+    """What it is instead, by its magic number; "" where that is not known."""
     for name, at, magics in FOREIGN:
         begin = at if at >= 0 else max(reader.size + at, 0)
         found = bytes(reader.read(begin, min(begin + 8, reader.size))[:8]) if begin < reader.size else b""
         if found.startswith(magics):
-            return f"{name}: unpack it, pack the files as .tar, .tar.gz or .zip, and offer that as a mirror (--mirror)"
-    return "something else"
+            return name
+    return ""
 
 
 def _starts(size: int, span: int) -> Iterator[int]:
