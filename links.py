@@ -61,14 +61,18 @@ def _before(link: Row, named: Named) -> Row | None:
 
 
 def _extent(link: Row, target: Row | None, found: Mapping[tuple[str, int], Extent]) -> Extent:
-    what = f"a hard link to {shown(link.reason)!r}"
-    if target is None:
-        return Extent(link.path, link.offset, 0, refusal=f"{what}, which is no earlier member of the archive")
+    if target is None or target.outcome not in (STORED, LINKED):
+        return Extent(link.path, link.offset, 0, refusal=_link_refusal(link, target))
     if target.outcome == LINKED:
         return found[target.path, target.offset]._replace(name=link.path)
-    if target.outcome != STORED:
-        return Extent(link.path, link.offset, 0, refusal=f"{what}, which is not stored: {target.reason}")
     return Extent(link.path, target.offset, target.size, target.crc32c)
+
+
+def _link_refusal(link: Row, target: Row | None) -> str:
+    what = f"a hard link to {shown(link.reason)!r}"
+    if target is None:
+        return f"{what}, which is no earlier member of the archive"
+    return f"{what}, which is not stored: {target.reason}"
 
 
 def _is_replaced(link: Row, named: Named) -> bool:

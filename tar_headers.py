@@ -24,6 +24,7 @@ WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # whatever their size
 LONG_NAME, LONG_LINK, GLOBAL = b"L", b"K", b"g"
 PAX = (b"x", b"X")  # X: Solaris, before the standard
 PASSED_OVER = (b"V", b"A")  # a volume's label, and Solaris' access lists
+PLAIN, LINKS = frozenset(FILES), frozenset((HARD_LINK, SYMBOLIC_LINK))
 EXTENDED = (LONG_NAME, LONG_LINK, GLOBAL, *PAX, *PASSED_OVER)  # what stands before the header of a member
 PAX_THAT_MATTERS = ("path", "linkpath", "size", "GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
 SPARSE_KEYS = PAX_THAT_MATTERS[3:]
@@ -44,10 +45,9 @@ class Header(NamedTuple):
     size: int | None  # bytes; None where the field is no number
     kind: bytes  # one byte
     link: bytes
-    is_gnu: bool
     is_posix: bool  # ustar, pax or star
-    is_extended: bool  # blocks with the rest of a sparse map follow
-    real_size: int | None  # bytes of a sparse file with its holes
+    is_extended: bool = False  # blocks with the rest of a sparse map follow
+    real_size: int | None = None  # bytes of a sparse file with its holes
 
 
 class Entry(NamedTuple):
@@ -73,12 +73,14 @@ def parse(block: bytes) -> Header | None:
     wrong = int(found[1], 8) - sum(block) + sum(block[148:156]) - 8 * ord(" ")
     if wrong and wrong != -256 * (BLOCK - len((block[:148] + block[156:]).translate(None, _MINUS)) - 8):
         return None
-    magic, kind, name = block[257:265], block[156:157], block[:100].partition(b"\0")[0]
-    is_gnu, is_posix = magic == b"ustar  \0", magic.startswith(b"ustar") and magic != b"ustar  \0"
+    kind, name = block[156:157], block[:100].partition(b"\0")[0]
+    link = block[157:257].partition(b"\0")[0] if kind in LINKS else b""
+    is_posix = block[257:262] == b"ustar" and block[262:265] != b"  \0"  # which is GNU's magic number
     if is_posix and block[345]:
         name = _prefix(block).removesuffix(b"/") + b"/" + name
-    sparse = _sparse(block) if kind == SPARSE else (False, None)
-    return Header(name, number(block[124:136]), kind, block[157:257].partition(b"\0")[0], is_gnu, is_posix, *sparse)
+    if kind == SPARSE:
+        return Header(name, number(block[124:136]), kind, link, is_posix, *_sparse(block))
+    return Header(name, number(block[124:136]), kind, link, is_posix)
 
 
 def _prefix(block: bytes) -> bytes:
@@ -144,8 +146,16 @@ class HeaderReader:
         None where there is no header, with where that was found. Raises ArchiveError for headers that cannot be
         read, or that are too large to be honest.
         """
+        header, at = parse(self.take(start, start + BLOCK)), start + BLOCK
+        if header and header.kind in PLAIN and header.size and header.size > 0 and not self.pax:  # almost all: be quick
+            name, size = header.name.decode("utf-8", "surrogateescape"), header.size
+            if not name.endswith("/"):
+                return Entry(name, size, header.kind, "", False, at, at + size), at + padded(size)
+        return self._read(header, start)
+
+    def _read(self, header: Header | None, start: int) -> tuple[Entry | None, int]:
         at, own, long = start, dict[str, str](), dict[bytes, bytes]()
-        while header := parse(self.take(at, at + BLOCK)):
+        while header:
             at += BLOCK
             if header.kind not in EXTENDED:
                 entry = self._entry(header, at, {**self.pax, **own} if own or self.pax else own, long)
@@ -158,6 +168,7 @@ class HeaderReader:
                 long[header.kind] = body.partition(b"\0")[0]
             elif header.kind not in PASSED_OVER:
                 (self.pax if header.kind == GLOBAL else own).update(parse_pax(self.archive, body, at))
+            header = parse(self.take(at, at + BLOCK))
         if own or long or (at > start and not self.take(at, at + 1)):
             raise ArchiveError(f"{self.archive}: cut off: an extended header without its member at byte {start:,}")
         return None, at
