@@ -10,17 +10,37 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import compressed
 import tars
 import zips
 from errors import ArchiveError
-from spans import LIMITS, SPAN, Limits, Link, Member, Reader, Span, check_unpacked
+from spans import LIMITS, SPAN, Extent, Limits, Link, Member, Reader, Span, check_unpacked
+from tar_headers import BLOCK, parse
 from tars import broken_link
 
-__all__ = ["LIMITS", "SPAN", "Limits", "Link", "Member", "Reader", "Span", "broken_link", "members", "plan"]
+__all__ = ["LIMITS", "SPAN", "Extent", "Limits", "Link", "Member", "Reader", "Span", "broken_link", "members", "plan"]
 
 # Spans of a tar that is long, and those of it that are cut in half: its connections then end at about one time, each
 # with a short span instead of some with a long one. From slow sources a run is 2 % shorter.
 LONG, LAST = 32, 8
+
+# Formats that are not read, but named: what they begin with, and at which byte (from the end where it is negative).
+FOREIGN = (
+    ("a Zstandard file (.zst)", 0, (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))),
+    ("a 7z archive", 0, (b"7z\xbc\xaf\x27\x1c",)),
+    ("a RAR archive", 0, (b"Rar!\x1a\x07",)),
+    ("a file of compress (.Z)", 0, (b"\x1f\x9d", b"\x1f\xa0")),
+    ("an lzip file (.lz)", 0, (b"LZIP",)),
+    ("an LZ4 file (.lz4)", 0, (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18")),
+    ("an lzop file (.lzo)", 0, (b"\x89LZO\0\r\n\x1a",)),
+    ("an LZMA file (.lzma)", 0, (b"\x5d\0\0",)),
+    ("a cpio archive", 0, (b"070701", b"070702", b"070707", b"\xc7\x71", b"\x71\xc7")),
+    ("an ar archive", 0, (b"!<arch>\n",)),
+    ("a xar archive", 0, (b"xar!",)),
+    ("a cabinet file (.cab)", 0, (b"MSCF",)),
+    ("a disk image (.iso)", 32769, (b"CD001", b"NSR0", b"BEA01")),
+    ("a disk image (.dmg)", -512, (b"koly",)),
+)
 
 
 def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span]:
@@ -29,7 +49,7 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
     Raises ArchiveError when it is neither tar nor zip, or would unpack to more than the limits allow.
     """
     most = limits.most(reader.size)
-    kind = _kind(bytes(reader.read(0, min(reader.size, tars.BLOCK))[: tars.BLOCK]))
+    kind = _kind(bytes(reader.read(0, min(reader.size, BLOCK))[:BLOCK]))
     if kind == "tar":
         check_unpacked(reader.name, reader.size, most)
         return [Span(kind, *ends) for ends in itertools.pairwise([*_starts(reader.size, span), reader.size])]
@@ -41,19 +61,32 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
         return spans
     if kind:
         return [Span(kind, 0, reader.size, most=most)]
+    what, cure = _foreign(reader), "unpack it, pack the files as tar, tar.gz or zip, and give these with --mirror"
+    if what:
+        raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got {what}: {cure}")
     raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got something else")
+
+
+def _foreign(reader: Reader) -> str:
+    """What it is instead, by its magic number; "" where that is not known."""
+    for name, at, magics in FOREIGN:
+        begin = at if at >= 0 else max(reader.size + at, 0)
+        found = bytes(reader.read(begin, min(begin + 8, reader.size))[:8]) if begin < reader.size else b""
+        if found.startswith(magics):
+            return name
+    return ""
 
 
 def _starts(size: int, span: int) -> Iterator[int]:
     """Where the spans of a tar of so many bytes begin."""
-    whole, half = size // span, max(span // 2 // tars.BLOCK, 1) * tars.BLOCK
+    whole, half = size // span, max(span // 2 // BLOCK, 1) * BLOCK
     turn = (whole - LAST) * span if whole >= LONG else size
     return itertools.chain(range(0, turn, span), range(turn, size, half))
 
 
 def _kind(head: bytes) -> str:
-    magics = {b"PK\3\4": "zip", b"PK\5\6": "zip", b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ": "xz"}
-    if tars.parse_header(head) or head == bytes(tars.BLOCK):  # first: a member's name may begin with any magic
+    magics = {b"PK\3\4": "zip", b"PK\5\6": "zip"} | {each.magic: kind for kind, each in compressed.FORMATS.items()}
+    if parse(head) or head == bytes(BLOCK):  # first: a member's name may begin with any magic
         return "tar"
     return next((kind for magic, kind in magics.items() if head.startswith(magic)), "")
 
@@ -64,6 +97,8 @@ def members(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     A large member's chunks are taken before the next member is asked for, or not at all.
     Raises ArchiveError when the bytes are not what the format demands.
     """
+    if span.extents:
+        return tars.read_extents(reader, span)
     if span.kind == "tar":
         return tars.read_span(reader, span, link)
     if span.kind == "zip":

@@ -18,7 +18,7 @@ from events import Result
 from manifest import Book, Entry, Reasons
 from reading import Order, Reading, Stock, compared, take_stock
 from redaction import redact
-from rows import FAILED, GONE, STORED, Row, Rows, Won, agrees, winners
+from rows import FAILED, GONE, LINKED, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
 from transfer import Crew
 from units import PhotoWork, Unit
@@ -115,7 +115,7 @@ class _Extraction(Reading):
         self.watch_checksums(todo)
         try:
             self.store(todo, self.stock.loose)
-            self.join_chains()
+            self.join_chains(self.stock.loose)
             self._compare_checksums()
             self._remove_what_is_not_ours()
             self._make_folders(self._folders())
@@ -285,7 +285,7 @@ class _Extraction(Reading):
         told = (rows for rows in self.runs() if rows.bad or rows.gone)
         broken = [entry for entry in self.entries.values() if entry.error]
         return [
-            *(row for rows in told for row in rows if row.outcome != STORED),
+            *(row for rows in told for row in rows if row.outcome not in (STORED, LINKED)),
             *(Row(self.dataset.folder, 0, 0, entry.unit, 0, FAILED, entry.error) for entry in broken),
         ]
 

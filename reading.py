@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from archives import LIMITS, Limits, broken_link
+from archives import LIMITS, Limits, Span, broken_link
 from buckets import Bucket, Stored
 from datasets import Dataset
 from digest import Digest, digests
+from errors import SourceChangedError
+from links import resolve, spans_with
 from manifest import Entry
 from planning import Planned, plan
-from rows import STORED, Rows, Won, agrees, joined, marks, winners
+from rows import STORED, Row, Rows, Won, agrees, joined, marks, winners
 from tally import Report, Tally
 from transfer import Crew, run
 from units import SpanWork, Unit, Wanted
@@ -151,11 +153,31 @@ class Reading:
 
     # ── the tars' chains ─────────────────────────────────────────────────────────────────────────
 
-    def join_chains(self) -> None:
-        """Read again the spans of tars that began at the wrong place; what those stored is remembered."""
+    def join_chains(self, present: Listing) -> None:
+        """Read again the spans of tars that began at the wrong place; what those stored is remembered.
+
+        Then store what the tars' hard links mean, but for what is `present`.
+        """
         for each in self.planned:
-            if each.kind == "tar" and not any(self.entries[unit.id].error for unit in each.units):
-                self._join_chain(each)
+            if each.kind != "zip" and not any(self.entries[unit.id].error for unit in each.units):
+                if each.kind == "tar":
+                    self._join_chain(each)
+                self._store_links(each, present)
+
+    def _store_links(self, each: Planned, present: Listing) -> None:
+        extents = resolve([self.entries[unit.id].rows for unit in each.units])
+        spans = spans_with(extents, each.works[0].span)
+        units = [_links_unit(each, number, span) for number, span in enumerate(spans)]
+        if not units:
+            return
+        self.units = _after(self.units, each.units[-1].id, units)
+        wanted = {it.name: Row(it.name, it.size, it.crc32c, each.source.name, it.offset) for it in extents}
+        self.store(units, present, wanted if self.wanted is None else None)
+        for row in (row for unit in units for row in self.entries[unit.id].rows if row.outcome == STORED):
+            if row.crc32c != wanted[row.path].crc32c:
+                raise SourceChangedError(
+                    f"{each.source.name}: {row.path}, a hard link, has other bytes than its target had; run again"
+                )
 
     def _join_chain(self, each: Planned) -> None:
         spans = [work.span for work in each.works]
@@ -169,3 +191,15 @@ class Reading:
                 spans[index] = span
                 self.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
                 self.store([self.units[unit.id]], {})
+
+
+def _links_unit(each: Planned, number: int, span: Span) -> Unit:
+    work = SpanWork(each.source, span, "")  # the extents' names are those of objects
+    return replace(each.units[0], id=f"{each.archive.file}/links-{number:06d}", work=work, size=span.stop - span.start)
+
+
+def _after(units: Mapping[str, Unit], last: str, more: Iterable[Unit]) -> dict[str, Unit]:
+    """The units with these behind one of them: of one path, what comes later counts."""
+    at = list(units).index(last) + 1
+    items = list(units.items())
+    return dict([*items[:at], *((unit.id, unit) for unit in more), *items[at:]])

@@ -23,6 +23,7 @@ from errors import BucketError, shown
 from redaction import redact
 
 STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
+LINKED = "linked"  # a hard link, until the bytes of its target are stored; its reason is the target's object name
 EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
 MARKED = 250  # every so many paths one is remembered, for a bucket to list between
 PIECE = 1900  # paths, about, of a piece that it lists by itself: two pages, with room for folders' placeholders
@@ -60,6 +61,7 @@ class Rows:
     text_size: int = 0  # bytes of the CSV
     folders: frozenset[str] = frozenset()  # above the stored ones
     marks: tuple[str, ...] = ()  # the first path, and every 250th from there
+    links: int = 0  # hard links among them
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Rows:
@@ -77,7 +79,7 @@ class Rows:
             text_size = file.tell()
         return cls(
             packed.getvalue(), counts.count, counts.stored, counts.gone, counts.bad, counts.size, text_size,
-            frozenset(parents(counts.folders)), tuple(counts.marks),
+            frozenset(parents(counts.folders)), tuple(counts.marks), counts.links,
         )  # fmt: skip
 
     def encode(self) -> dict[str, object]:
@@ -112,7 +114,7 @@ class _Counts:
     """Sums up rows that pass."""
 
     def __init__(self) -> None:
-        self.count = self.stored = self.gone = self.bad = self.size = 0
+        self.count = self.stored = self.gone = self.bad = self.links = self.size = 0
         self.folders, self.marks = set[str](), list[str]()
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -126,6 +128,8 @@ class _Counts:
                 self.stored, self.size = self.stored + bool(name), self.size + row.size
             elif row.outcome == GONE:
                 self.gone += 1
+            elif row.outcome == LINKED:
+                self.links += 1
             else:
                 self.bad += 1
             yield row
@@ -140,6 +144,8 @@ def _line(row: Row) -> tuple[object, ...]:
         _redacted.clear()
         source = _redacted[row.source] = redact(row.source)
     line = row.path, row.size, encode_crc32c(row.crc32c), source, row.offset
+    if row.outcome == LINKED:  # its reason is a name to the letter
+        return (*line, row.outcome, row.reason)
     return (
         line
         if row.outcome == STORED and not row.reason

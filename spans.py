@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +50,7 @@ class Member(NamedTuple):
     data: Buffer | Iterator[bytes] | None
     refusal: str = ""
     damaged: bool = False  # refused for its bytes, which another try may bring whole
+    link: str = ""  # of a hard link: the name of the member whose bytes are its own too
 
 
 class ZipEntry(NamedTuple):
@@ -66,6 +66,16 @@ class ZipEntry(NamedTuple):
     refusal: str
     stop: int  # where the next entry, or the central directory, begins
     is_sure: bool = True  # or its record in the directory is damaged, and its local header must say the same
+
+
+class Extent(NamedTuple):
+    """Where the bytes of a member lie in a tar, or in what a compressed tar unpacks to, when that is known already."""
+
+    name: str
+    offset: int  # bytes
+    size: int
+    crc32c: int = 0
+    refusal: str = ""  # why it has no bytes
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ class Span:
     begin: int | None = None  # tar: where the first header is, when that is known
     pax: Pax = ()  # tar: what global extended headers before it say
     most: int = sys.maxsize  # compressed tar: bytes that it may unpack to
+    extents: tuple[Extent, ...] = ()  # of a tar: these alone are read, and no headers
 
 
 @dataclass
@@ -116,13 +127,12 @@ class Link:
     end: int = 0
     pax: Pax = ()
     ended: bool = False  # the end-of-archive block was seen, at `end`
+    another: int = 0  # the byte after it at which another tar begins, which is not read; 0 for none
 
 
 class ArchiveFile(io.RawIOBase):
-    """A file to give to tarfile. Positions are the archive's; `last` is what was read last."""
+    """What tar's headers and members are taken from. Positions are the archive's."""
 
-    last = b""
-    begin = 0  # where the headers of a member begin
     size = sys.maxsize  # bytes, where that is known
 
     def __init__(self, name: str, position: int = 0) -> None:
@@ -137,16 +147,10 @@ class ArchiveFile(io.RawIOBase):
     def tell(self) -> int:
         return self.position
 
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= LONGEST_HEADER:
-            raise ArchiveError(f"an extended header of {size:,} bytes; at most {LONGEST_HEADER:,} are read")
-        if self.position - self.begin > LONGEST_HEADERS:
-            raise ArchiveError(f"{self.name}: more than {LONGEST_HEADERS:,} bytes of headers for one member")
-        self.last = self.take(self.position, self.position + size)
-        if re.search(rb"[0-9]{512}", self.last):  # CVE-2024-6232: Python before 3.11.10 takes hours over so many
-            raise ArchiveError("an extended header of nothing but digits")
-        self.position += len(self.last)
-        return self.last
+    @property
+    def length(self) -> int:
+        """How many bytes it has, as far as that is known."""
+        return self.size
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = self.take(self.position, self.position + len(buffer))
@@ -176,12 +180,15 @@ class Window(ArchiveFile):
         self.reader, self.data, self.start, self.size = reader, data, start, reader.size
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self.position = self.begin = offset + (0, self.position, self.reader.size)[whence]
+        self.position = offset + (0, self.position, self.reader.size)[whence]
         return self.position
 
     def held(self, start: int, stop: int) -> Buffer:
         is_here = self.start <= start and stop <= self.start + len(self.data)
         return self.data[start - self.start : stop - self.start] if is_here else b""
+
+    def take(self, start: int, stop: int) -> bytes:
+        return bytes(self.held(start, stop)) or super().take(start, stop)
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         edge, stop = self.start + len(self.data), min(stop, self.reader.size)

@@ -22,6 +22,7 @@ from buckets import Stored, object_name
 from digest import digests
 from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
 from formats import IMAGES, content_type, misnamed
+from links import linked
 from manifest import Book, Entry
 from meter import Meter, Tell
 from photos import Photo
@@ -209,7 +210,10 @@ class _Task:
             for member in archives.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
-                self._member(row, member, member.refusal or refusal, batches)
+                if member.link and not refusal:
+                    batches.rows.append(linked(row, work.prefix, member.link))
+                else:
+                    self._member(row, member, member.refusal or refusal, batches)
             source.finish()
             return batches.finish()
         finally:

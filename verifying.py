@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from archives import SPAN, Span
+from archives import Extent
 from buckets import Bucket, Stored, ahead, encode_crc32c
 from datasets import DATASETS, Dataset
 from errors import DamagedError
 from events import Result
 from extraction import check_kind
 from folders import FolderBucket
+from links import spans_with
 from manifest import Book
 from planning import Planned
 from reading import Order, Reading
 from rows import GONE, Row, Rows, agrees, joined, marks, winners
 from tally import Report
-from tars import BLOCK
 from transfer import Crew
-from units import PhotoWork, Unit
+from units import PhotoWork, SpanWork, Unit
 
 log = logging.getLogger("spotted")
 
@@ -168,7 +168,7 @@ def _against_sources(found: Found, reading: Reading) -> Iterator[Row]:
     units = list(reading.units.values())
     reading.watch_checksums(units)
     reading.store(units, {})
-    reading.join_chains()
+    reading.join_chains({})
     for each, got in reading.wrong_checksums():
         why = f"expected sha256 {each.sha256}, the source has {got}"
         yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
@@ -257,31 +257,19 @@ def _lost_photos(work: PhotoWork, wanted: Mapping[str, Row]) -> PhotoWork:
 
 
 def _archive_units(each: Planned, rows: Iterable[Row], wanted: Mapping[str, Row]) -> Iterator[Unit]:
-    rows = list(rows)
-    lost = {row.offset for row in rows if row.path in wanted}
-    spans = _tar_spans(rows, lost) if each.kind == "tar" else _spans_with(each, lost)
-    for span in spans:
-        name = f"{each.archive.file}/{span.start:015d}-{span.stop:015d}"
-        work = replace(each.works[0], span=span)
-        yield Unit(name, each.units[0].dataset, each.units[0].fingerprint, work, span.stop - span.start)
+    lost = [row for row in rows if row.path in wanted]
+    for work in _works_with(each, lost):
+        name = f"{each.archive.file}/{work.span.start:015d}-{work.span.stop:015d}"
+        yield Unit(name, each.units[0].dataset, each.units[0].fingerprint, work, work.span.stop - work.span.start)
 
 
-def _spans_with(each: Planned, lost: set[int]) -> Iterator[Span]:
-    for span in (work.span for work in each.works):
-        entries = tuple(entry for entry in span.entries if entry.offset in lost)
-        if entries or (lost and not span.entries):  # a compressed tar has no entries: it is read from end to end
-            yield replace(span, entries=entries)
-
-
-def _tar_spans(rows: list[Row], lost: set[int]) -> Iterator[Span]:
-    """Spans that hold the lost members: each begins where the manifest's member before them ends, so at a header."""
-    begin, span = 0, None
-    for row in rows:
-        if row.offset in lost:
-            if span and row.offset - span.start <= SPAN:
-                span = replace(span, stop=row.offset)
-            else:
-                yield from [span] if span else []
-                span = Span("tar", begin, row.offset, begin=begin)
-        begin = -(-(row.offset + row.size) // BLOCK) * BLOCK
-    yield from [span] if span else []
+def _works_with(each: Planned, lost: Sequence[Row]) -> Iterator[SpanWork]:
+    """What reads the lost members: of a tar the bytes where the manifest has them, for their names are known."""
+    if each.kind == "zip":
+        offsets = {row.offset for row in lost}
+        for work in each.works:
+            if entries := tuple(entry for entry in work.span.entries if entry.offset in offsets):
+                yield replace(work, span=replace(work.span, entries=entries))
+        return
+    extents = (Extent(row.path, row.offset, row.size) for row in lost)
+    yield from (SpanWork(each.source, span, "") for span in spans_with(extents, each.works[0].span))

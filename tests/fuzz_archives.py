@@ -17,13 +17,13 @@ import random
 import re
 import struct
 import sys
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 
+import libarchive
 from test_archives import ATTACKS, END, FALSE_STARTS, KINDS, REFUSED, SOUND, SPANS, Got, Memory, extract, member
 
 import archives
@@ -90,14 +90,15 @@ def check_name(got: Got) -> None:
 
 
 def check_tar(packed: bytes, found: list[Got]) -> None:
-    """The members are those that tarfile finds, in its order."""
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        infos = list(archive)
-        assert [got.name.rstrip("/") for got in found] == [info.name.rstrip("/") for info in infos]
-        for got, info in zip(found, infos, strict=True):
-            if got.data is not None and not info.isdir():
-                file = archive.extractfile(info)
-                assert file and file.read() == got.data
+    """The members are those that libarchive finds, in its order, as far as it comes."""
+    judged, error = libarchive.members(packed)
+    if any("sparse" in got.refusal for got in found):  # whose maps are not read here
+        return
+    assert len(found) == len(judged) or (error and len(found) > len(judged)), (error, found, judged)
+    for got, judge in zip(found, judged[:-1] if error else judged, strict=False):
+        assert got.name.rstrip("/") == judge.name.rstrip("/")
+        if got.data is not None:
+            assert got.data == judge.data or not (any(got.data) or judge.data)  # takes a sparse map where none is
 
 
 def check_zip(packed: bytes, found: list[Got]) -> None:

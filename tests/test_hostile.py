@@ -37,6 +37,7 @@ from test_archives import (
     END,
     HUGE,
     RIGHT,
+    SPARSE,
     File,
     Got,
     block,
@@ -574,7 +575,7 @@ def test_cpythons_tar_is_read_as_tarfile_reads_it(pack: Callable[[bytes], bytes]
 
 
 def test_cpythons_endless_recursion_ends() -> None:
-    with frugal(), pytest.raises(ArchiveError, match=r"memory\.bin: bad tar header at byte 0"):
+    with frugal(), pytest.raises(ArchiveError, match=r"memory\.bin: bad pax header before byte 1,024"):
         extract((CPYTHON / "recursion.tar").read_bytes())
 
 
@@ -644,16 +645,19 @@ def test_a_name_in_an_error_is_short_and_draws_nothing() -> None:
 
 
 def test_a_sparse_map_without_end() -> None:
-    """Each number of it was kept, ten times as large as in the archive, which can be compressed besides."""
+    """A map of pax is not read: the file is refused. One of GNU is gone through block by block."""
     keys = {"major": "1", "minor": "0", "name": "s", "realsize": "1"}
     header = extended(b"x", b"".join(record(f"GNU.sparse.{key}", value) for key, value in keys.items()))
     packed = member("a", b"1") + header + block(b"s", 1 << 30) + b"44444444\n" + b"999\n" * 1_100_000
-    with pytest.raises(ArchiveError, match=r"more than 4,194,304 bytes of headers for one member"):
+    with frugal(), pytest.raises(ArchiveError, match=r"memory\.bin: cut off"):
         extract(gzip.compress(packed, 1), chunk=MB)
+    endless = block(b"s", 0, b"S", magic=b"ustar  ", rest=SPARSE + b"\1") + (bytes(504) + b"\1" + bytes(7)) * 9000
+    with frugal(), pytest.raises(ArchiveError, match=r"more than 4,194,304 bytes of headers for one member"):
+        extract(gzip.compress(member("a", b"1") + endless, 1), chunk=MB)
 
 
 def test_global_headers_by_the_thousand() -> None:
-    """Each of the members after them took a hundredth of a second."""
+    """They change no byte and no name, so they do no harm; for tarfile each member after them took 0.01 seconds."""
     many = extended(b"g", b"".join(record(f"k{number}", "v") for number in range(1001)))
-    with pytest.raises(ArchiveError, match=r"memory\.bin: more than 1,000 global pax headers"):
-        extract(many + member("a") * 1000 + END)
+    with frugal():
+        assert len(extract(many + member("a") * 1000 + END)) == 1000

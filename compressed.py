@@ -1,0 +1,113 @@
+"""Compressed bytes become what they unpack to: gzip, bzip2 and xz, in streams that are proved by their checksums.
+
+What stands after the last stream is no part of it: zeros (tapes, xz stream padding) are passed over, and other bytes
+too, with a warning, as gzip and bzip2 do.
+"""
+
+from __future__ import annotations
+
+import bz2
+import logging
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from errors import ArchiveError
+
+log = logging.getLogger("spotted")
+
+XZ_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
+FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor at once, and that come out at most
+
+
+class _Decompressor(Protocol):
+    """As those of bz2 and lzma are."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decompressor for one gzip member, whose CRC-32 and length it checks (RFC 1952)."""
+
+    def __init__(self) -> None:
+        self._zlib, self._is_full = zlib.decompressobj(wbits=31), False
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not (self.eof or self._is_full or self._zlib.unconsumed_tail)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int = 0) -> bytes:
+        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self._is_full = len(out) == max_length  # zlib may hold more that it has not had the room to give
+        return out
+
+
+class _Format(NamedTuple):
+    magic: bytes
+    begin: Callable[[], _Decompressor]
+
+
+FORMATS = {
+    "gz": _Format(b"\x1f\x8b", _Gzip),
+    "bz2": _Format(b"BZh", bz2.BZ2Decompressor),
+    "xz": _Format(b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY)),
+}
+
+
+def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What all the streams unpack to, in chunks; `chunks` are taken to their end.
+
+    Raises ArchiveError when a stream is cut off, or is not what its checksum says.
+    """
+    magic, begin = FORMATS[kind]
+    stream, between = begin(), b""
+    for fed in _pieces(chunks):
+        between += fed if stream.eof else b""
+        if not stream.eof:
+            yield from _fed(name, kind, stream, fed)
+            between = stream.unused_data
+        while stream.eof and (between := between.lstrip(b"\0")).startswith(magic):
+            stream = begin()
+            yield from _fed(name, kind, stream, between)
+            between = stream.unused_data
+        if stream.eof and not magic.startswith(between[: len(magic)]):
+            log.warning("%s: what follows the end of the .%s is not read; all before it is proved", name, kind)
+            break
+    else:
+        if not stream.eof or between:
+            raise ArchiveError(f"{name}: not a whole .{kind} file: it is cut off")
+    for _ in chunks:
+        pass  # for whoever computes a checksum of all bytes
+
+
+def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    return (chunk[at : at + FED] for chunk in chunks for at in range(0, len(chunk), FED))
+
+
+def _fed(name: str, kind: str, stream: _Decompressor, data: bytes) -> Iterator[bytes]:
+    """All that the stream gives for these bytes."""
+    while True:
+        try:
+            out = stream.decompress(data, UNPACKED)
+        except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise ArchiveError(f"{name}: not a whole .{kind} file: {error}") from error
+        if out:
+            yield out
+        if stream.eof or stream.needs_input:
+            return
+        data = b""
