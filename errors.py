@@ -1,5 +1,7 @@
 """What can go wrong, each kind with the exit status that cli.py ends with; no message holds a secret."""
 
+from typing import Self
+
 from redaction import redact
 
 SHOWN = 200  # characters of a hostile name
@@ -40,6 +42,20 @@ class GoneError(SourceError):
 
 class ArchiveError(ExtractionError):
     """The bytes of an archive are not the archive they should be."""
+
+
+class RereadError(ArchiveError):
+    """A piece of an archive that was read before has other bytes now: one of the two times they were wrong."""
+
+    def __init__(self, piece: str, member: str) -> None:
+        super().__init__(
+            f"{piece}: {member}: the bytes are not those that were stored before; nothing of the archive counts as"
+            " extracted: run again"
+        )
+        self.piece, self.member = piece, member
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.piece, self.member)
 
 
 class DamagedError(ExtractionError):

@@ -16,7 +16,8 @@ from errors import BucketError, ExtractionError, SourceError
 from extraction import check_kind, readable_manifest
 from gcs import Destination, open_bucket
 from gcs_api import DEFAULT_REGION
-from manifest import Book, Entry
+from journal import Entry
+from manifest import Book
 from planning import Located, Planned, locate, plan_archive, plan_photos
 from reading import Order, Stock, take_stock
 from units import PhotoWork, Unit

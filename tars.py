@@ -78,9 +78,12 @@ def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     try:
         yield from _tar_members(window, start, span, link, is_tail)
     except ArchiveError:
-        if start in (0, span.begin):
+        if start in (0, span.begin) and not span.is_guess:
             raise
-        link.first = NOWHERE  # a guess that proved wrong: the chain drops this span, or has it read from the right byte
+        link.first, link.end = (
+            NOWHERE,
+            0,
+        )  # a guess that proved wrong: the chain drops this span, or has it read from the right byte
 
 
 def _first_header(data: Piece, low: int, span: Span) -> tuple[int | None, bool]:
@@ -111,6 +114,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
             found = None if is_tail or headers.pax else _plain_file(file, start)
             if found:
                 member, start = found
+                link.end = start
                 yield member
                 continue
             info = headers.at(start)
@@ -120,6 +124,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
             if is_tail:
                 is_tail, link.first = False, start if start < span.stop else None
                 continue
+            link.end, link.pax = start, _pax_that_matters(headers.pax)
             yield _tar_member(file, info)
     except HOSTILE as error:
         raise ArchiveError(f"{file.name}: bad tar header at byte {start:,}: {error}") from error
