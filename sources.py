@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,8 @@ from errors import GoneError, SourceChangedError, SourceError
 log = logging.getLogger("spotted")
 
 CHUNK = 1 << 18  # bytes that stream() hands on at a time: more would be mapped anew for each, and fill the cache
+LEAST = CHUNK // 16  # from a slow source: a member is not stored before the chunk that has its end is there
+SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
 
 
@@ -166,12 +169,14 @@ class HttpSource:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         if self.version and not self.version.startswith("W/"):  # RFC 9110, 13.1.5: no weak tag in If-Range
             headers["If-Range"] = self.version
-        left = stop - start
+        left, amount = stop - start, 4 * LEAST
         with web.get(self.name, headers) as response:
             self._check(response, start)
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
+            begin = time.monotonic()
+            while left and (chunk := response.raw.read(amount, decode_content=False)):
+                amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
-                left -= min(left, len(chunk))
+                left, begin = left - min(left, len(chunk)), time.monotonic()
         if left:
             raise web.PassingError(f"the connection ended {left:,} bytes early")
 
@@ -195,6 +200,13 @@ class HttpSource:
             raise web.PassingError(
                 f"the Range request from byte {start:,} was answered with status {response.status_code}"
             )
+
+
+def _amount_after(amount: int, seconds: float) -> int:
+    """How many bytes to ask for after so many took so long."""
+    if seconds > SLOW:
+        return max(amount // 2, LEAST)
+    return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount
 
 
 @dataclass(frozen=True)
