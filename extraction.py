@@ -20,7 +20,7 @@ from manifest import Book, Reasons
 from planning import Planned
 from reading import Order, Reading, Stock, compared, take_stock
 from redaction import redact
-from resuming import covered, rest_of
+from resume import covered, rest_of
 from rows import FAILED, GONE, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
 from transfer import Crew

@@ -20,7 +20,7 @@ from digest import Digest, digests
 from errors import RereadError, SourceError
 from journal import Entry
 from planning import Planned, plan
-from resuming import again, covered
+from resume import again, covered
 from rows import FAILED, STORED, Rows, Won, agrees, joined, marks, winners
 from spans import Pax
 from tally import Report, Tally

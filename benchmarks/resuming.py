@@ -30,7 +30,7 @@ INTRODUCTION = """\
 # What a killed run reads twice
 
 {connections} connections to the source, {delay:.0f} ms a request to the bucket; SIGKILL, then the same command. Made by
-benchmarks/resuming.py, {date}. *Kept*: of what the killed run had read. *Twice*: bytes read beyond those of an
+benchmarks/resuming.py, {date}. *Twice*: bytes read beyond those of an
 undisturbed run, by what the killed run had read; below zero is what the server had sent and the run had not yet read.
 *With the checksum*: the same where a SHA-256 is published, for which what was stored is read again and compared.
 
@@ -87,10 +87,8 @@ def lines(at: Course, rate: float, moments: list[float]) -> Iterator[str]:
     for moment in moments:
         read, twice = runs.twice(moment, "--no-checksum", whole)
         compared_read, compared_twice = runs.twice(moment, "", whole)
-        yield (
-            f"| {rate / 1e6:.1f} MB/s | {moment:g} s | {read / 1e6:.1f} MB | {twice / 1e6:.2f} MB | {twice / read:.1%} |"
-            f" {compared_twice / compared_read:.0%} |"
-        )
+        run, found = f"{rate / 1e6:.1f} MB/s | {moment:g} s", f"{read / 1e6:.1f} MB | {twice / 1e6:.2f} MB"
+        yield f"| {run} | {found} | {twice / read:.1%} | {compared_twice / compared_read:.0%} |"
 
 
 def inputs_for(at: Course, rate: float) -> Input:

@@ -21,7 +21,7 @@ LAYERS = [
     {"extraction"},
     {"card", "reading"},
     {"bars", "costs", "tally"},
-    {"planning", "resuming", "transfer"},
+    {"planning", "resume", "transfer"},
     {"card_page", "events", "units"},
     {"uploads"},
     {"card_facts", "digest", "gcs", "parts", "sample"},
