@@ -47,15 +47,12 @@ class ArchiveError(ExtractionError):
 class RereadError(ArchiveError):
     """A piece of an archive that was read before has other bytes now: one of the two times they were wrong."""
 
-    def __init__(self, piece: str, member: str) -> None:
-        super().__init__(
-            f"{piece}: {member}: the bytes are not those that were stored before; nothing of the archive counts as"
-            " extracted: run again"
-        )
-        self.piece, self.member = piece, member
+    def __init__(self, message: str, piece: str) -> None:
+        super().__init__(message)
+        self.piece = piece
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
-        return type(self), (self.piece, self.member)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # for the way from a worker
+        return type(self), (str(self), self.piece)
 
 
 class DamagedError(ExtractionError):

@@ -49,7 +49,6 @@ class Entry:
     begin: int = 0  # of a part: where it begins
     upto: int | None = None  # of a part: from which byte of the archive on the unit is still to do; None: a whole unit
     sha256: str = ""  # of the whole archive, where the entry is about that
-    reread: int = 0  # bytes that were read once more to be compared; not written down
 
     @property
     def failure(self) -> str:

@@ -220,26 +220,28 @@ def _part_writer(unit: Unit, process: Process, link: Link) -> PartWriter | None:
 
 def _entry(unit: Unit, rows: list[Row], link: Link) -> Entry:
     """The unit as a whole, with what was stored of it before; raises RereadError when that is not what it is now."""
-    reread, so_far = 0, unit.so_far
+    so_far = unit.so_far
     if so_far and unit.is_reread:
         _compare(unit, so_far, rows)
-        reread = so_far.size
     elif so_far:
         rows = [*so_far.rows, *rows]
         link.first = so_far.link.first if link.first != NOWHERE else NOWHERE
     retries = web.take_retries()
-    return Entry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=retries, reread=reread)
+    return Entry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=retries)
 
 
 def _compare(unit: Unit, so_far: Entry, rows: Iterable[Row]) -> None:
     now = {(row.path, row.offset): (row.size, row.crc32c, row.outcome) for row in rows}
-    for row in so_far.rows:
-        got = now.pop((row.path, row.offset), None)
-        if got != (row.size, row.crc32c, row.outcome):
-            raise RereadError(unit.id, f"{row.path} at byte {row.offset:,}")
-    if now and so_far.upto is None:
-        path, offset = next(iter(now))
-        raise RereadError(unit.id, f"{path} at byte {offset:,}")
+    before = {(row.path, row.offset): (row.size, row.crc32c, row.outcome) for row in so_far.rows}
+    differs = [place for place, what in before.items() if now.get(place) != what]
+    if so_far.upto is None:
+        differs += now.keys() - before.keys()
+    if differs:
+        raise RereadError(
+            f"{unit.id}: {differs[0][0]}: the bytes are not those that were stored before; nothing of the archive"
+            " counts as extracted: run again",
+            unit.id,
+        )
 
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
