@@ -50,13 +50,15 @@ class Runs(NamedTuple):
             return int(answer.read())
 
     def run(self, options: str, until: float | None = None) -> int:
-        """Run it, or kill it after so many seconds; the bytes that it read."""
+        """Run it, or kill it so many seconds after its first byte; the bytes that it read."""
         begin = self.bytes()
         process = subprocess.Popen(
             ["bash", "-c", f"exec {TOOL} --via api --to gs://{BUCKET} {options}"],
             cwd=self.at.scratch, env=self.at.environment(self.source), start_new_session=True,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        while until and self.bytes() == begin:  # the moments are counted from the first byte on
+            time.sleep(0.05)
         try:
             status = process.wait(until)
         except subprocess.TimeoutExpired:
