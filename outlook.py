@@ -169,8 +169,8 @@ class _Survey:
         size = planned.source.size if self.order.is_spread else sum(entry.size for entry in stored if entry)
         if size:
             self.bytes += size
-            why = "several processes read it" if self.order.is_spread else "an earlier run stored them"
-            what = f"{planned.archive.file}: {amount(size)} are read once more to be compared with its sha256: {why}"
+            cause = "several processes read it" if self.order.is_spread else "an earlier run stored them"
+            what = f"{planned.archive.file}: {amount(size)} are read once more to be compared with its sha256: {cause}"
             self.notes.append(f"{what} (--no-checksum: not)")
 
     def _entry(self, unit: Unit) -> Entry | None:
