@@ -25,7 +25,7 @@ T = TypeVar("T")
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
 BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
 BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
-BATCH_SECONDS = 0.05  # after which a member of a slow source goes alone: what waits is read again after a kill
+BATCH_SECONDS = 0.1  # after which a member of a slow source goes alone: what waits is read again after a kill
 LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn each is what takes time
 # Batches of one unit that are waited for at once. A span of photos has 50, one of annotations thousands: where these
 # all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
