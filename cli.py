@@ -128,6 +128,9 @@ def _add_how(add: Add) -> None:
     add("--workers", type=positive, metavar="N", help="use N processes on this machine (default: 1)")
     add("--scheduler", metavar="ADDRESS", default="", help="use the dask cluster at tcp://host:8786")
 
+    add("--no-checksum", action="store_true",
+        help="do not compare the archives with their published SHA-256, nor read anything again for it")  # fmt: skip
+
 
 def _add_talk(add: Add) -> None:
     add("--log-format", choices=("text", "json"), default="text",
@@ -354,7 +357,10 @@ def _order(options: argparse.Namespace, stack: contextlib.ExitStack) -> Order:
 
     set_timeout(options.timeout)
     limits = Limits(options.max_ratio, options.max_unpacked)
-    return Order(_mirror(options, stack), options.sample, options.force, options.deep, limits)
+    is_spread = bool(options.workers or options.scheduler)
+    return Order(
+        _mirror(options, stack), options.sample, options.force, options.deep, limits, options.no_checksum, is_spread
+    )
 
 
 def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:

@@ -29,6 +29,7 @@ class Work:
     listed: int = 0  # objects there when it begins
     in_the_end: int = 0  # objects there when it is over
     kept: int = 0  # journal entries of an earlier run
+    checksums: int = 0  # archives that are compared with a published one, each with a journal entry
 
 
 def calls(work: Work, via: str) -> tuple[int, int]:
@@ -42,7 +43,9 @@ def calls(work: Work, via: str) -> tuple[int, int]:
         return pages(work.listed) + 1, 2  # whether a journal is left, and a card is there
     look_ups = work.objects + work.folders if via == "mount" else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
-    a = lists + work.objects + work.folders + work.units - work.kept + 4  # the manifest's two files, the card's
+    a = (
+        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 4
+    )  # the manifest's two files, the card's
     return a + look_ups, 1 + work.kept + look_ups + card_reads(work.in_the_end)
 
 

@@ -1,5 +1,7 @@
 """What can go wrong, each kind with the exit status that cli.py ends with; no message holds a secret."""
 
+from typing import Self
+
 from redaction import redact
 
 SHOWN = 200  # characters of a hostile name
@@ -40,6 +42,17 @@ class GoneError(SourceError):
 
 class ArchiveError(ExtractionError):
     """The bytes of an archive are not the archive they should be."""
+
+
+class RereadError(ArchiveError):
+    """A piece of an archive that was read before has other bytes now: one of the two times they were wrong."""
+
+    def __init__(self, message: str, piece: str) -> None:
+        super().__init__(message)
+        self.piece = piece
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # for the way from a worker
+        return type(self), (str(self), self.piece)
 
 
 class DamagedError(ExtractionError):

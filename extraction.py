@@ -15,14 +15,18 @@ from buckets import Bucket, Stored, is_unfinished
 from datasets import DATASETS, Dataset
 from errors import ArchiveError, BucketError, DamagedError, ExtractionError, MemberError
 from events import Result
-from manifest import Book, Entry, Reasons
+from journal import Entry, checksum_id
+from manifest import Book, Reasons
+from planning import Planned
 from reading import Order, Reading, Stock, compared, take_stock
 from redaction import redact
+from resume import covered, rest_of
 from rows import FAILED, GONE, LINKED, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
 from transfer import Crew
-from units import PhotoWork, Unit
+from units import PhotoWork, Unit, is_whole
 from uploads import Budget
+from words import amount
 
 log = logging.getLogger("spotted")
 
@@ -140,16 +144,54 @@ class _Extraction(Reading):
         same = {unit: entry for unit, entry in journal.items() if versions.get(unit) == entry.fingerprint}
         stock = take_stock(self.bucket, self.dataset, same)
         self.bucket.delete(filter(is_unfinished, stock.loose))
-        if not self.order.force:
-            self.stock, self.entries = stock, dict(stock.kept)
-        if self.entries:
+        if self.order.force:
+            return list(self.units.values())
+        self.stock, parts = stock, {unit: entry for unit, entry in stock.kept.items() if not is_whole(entry)}
+        self.entries = {unit: entry for unit, entry in stock.kept.items() if is_whole(entry)}
+        for each in self.planned:
+            self.entries |= covered(each.units, self.entries)
+        self._tell_of_what_is_done(parts)
+        self._take_checksums(journal)
+        return list(self._to_do(parts))
+
+    def _tell_of_what_is_done(self, parts: Mapping[str, Entry]) -> None:
+        if self.entries or parts:
+            begun = f", and parts of {len(parts)}" if parts else ""
             log.info(
-                "%s: continuing: %d of %d pieces are done already",
-                self.dataset.name,
-                len(self.entries),
-                len(self.units),
-            )
-        return [unit for unit in self.units.values() if unit.id not in self.entries]
+                "%s: continuing: %d of %d pieces%s are done already",
+                self.dataset.name, len(self.entries), len(self.units), begun,
+            )  # fmt: skip
+
+    def _take_checksums(self, journal: Mapping[str, Entry]) -> None:
+        """An archive that an earlier run read whole and compared needs no second reading, if all of it is there."""
+        for each in self.planned:
+            file, known = each.archive.file, journal.get(checksum_id(each.archive.file))
+            is_same = known and (known.fingerprint, known.sha256) == (each.units[0].fingerprint, each.sha256)
+            if is_same and each.sha256 and all(unit.id in self.entries for unit in each.units):
+                self.checks[file] = "matches"
+                log.info("%s: %s: sha256 matches, as an earlier run found", self.dataset.name, file)
+
+    def _to_do(self, parts: Mapping[str, Entry]) -> Iterator[Unit]:
+        """What is not stored; and what is, where a checksum needs its bytes once more, in the archive's order."""
+        for each in self.planned:
+            begun = [unit for unit in each.units if unit.id in self.entries or unit.id in parts]
+            if begun and self.compares(each) and self.crew.is_local:
+                yield from self._compared_units(each, parts)
+            else:
+                yield from (
+                    rest_of(unit, parts[unit.id]) if unit.id in parts else unit
+                    for unit in each.units if unit.id not in self.entries
+                )  # fmt: skip
+        yield from (unit for unit in self.photo_units if unit.id not in self.entries)
+
+    def _compared_units(self, each: Planned, parts: Mapping[str, Entry]) -> Iterator[Unit]:
+        stored = {**parts, **self.entries}
+        size = sum(stored[unit.id].size for unit in each.units if unit.id in stored)
+        log.info(
+            "%s: %s: reading %s again to compare its sha256 and what was stored (--no-checksum: not)",
+            self.dataset.name, each.archive.file, amount(size),
+        )  # fmt: skip
+        return self.again(each, each.units, stored)
 
     def _remember_outdated(self, journal: Iterable[Entry]) -> None:
         """What was stored from another version of a source goes in the end, even if this run does not get so far."""
@@ -163,6 +205,9 @@ class _Extraction(Reading):
 
     def forget(self, units: Iterable[str]) -> None:
         self.book.forget(units)
+
+    def keep_checksum(self, each: Planned, sha256: str) -> None:
+        self.book.write(Entry(checksum_id(each.archive.file), each.units[0].fingerprint, sha256=sha256))
 
     def take(self, unit: Unit, entry: Entry) -> None:
         super().take(unit, entry)
@@ -204,7 +249,6 @@ class _Extraction(Reading):
 
     def _compare_checksums(self) -> None:
         for each, got in self.wrong_checksums():
-            self.forget(unit.id for unit in each.units)
             raise ArchiveError(
                 f"{each.source.name}: expected sha256 {each.sha256}, got {got}: not the published archive;"
                 " nothing of it counts as extracted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from hosts import host_of
 log = logging.getLogger("spotted")
 
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
+LEAST = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
+SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
 WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is asked for as a whole
 
 
@@ -59,11 +62,13 @@ class HttpSource:
         return Version.from_text(self.version, self.modified)
 
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
-        left = stop - start
+        left, amount = stop - start, 4 * LEAST
         with self._ask(start, stop) as response:
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
+            begin = time.monotonic()
+            while left and (chunk := response.raw.read(amount, decode_content=False)):
+                amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
-                left -= min(left, len(chunk))
+                left, begin = left - min(left, len(chunk)), time.monotonic()
         if left:
             raise answers.PassingError(f"the connection ended {left:,} bytes early")
 
@@ -126,3 +131,10 @@ class HttpSource:
                 shown(self.version),
                 shown(str(got)),
             )
+
+
+def _amount_after(amount: int, seconds: float) -> int:
+    """How many bytes to ask for after so many took so long."""
+    if seconds > SLOW:
+        return max(amount // 2, LEAST)
+    return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

@@ -1,4 +1,4 @@
-"""What has landed: a journal entry for each finished unit, and at the end the manifest, all in the bucket.
+"""What has landed: the journal while a dataset is extracted, and at the end the manifest, all in the bucket.
 
 Everything is under `_extraction/<dataset>/`, never in the dataset's own folders: what comes after this
 program parses every file that it finds there. A dataset is complete when, and only when, its manifest is there.
@@ -11,20 +11,17 @@ import csv
 import hashlib
 import io
 import itertools
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
-
-from archives import Link
-from buckets import BOOKS, Bucket, Data, encode_crc32c, is_unfinished
+from buckets import BOOKS, Bucket, Data, is_unfinished
 from errors import BucketError, DamagedError, MemberError
+from journal import ENTRY_END, Entry, checksum_id, is_part, joined_parts, seal, unseal
 from redaction import redact
-from rows import FAILED, Row, Rows, read_rows
+from rows import Row, Rows, read_rows
 
 log = logging.getLogger("spotted")
 
@@ -34,59 +31,6 @@ CARD = ("card.html", "card.json")
 READS_AT_ONCE = 32  # journal entries
 EXAMPLES = 5  # named of what is only counted
 IN_ONE = 8 << 20  # bytes of a manifest that are put at once; a longer one goes in chunks
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A journal entry: the rows of a finished unit, and of what exactly it was a unit."""
-
-    unit: str
-    fingerprint: str
-    rows: Rows = field(default_factory=Rows)
-    size: int = 0  # bytes of the source that it stands for
-    link: Link = field(default_factory=Link)
-    error: str = ""  # why the unit is not finished; such an entry is never written down
-    retries: int = 0  # requests to the source that its process made once more meanwhile; not written down
-
-    @property
-    def failure(self) -> str:
-        """Why nothing at all came of the unit, or ""."""
-        if self.rows.count == self.rows.bad > 0 and all(row.outcome == FAILED for row in self.rows):
-            return next(iter(self.rows)).reason
-        return self.error
-
-    def encode(self) -> bytes:
-        """As sealed JSON."""
-        fields = {"unit": self.unit, "fingerprint": self.fingerprint, "size": self.size, "link": asdict(self.link)}
-        return seal({**fields, "rows": self.rows.encode()})
-
-    @classmethod
-    def decode(cls, data: bytes) -> Entry:
-        """Raises ValueError, KeyError or TypeError when this is no entry, or a damaged one."""
-        fields = unseal(data)
-        link = Link(**fields.pop("link"))
-        link.pax = tuple((key, value) for key, value in link.pax)
-        return cls(**{**fields, "rows": Rows.decode(fields["rows"])}, link=link)
-
-
-# ── seals ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def seal(fields: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """JSON whose last key is the crc32c of all the bytes before it."""
-    text = json.dumps(fields, indent=indent, separators=(",", ": " if indent else ":"))
-    head = (text[:-1].rstrip() + ",").encode() + (b"\n" + b" " * indent if indent else b"")
-    tail = json.dumps({"crc32c": encode_crc32c(google_crc32c.value(head))})[1:-1]
-    return head + tail.encode() + (b"\n}" if indent else b"}")
-
-
-def unseal(data: bytes) -> dict[str, Any]:
-    """The fields of sealed JSON. Raises ValueError when it is damaged, cut off or something else."""
-    head, _, _ = data.rpartition(b'"crc32c"')
-    fields = json.loads(data)
-    if not isinstance(fields, dict) or fields.pop("crc32c", None) != encode_crc32c(google_crc32c.value(head)):
-        raise ValueError("its crc32c is another")
-    return fields
 
 
 # ── what is told in a few words ──────────────────────────────────────────────────────────────────
@@ -137,8 +81,12 @@ class Book:
         self.card = {self.folder + name for name in CARD}
 
     def write(self, entry: Entry) -> None:
-        """Write down a finished unit, after its members are stored."""
-        self._put(f"journal/{entry.unit}.json", entry.encode(), "application/json")
+        """Write down a finished unit or part, after its members are stored.
+
+        Each part has a name of its own: Google Cloud Storage takes one write a second of each name.
+        """
+        part = "" if entry.upto is None else f".{entry.begin:015d}"
+        self._put(f"journal/{entry.unit}{part}.json", entry.encode(), "application/json")
 
     def _put(self, name: str, data: Data, kind: str) -> None:
         try:
@@ -147,10 +95,17 @@ class Book:
             raise BucketError(f"{self.bucket.url}: {self.folder}{name} cannot be written: {error}") from error
 
     def journal(self) -> dict[str, Entry]:
-        """All readable entries by unit; one that is damaged is passed over, and its unit is worked on again."""
+        """All readable entries by unit; one that is damaged is passed over, and its unit is worked on again.
+
+        The parts of a unit are one entry, which has `upto`; those of a finished unit are left out.
+        """
+        names = self._journal_names()
+        units = {ENTRY_END.sub("", name) for name in names if not is_part(name)}
+        wanted = [name for name in names if not is_part(name) or ENTRY_END.sub("", name) not in units]
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            found = pool.map(self._entry, self._journal_names())
-            return {entry.unit: entry for entry in found if entry}
+            found = list(filter(None, pool.map(self._entry, wanted)))
+        whole = {entry.unit: entry for entry in found if entry.upto is None}
+        return joined_parts(entry for entry in found if entry.upto is not None) | whole
 
     def _entry(self, name: str) -> Entry | None:
         data = self.bucket.get(name)
@@ -166,8 +121,11 @@ class Book:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
     def forget(self, units: Iterable[str]) -> None:
-        """Remove the journal entries of these units."""
-        self.bucket.delete(f"{self.folder}journal/{unit}.json" for unit in units)
+        """Remove the journal entries of these units, and what is known of their archives' checksums."""
+        gone = set(units)
+        gone |= {checksum_id(unit.rpartition("/")[0]) for unit in gone}
+        start = len(f"{self.folder}journal/")
+        self.bucket.delete(name for name in self._journal_names() if ENTRY_END.sub("", name[start:]) in gone)
 
     def tidy(self) -> set[str]:
         """Remove the whole journal, and what a killed run did not finish; the names of what is left."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import sources
-from archives import SPAN, Limits
+from archives import SPAN
 from buckets import Bucket, object_name, parents
 from costs import Work
 from datasets import Archive, Dataset
@@ -16,10 +16,12 @@ from errors import BucketError, ExtractionError, SourceError
 from extraction import check_kind, readable_manifest
 from gcs import Destination, open_bucket
 from gcs_api import DEFAULT_REGION
-from manifest import Book, Entry
+from journal import Entry, checksum_id
+from manifest import Book
 from planning import Located, Planned, locate, plan_archive, plan_photos
 from reading import Order, Stock, take_stock
-from units import PhotoWork, Unit
+from units import PhotoWork, Unit, is_whole
+from words import amount
 
 log = logging.getLogger("spotted")
 
@@ -64,7 +66,7 @@ def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bo
         return Forecast(dataset, error=str(error))
     if there.complete is not None:
         return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects))
-    survey = _Survey(dataset, there, order.limits)
+    survey = _Survey(dataset, there, order)
     try:
         for located in locate(dataset, order.mirror):
             survey.look_at(located)
@@ -113,11 +115,12 @@ def _there(dataset: Dataset, order: Order, bucket: Bucket) -> There:
 class _Survey:
     """Goes through a dataset's sources and sums up what is left to do."""
 
-    def __init__(self, dataset: Dataset, there: There, limits: Limits) -> None:
-        self.dataset, self.there, self.limits = dataset, there, limits
-        self.objects = self.bytes = self.units = self.done = 0
+    def __init__(self, dataset: Dataset, there: There, order: Order) -> None:
+        self.dataset, self.there, self.order, self.limits = dataset, there, order, order.limits
+        self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.kept: list[Entry] = []
+        self.parts: list[Entry] = []  # of units that are begun
         self.unnamed: dict[str, str] = {}  # where objects whose names are not known come from → their prefix
         self.is_exact, self.notes = True, list[str]()
 
@@ -143,6 +146,7 @@ class _Survey:
     def _count_archive(self, planned: Planned) -> None:
         kept = len(self.kept)
         self.count(planned.units)
+        self._count_again(planned)
         if planned.kind == "zip":
             return
         if len(self.kept) - kept < len(planned.units):
@@ -152,16 +156,42 @@ class _Survey:
         else:
             self.objects += planned.objects
 
+    def _count_again(self, planned: Planned) -> None:
+        """What is read once more, for the archive's checksum alone."""
+        if not planned.sha256 or self.order.no_checksum:
+            return
+        stored = [self._entry(unit) for unit in planned.units]
+        known = self.there.stock.kept.get(checksum_id(planned.archive.file))
+        is_same = known and (known.fingerprint, known.sha256) == (planned.units[0].fingerprint, planned.sha256)
+        if is_same and all(entry and is_whole(entry) for entry in stored):
+            return
+        self.checksums += 1
+        size = planned.source.size if self.order.is_spread else sum(entry.size for entry in stored if entry)
+        if size:
+            self.bytes += size
+            cause = "several processes read it" if self.order.is_spread else "an earlier run stored them"
+            what = f"{planned.archive.file}: {amount(size)} are read once more to be compared with its sha256: {cause}"
+            self.notes.append(f"{what} (--no-checksum: not)")
+
+    def _entry(self, unit: Unit) -> Entry | None:
+        entry = self.there.stock.kept.get(unit.id)
+        return entry if entry and entry.fingerprint == unit.fingerprint else None
+
     def count(self, units: Iterable[Unit]) -> None:
         """Units, of which those that the journal vouches for are done."""
         for unit in units:
             self.units, self.objects = self.units + 1, self.objects + (unit.objects or 0)
-            entry = self.there.stock.kept.get(unit.id)
-            if entry and entry.fingerprint == unit.fingerprint:
+            entry = self._entry(unit)
+            if entry and is_whole(entry):
                 self.kept.append(entry)
                 continue
             self.names |= _names(unit)
             self.bytes += unit.size or self._size_of_photos(unit)
+            if entry:  # a part of it
+                self.parts.append(entry)
+                self.bytes -= entry.size
+                for row in entry.rows:
+                    self.names.pop(row.path, None)
 
     def _size_of_photos(self, unit: Unit) -> int:
         self.is_exact = False
@@ -171,11 +201,12 @@ class _Survey:
         """The sum of it."""
         stock, prefixes = self.there.stock, tuple(self.unnamed.values())
         loose = {name for name in stock.loose if name in self.names or (prefixes and name.startswith(prefixes))}
-        there = min(self.objects, sum(entry.rows.stored for entry in self.kept) + len(loose))
+        there = min(self.objects, sum(entry.rows.stored for entry in (*self.kept, *self.parts)) + len(loose))
         folders = parents(self.names) - stock.folders
         work = Work(
-            self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept)
-        )
+            self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept),
+            self.checksums,
+        )  # fmt: skip
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
         return Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.notes)
 

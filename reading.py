@@ -9,20 +9,25 @@ import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from archives import LIMITS, Limits, Span, broken_link
-from buckets import Bucket, Stored
+from buckets import Bucket, Stored, ahead
 from datasets import Dataset
 from digest import Digest, digests
-from errors import SourceChangedError
+from errors import RereadError, SourceChangedError, SourceError
+from journal import Entry
 from links import resolve, spans_with
-from manifest import Entry
 from planning import Planned, plan
-from rows import STORED, Row, Rows, Won, agrees, joined, marks, winners
+from resume import again, covered
+from rows import FAILED, STORED, Row, Rows, Won, agrees, joined, marks, winners
+from spans import Pax
 from tally import Report, Tally
-from transfer import Crew, run
-from units import SpanWork, Unit, Wanted
+from transfer import SPARE_UNITS, Crew, run
+from units import SpanWork, Unit, Wanted, is_whole, run_unit
+from words import amount
 
 log = logging.getLogger("spotted")
 
@@ -36,6 +41,8 @@ class Order:
     force: bool = False
     is_deep: bool = False  # to verify by the sources too
     limits: Limits = LIMITS
+    no_checksum: bool = False  # whether the archives' published checksums are not compared
+    is_spread: bool = False  # over several processes
 
 
 Listing = dict[str, Stored]
@@ -85,6 +92,8 @@ class Reading:
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, Entry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
+        self.wrong: list[tuple[Planned, str]] = []  # archives whose checksum is not the published one, and what it is
+        self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that lack for it
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
         self.wanted: Wanted = None  # of what is stored where nothing else is said
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
@@ -99,20 +108,35 @@ class Reading:
 
     def store(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
         """Run these units; `present` and `wanted` as run_unit has them."""
-        self.tally.begin(self.entries)
-        for unit, entry in run(self.crew, units, present, self.wanted if wanted is None else wanted):
-            self.take(unit, entry)
-            if entry.error:
-                log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
-                self._drop_digest(unit)
+        self.tally.begin(self.entries, units)
+        with self._forgetting():
+            for unit, entry in run(self.crew, units, present, self.wanted if wanted is None else wanted):
+                self.take(unit, entry)
+                if entry.error:
+                    log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
+                    self._drop_digest(unit)
+                self._pass_on(unit)
 
     def take(self, unit: Unit, entry: Entry) -> None:
-        """This is what became of a unit."""
-        self.entries[unit.id] = entry
+        """This is what became of a unit; one that was only read again stays what it was."""
+        if not is_whole(unit.so_far):
+            self.entries[unit.id] = entry
         self.tally.take(unit, entry)
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        try:
+            yield
+        except RereadError as error:
+            archive = error.piece.rpartition("/")[0]
+            self.forget(unit for unit in self.units if unit.rpartition("/")[0] == archive)
+            raise
 
     def forget(self, units: Iterable[str]) -> None:
         """What these units gave does not count; for whoever writes it down."""
+
+    def keep_checksum(self, each: Planned, sha256: str) -> None:
+        """This archive is what was published; for whoever writes it down."""
 
     def runs(self) -> list[Rows]:
         """What each unit gave, in the order of the units."""
@@ -123,33 +147,94 @@ class Reading:
     def watch_checksums(self, todo: Sequence[Unit]) -> None:
         """Have the archives' checksums computed from what passes through, where all of an archive does."""
         for each in self.planned:
+            file = each.archive.file
             if not each.sha256:
-                self.checks[each.archive.file] = "not compared: none is published"
-            elif not self.crew.is_local:
-                self.checks[each.archive.file] = "not compared: several processes read the archive"
-            elif not {unit.id for unit in each.units} <= {unit.id for unit in todo}:
-                self.checks[each.archive.file] = "not compared: an earlier run read parts of the archive"
-            else:
+                self.checks[file] = "not compared: none is published"
+            elif self.order.no_checksum:
+                self.checks[file] = "not compared: --no-checksum"
+            elif self.compares(each) and self.crew.is_local:
                 digests[each.source.name] = Digest()
+                self._unread[file] = {unit.id for unit in todo if unit.archive == file}
 
     def _drop_digest(self, unit: Unit) -> None:
         if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
             digests.pop(unit.work.source.name, None)
 
+    def _pass_on(self, unit: Unit) -> None:
+        """The unit's bytes were shown to its archive's checksum, which is compared as soon as it has them all."""
+        unread = self._unread.get(unit.archive, set())
+        unread.discard(unit.id)
+        if self._unread.get(unit.archive) == set():
+            del self._unread[unit.archive]
+            each = next(each for each in self.planned if each.archive.file == unit.archive)
+            self._compare_checksum(each, digests.pop(each.source.name, None))
+
+    def _compare_checksum(self, each: Planned, digest: Digest | None) -> None:
+        got = digest.finish(each.source) if digest else None
+        if got is None:
+            return
+        if got != each.sha256:
+            self.wrong.append((each, got))
+            self.forget(unit.id for unit in each.units)
+            return
+        self.checks[each.archive.file] = "matches"
+        log.info("%s: %s: sha256 matches", self.dataset.name, each.archive.file)
+        self.keep_checksum(each, got)
+
     def wrong_checksums(self) -> list[tuple[Planned, str]]:
-        """The archives whose checksum is not the published one, with what it is."""
-        wrong = []
+        """The archives whose checksum is not the published one, with what it is.
+
+        An archive that several processes read, or of which the checksum got not all bytes, is read again for it.
+        """
+        wrong = [each for each, _ in self.wrong]
         for each in self.planned:
-            digest = digests.pop(each.source.name, None)
-            got = digest.finish(each.source) if digest else None
-            if got and got != each.sha256:
-                wrong.append((each, got))
-                continue
-            check = self.checks.setdefault(
-                each.archive.file, "matches" if got else "not compared: not all of it was read"
-            )
-            log.info("%s: %s: sha256 %s", self.dataset.name, each.archive.file, check)
-        return wrong
+            if each.archive.file not in self.checks and each not in wrong:
+                if self._is_read(each):
+                    self._read_again(each)
+                else:
+                    self.checks[each.archive.file] = "not compared: not all of it was read"
+            if self.checks.get(each.archive.file, "matches") != "matches":
+                log.info("%s: %s: sha256 %s", self.dataset.name, each.archive.file, self.checks[each.archive.file])
+        return self.wrong
+
+    def _is_read(self, each: Planned) -> bool:
+        entries = [self.entries[unit.id] for unit in each.units]
+        failed = (row.outcome == FAILED for entry in entries if entry.rows.bad for row in entry.rows)
+        return not any(entry.error for entry in entries) and not any(failed)
+
+    def _read_again(self, each: Planned) -> None:
+        log.info(
+            "%s: %s: reading its %s again to compare its sha256 and what was stored (--no-checksum: not)",
+            self.dataset.name, each.archive.file, amount(each.source.size),
+        )  # fmt: skip
+        digest = digests[each.source.name] = Digest()
+        held = covered(each.units, {unit: entry for unit, entry in self.entries.items() if entry.rows.count})
+        found = (self.units[unit.id] for unit in each.units if unit.id not in held)
+        units = list(self.again(each, found, self.entries))
+        for unit in units:
+            self.tally.read_again(unit)
+        at_once = self.crew.settings.connections + SPARE_UNITS
+        with ThreadPoolExecutor(at_once, "again") as pool, self._forgetting():
+            for unit, entry in zip(units, ahead(pool, self._run_again, units, at_once), strict=True):
+                if entry.error:
+                    raise SourceError(entry.error)
+                self.tally.take(unit, entry)
+        self._compare_checksum(each, digests.pop(each.source.name, digest))
+
+    def _run_again(self, unit: Unit) -> Entry:
+        return run_unit(unit, self.crew.settings, {}, {}, lambda told: self.tally.hear(*told))
+
+    def compares(self, each: Planned) -> bool:
+        """Whether an archive's checksum is to be compared and has not been yet."""
+        return bool(each.sha256) and not self.order.no_checksum and each.archive.file not in self.checks
+
+    def again(self, each: Planned, units: Iterable[Unit], stored: Mapping[str, Entry]) -> Iterator[Unit]:
+        """These units of an archive, as they are to be read to be compared with what is stored of them."""
+        pax: dict[str, Pax] = {}
+        for before, unit in itertools.pairwise(each.units):
+            pax[unit.id] = stored[before.id].link.pax if before.id in stored else ()
+        for unit in units:
+            yield again(unit, stored[unit.id], pax.get(unit.id, ())) if unit.id in stored else unit
 
     # ── the tars' chains ─────────────────────────────────────────────────────────────────────────
 
@@ -188,6 +273,8 @@ class Reading:
             self.entries[unit.id] = Entry(unit.id, unit.fingerprint)
             self.forget([unit.id])
             if span is not None:
+                if self.checks.get(each.archive.file) == "matches":  # of the bytes that were read before
+                    del self.checks[each.archive.file]
                 spans[index] = span
                 self.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
                 self.store([self.units[unit.id]], {})

@@ -13,7 +13,7 @@ import io
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
@@ -83,14 +83,20 @@ class Rows:
         )  # fmt: skip
 
     def encode(self) -> dict[str, object]:
-        """As JSON can hold it."""
-        return asdict(self) | {"packed": b64encode(self.packed).decode(), "folders": sorted(self.folders)}
+        """As JSON can hold it; these keys are what journals in buckets have."""
+        return {
+            "packed": b64encode(self.packed).decode(), "count": self.count, "stored": self.stored, "gone": self.gone,
+            "bad": self.bad, "size": self.size, "text_size": self.text_size, "folders": sorted(self.folders),
+            "marks": list(self.marks),
+        }  # fmt: skip
 
     @classmethod
     def decode(cls, fields: Mapping[str, Any]) -> Rows:
         """The reverse of encode; raises ValueError, KeyError or TypeError for what it did not make."""
-        packed, folders = b64decode(fields["packed"]), frozenset(fields["folders"])
-        return cls(**{**fields, "packed": packed, "folders": folders, "marks": tuple(fields["marks"])})
+        return cls(
+            b64decode(fields["packed"]), fields["count"], fields["stored"], fields["gone"], fields["bad"],
+            fields["size"], fields["text_size"], frozenset(fields["folders"]), tuple(fields["marks"]),
+        )  # fmt: skip
 
     def __iter__(self) -> Iterator[Row]:
         if self.packed:

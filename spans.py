@@ -111,6 +111,7 @@ class Span:
     stop: int
     entries: tuple[ZipEntry, ...] = ()
     begin: int | None = None  # tar: where the first header is, when that is known
+    is_guess: bool = False  # tar: `begin` follows from a guess, which the chain has not yet proved
     pax: Pax = ()  # tar: what global extended headers before it say
     most: int = sys.maxsize  # compressed tar: bytes that it may unpack to
     extents: tuple[Extent, ...] = ()  # of a tar: these alone are read, and no headers
@@ -120,7 +121,8 @@ class Span:
 class Link:
     """What reading a tar span showed: its first header, and where the header after its last member must be.
 
-    `first` is None where no member begins in the span; `pax` are the global headers in force at its end.
+    `first` is None where no member begins in the span; `pax` are the global headers in force at its end. While the
+    span is read, `end` and `pax` are those after the member that is out.
     """
 
     first: int | None = None

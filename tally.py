@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import web
 from datasets import Dataset
 from events import Progress
-from manifest import Entry
+from journal import Entry
 from planning import Planned
-from units import Unit
+from units import Unit, is_whole
 
 log = logging.getLogger("spotted")
 
@@ -52,6 +52,8 @@ class Tally:
             self.parts[_part(unit.id)].left[unit.id] = unit
         self.running: dict[str, tuple[int, int]] = {}  # unit → bytes and objects so far
         self.bytes_total = None if dataset.tables else sum(unit.size for unit in units.values())
+        self.again: dict[str, int] = {}  # unit that is done but is read again to be compared → bytes so far
+        self.before: dict[str, tuple[int, int]] = {}  # unit of which parts are done → their bytes and objects
         self.bytes = self.begun_with = self.retries = 0
         self.has_begun = False
         self._lock = threading.Lock()
@@ -61,20 +63,33 @@ class Tally:
         """Bytes read since begin()."""
         return self.bytes - self.begun_with
 
-    def begin(self, entries: Mapping[str, Entry]) -> None:
-        """Start from what an earlier run did; only the first time, for repairs are no news."""
+    def begin(self, entries: Mapping[str, Entry], todo: Iterable[Unit] = ()) -> None:
+        """Start from what earlier runs did of all, and of these units; only the first time: repairs are no news."""
         if self.has_begun:
             return
         self.has_begun = True
         self.retries = web.take_retries()  # of this process, while it looked at the sources
         for unit, entry in entries.items():
             self._count(unit, entry)
+        for each in todo:
+            if each.so_far and is_whole(each.so_far):
+                self.read_again(each)
+            elif each.so_far and not each.is_reread:
+                self.before[each.id] = self.running[each.id] = each.so_far.size, each.so_far.rows.stored
         self._report()
         self.begun_with = self.bytes
+
+    def read_again(self, unit: Unit) -> None:
+        """This unit is done, and will be read once more."""
+        self.again[unit.id] = 0
+        if self.bytes_total is not None:
+            self.bytes_total += unit.size
 
     def take(self, unit: Unit, entry: Entry) -> None:
         """A unit is finished; the second time, when it was only repaired, that is no news."""
         self.retries += entry.retries
+        if unit.id in self.again:
+            self.hear(unit.id, unit.size, 0)
         part = self.parts[_part(unit.id)]
         if unit.id in part.left:
             with self._lock:
@@ -87,7 +102,11 @@ class Tally:
         """A running unit has read and stored so much; called from another thread."""
         with self._lock:
             if unit in self.units and unit in self.parts[_part(unit)].left:
-                self.running[unit] = size, objects
+                bytes_before, objects_before = self.before.get(unit, (0, 0))
+                self.running[unit] = size + bytes_before, objects + objects_before
+                self._report()
+            elif unit in self.again:
+                self.again[unit] = min(size, self.units[unit].size)
                 self._report()
 
     def _count(self, unit: str, entry: Entry) -> None:
@@ -102,6 +121,7 @@ class Tally:
     def _report(self) -> None:
         running = list(self.running.values())
         read = sum(part.bytes for part in self.parts.values()) + sum(size for size, _ in running)
+        read += sum(self.again.values())
         # A member larger than its span is read by one unit, and the units of its other spans have nothing left to do.
         self.bytes = max(self.bytes, min(read, self.bytes_total or read))
         totals = [part.total for part in self.parts.values()]

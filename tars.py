@@ -80,9 +80,10 @@ def read_span(reader: Reader, span: Span, link: Link) -> Iterator[Member]:
     try:
         yield from _tar_members(window, start, span, link, is_tail)
     except ArchiveError:
-        if start in (0, span.begin):
+        if start in (0, span.begin) and not span.is_guess:
             raise
-        link.first = NOWHERE  # a guess that proved wrong: the chain drops this span, or has it read from the right byte
+        # A guess that proved wrong: the chain drops this span, or has it read from the right byte.
+        link.first, link.end = NOWHERE, 0
 
 
 def _first_header(data: Piece, low: int, span: Span) -> tuple[int | None, bool]:
@@ -115,6 +116,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: Link, is_tail:
             raise ArchiveError(
                 f"{file.name}: cut off: {shown(entry.name)} of {entry.size:,} bytes goes beyond the archive's end"
             )
+        link.end, link.pax = start, pax_that_matters(headers.pax)
         yield _member(file, entry)
     link.end, link.pax = start, pax_that_matters(headers.pax)
     if start < span.stop:

@@ -25,7 +25,7 @@ from distributed.comm.core import CommClosedError
 
 from buckets import Stored, reason
 from errors import ClusterError, ExtractionError, SourceError
-from manifest import Entry
+from journal import Entry
 from pace import Told
 from units import SpanWork, Unit, Wanted, run_unit
 from uploads import Settings, writes

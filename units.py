@@ -20,14 +20,17 @@ import web
 from archives import Link, Member, Span
 from buckets import Stored, object_name
 from digest import digests
-from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
+from errors import ExtractionError, GoneError, MemberError, RereadError, SourceChangedError, SourceError
 from formats import IMAGES, content_type, misnamed
+from journal import Entry
 from links import linked
-from manifest import Book, Entry
+from manifest import Book
 from meter import Meter, Tell
+from parts import Mark, PartWriter
 from photos import Photo
 from rows import FAILED, GONE, REFUSED, STORED, Row, Rows
 from spans import Buffer
+from tars import NOWHERE
 from uploads import Batches, Process, Settings, the_process
 
 Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
@@ -61,6 +64,8 @@ class Unit:
     work: SpanWork | PhotoWork
     size: int = 0  # bytes to fetch; 0 where nobody says
     objects: int | None = None  # that it holds, where that is known beforehand
+    so_far: Entry | None = None  # what earlier runs or other processes stored of it
+    is_reread: bool = False  # what `so_far` has is compared, not stored; otherwise `work` is the rest
 
     @property
     def archive(self) -> str:
@@ -135,13 +140,16 @@ class _Tee:
         self.process.readers.submit(piece.fill, self._chunks(start, stop))
         return piece
 
-    def finish(self) -> None:
-        """Wait for what no member needed too: the checksum is over every byte."""
+    def finish(self, end: int) -> None:
+        """Wait for what no member needed too: the checksum is over every byte, up to `end` over those read here.
+
+        What is beyond belongs to the next span, which reads it by itself, and stores what it read.
+        """
         while self._pieces:
             start, piece = self._pieces.pop()
             data = piece[:]
             if self.digest:
-                self.digest.feed(start, data)
+                self.digest.feed(start, data[: max(end - start, 0)])
 
     def close(self) -> None:
         """Read no further."""
@@ -174,17 +182,67 @@ def run_unit(unit: Unit, settings: Settings, present: Mapping[str, Stored], want
     ArchiveError, SourceChangedError.
     """
     process, link = the_process(settings), Link()
-    task = _Task(process, present, wanted, Meter(unit.id, tell))
+    task = _Task(process, present, wanted, Meter(unit.id, tell), _known(unit))
+    parts = _part_writer(unit, process, link) if wanted is None else None
     try:
-        rows = task.photos(unit.work) if isinstance(unit.work, PhotoWork) else task.members(unit.work, link)
+        rows = task.rows(unit, link, parts)
     except SourceChangedError:
         raise
     except SourceError as error:
+        if parts:
+            parts.flush()
         return Entry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=web.take_retries())
-    entry = Entry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=web.take_retries())
-    if wanted is None and all(row.outcome != FAILED for row in rows):
+    entry = _entry(unit, rows, link)
+    if wanted is None and not is_whole(unit.so_far) and all(row.outcome != FAILED for row in rows):
         Book(process.bucket, unit.dataset).write(entry)
     return entry
+
+
+def is_whole(entry: Entry | None) -> bool:
+    """Whether the entry is of a whole unit."""
+    return entry is not None and entry.upto is None
+
+
+def _known(unit: Unit) -> dict[tuple[str, int], Row]:
+    """What is stored of the unit already, by path and offset, where it is read again."""
+    known = unit.so_far.rows if unit.so_far and unit.is_reread else Rows()
+    return {(row.path, row.offset): row for row in known}
+
+
+def _part_writer(unit: Unit, process: Process, link: Link) -> PartWriter | None:
+    """For what can be gone on with in the middle: a compressed tar cannot, and of photos the bucket shows each."""
+    work = unit.work
+    if isinstance(work, PhotoWork) or work.span.kind not in ("tar", "zip") or unit.is_reread:
+        return None
+    begin = unit.so_far.upto or 0 if unit.so_far else 0
+    blank = Entry(unit.id, unit.fingerprint, begin=begin)
+    return PartWriter(Book(process.bucket, unit.dataset).write, blank, work.span, link, process.started)
+
+
+def _entry(unit: Unit, rows: list[Row], link: Link) -> Entry:
+    """The unit as a whole, with what was stored of it before; raises RereadError when that is not what it is now."""
+    so_far = unit.so_far
+    if so_far and unit.is_reread:
+        _compare(unit, so_far, rows)
+    elif so_far:
+        rows = [*so_far.rows, *rows]
+        link.first = so_far.link.first if link.first != NOWHERE else NOWHERE
+    retries = web.take_retries()
+    return Entry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=retries)
+
+
+def _compare(unit: Unit, so_far: Entry, rows: Iterable[Row]) -> None:
+    now = {(row.path, row.offset): (row.size, row.crc32c, row.outcome) for row in rows}
+    before = {(row.path, row.offset): (row.size, row.crc32c, row.outcome) for row in so_far.rows}
+    differs = [place for place, what in before.items() if now.get(place) != what]
+    if so_far.upto is None:
+        differs += now.keys() - before.keys()
+    if differs:
+        raise RereadError(
+            f"{unit.id}: {differs[0][0]}: the bytes are not those that were stored before; nothing of the archive"
+            " counts as extracted: run again",
+            unit.id,
+        )
 
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
@@ -203,34 +261,53 @@ class _Task:
     present: Mapping[str, Stored]
     wanted: Wanted
     meter: Meter
+    known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
 
-    def members(self, work: SpanWork, link: Link) -> list[Row]:
-        batches, source = Batches(self.process, self._put), _Tee(work.source, self.process, self.meter)
+    def rows(self, unit: Unit, link: Link, parts: PartWriter | None) -> list[Row]:
+        if isinstance(unit.work, PhotoWork):
+            return self.photos(unit.work)
+        if unit.is_reread and unit.so_far and is_whole(unit.so_far) and not unit.so_far.rows.count:
+            return self._pass(unit.work)
+        return self.members(unit.work, link, parts)
+
+    def _pass(self, work: SpanWork) -> list[Row]:
+        """Read a span in which no member begins, for its archive's checksum alone."""
+        source = _Tee(work.source, self.process, self.meter)
+        for _ in source.stream(work.span.start, work.span.stop):
+            pass
+        return []
+
+    def members(self, work: SpanWork, link: Link, parts: PartWriter | None) -> list[Row]:
+        source = _Tee(work.source, self.process, self.meter)
+        batches = Batches(self.process, self._put, parts)
+        is_tar = work.span.kind == "tar"
         try:
             for member in archives.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
+                mark = Mark(link.end, link.pax) if is_tar else Mark(member.offset + 1)
                 if member.link and not refusal:
-                    batches.rows.append(linked(row, work.prefix, member.link))
+                    batches.add(linked(row, work.prefix, member.link), None, mark)
                 else:
-                    self._member(row, member, member.refusal or refusal, batches)
-            source.finish()
+                    self._member(row, member, member.refusal or refusal, batches, mark)
+            source.finish(max(link.end, work.span.stop))
             return batches.finish()
         finally:
             source.close()
             batches.wait()
 
-    def _member(self, row: Row, member: Member, refusal: str, batches: Batches) -> None:
+    def _member(self, row: Row, member: Member, refusal: str, batches: Batches, mark: Mark) -> None:
         if refusal or member.data is None:
-            batches.rows.append(row._replace(outcome=FAILED if member.damaged else REFUSED, reason=refusal))
+            outcome = FAILED if member.damaged else REFUSED
+            batches.add(row._replace(outcome=outcome, reason=refusal), None, mark)
         elif row.is_folder:
             refused = row._replace(outcome=REFUSED, reason="a folder that has data")
-            batches.rows.append(refused if row.size else row)
+            batches.add(refused if row.size else row, None, mark)
         elif isinstance(member.data, Buffer):
-            batches.add(row, member.data)
+            batches.add(row, member.data, mark)
         else:
-            batches.wait_for(row.path)
-            batches.rows.append(self._put_large(row, member.data))
+            batches.make_way(row.path)
+            batches.add(self._put_large(row, member.data), None, mark)
 
     def _put(self, row: Row, data: Buffer) -> Row:
         data = bytes(data)  # not before its turn has come: what waits is in memory once
@@ -262,7 +339,7 @@ class _Task:
 
     def _is_wanted(self, row: Row, crc32c: int | None = None) -> bool:
         if self.wanted is None:
-            return True
+            return (row.path, row.offset) not in self.known
         wanted = self.wanted.get(row.path)
         return wanted is not None and wanted.offset == row.offset and crc32c in (wanted.crc32c, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,6 +16,7 @@ from typing import ParamSpec, TypeVar
 import web
 from gcs import Destination, open_bucket
 from pace import Pace, Told
+from parts import Mark, PartWriter
 from rows import Row
 from spans import SPAN, Buffer
 
@@ -23,6 +25,7 @@ T = TypeVar("T")
 BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
 BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
 BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
+BATCH_SECONDS = 0.1  # after which a member of a slow source goes alone: what waits is read again after a kill
 LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn each is what takes time
 # Batches of one unit that are waited for at once. A span of photos has 50, one of annotations thousands: where these
 # all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
@@ -68,7 +71,7 @@ class Process:
         _keep_heap_small()
         gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
         web.set_timeout(settings.timeout)
-        self.bucket = open_bucket(settings.destination)
+        self.bucket, self.started = open_bucket(settings.destination), time.monotonic()
         _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
         at_once = settings.uploads or self.bucket.at_once
         self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
@@ -128,35 +131,44 @@ def writes() -> Told | None:
 class Batches:
     """A unit's small members on their way: a few go to each thread, for handing one over costs as much as putting it.
 
-    `rows` are what is known so far, in any order.
+    `parts` hears of each batch that is done.
     """
 
-    def __init__(self, process: Process, put: Callable[[Row, Buffer], Row]) -> None:
-        self.process, self.put, self.rows = process, put, list[Row]()
-        self._next, self._size = list[tuple[Row, Buffer]](), 0
+    def __init__(self, process: Process, put: Callable[[Row, Buffer], Row], parts: PartWriter | None) -> None:
+        self.process, self.put, self.parts, self.rows = process, put, parts, list[Row]()
+        self._next, self._size = list[tuple[Row, Buffer | None]](), 0
+        self._mark, self._batches, self._handed_over = Mark(0), 0, time.monotonic()
         self._pending = deque[Future[list[Row]]]()
         self._last = dict[str, Future[list[Row]]]()  # by path, of those that are pending
 
-    def add(self, row: Row, data: Buffer) -> None:
-        """Put it soon. Of two members of one name the later must win, so it comes after the earlier."""
+    def add(self, row: Row, data: Buffer | None, mark: Mark) -> None:
+        """Put it soon; without data, it is only a row. `mark` is the place after it.
+
+        Of two members of one name the later must win, so it comes after the earlier.
+        """
         if row.path in self._last:
             wait([self._last[row.path]])
         self._next.append((row, data))
-        self._size += len(data)
+        self._size, self._mark = self._size + len(data or b""), mark
         members, size = self.process.batch
-        if len(self._next) >= members or self._size >= size:
+        is_late = time.monotonic() - self._handed_over > BATCH_SECONDS
+        if len(self._next) >= members or self._size >= size or is_late:
             self._hand_over()
 
     def _hand_over(self) -> None:
         batch, size, self._next, self._size = self._next, self._size, [], 0
-        put = self.process.soon(size, self._put_all, batch)
+        put = self.process.soon(size, self._put_all, self._batches, batch, self._mark)
+        self._batches, self._handed_over = self._batches + 1, time.monotonic()
         self._last |= dict.fromkeys((row.path for row, _ in batch), put)
         self._pending.append(put)
         if len(self._pending) > PENDING:
             self._settle()
 
-    def _put_all(self, members: Sequence[tuple[Row, Buffer]]) -> list[Row]:
-        return [self.put(row, data) for row, data in members]
+    def _put_all(self, number: int, members: Sequence[tuple[Row, Buffer | None]], mark: Mark) -> list[Row]:
+        rows = [row if data is None else self.put(row, data) for row, data in members]
+        if self.parts:
+            self.parts.take(number, rows, mark)
+        return rows
 
     def _settle(self) -> None:
         put = self._pending.popleft()
@@ -166,20 +178,27 @@ class Batches:
             if self._last.get(row.path) is put:
                 del self._last[row.path]
 
-    def wait_for(self, path: str) -> None:
-        """Until an earlier member of that name is put."""
+    def make_way(self, path: str) -> None:
+        """For a large member of that name: wait for an earlier one, and write down all, for this may take minutes."""
         if self._next:
             self._hand_over()
-        if path in self._last:
+        if self.parts:
+            self.settle()
+            self.parts.flush(only_if_due=True)
+        elif path in self._last:
             wait([self._last[path]])
 
     def finish(self) -> list[Row]:
         """All rows, when all are put; raises what one of them met."""
         if self._next:
             self._hand_over()
+        self.settle()
+        return self.rows
+
+    def settle(self) -> None:
+        """Wait until all that was handed over is put."""
         while self._pending:
             self._settle()
-        return self.rows
 
     def wait(self) -> None:
         """Until nothing is under way any more."""

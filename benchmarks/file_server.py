@@ -25,7 +25,7 @@ class Files:
     """The files of a folder; `rate` is bytes a second for each connection, 0 for no limit."""
 
     def __init__(self, folder: Path, rate: float) -> None:
-        self.folder, self.rate = folder.resolve(), rate
+        self.folder, self.rate, self.served = folder.resolve(), rate, 0
         self._due: MutableMapping[asyncio.Transport, float] = WeakKeyDictionary()  # when a connection may send again
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -51,8 +51,13 @@ class Files:
                 piece = file.read(min(PIECE, stop - start))
                 await self._pace(request, len(piece))
                 await response.write(piece)
+                self.served += len(piece)
                 start += len(piece)
         return response
+
+    async def count(self, _: web.Request) -> web.Response:
+        """How many bytes were sent at the limited rate."""
+        return web.Response(text=str(self.served))
 
     async def _pace(self, request: web.Request, size: int) -> None:
         transport = request.transport
@@ -72,8 +77,9 @@ def main() -> None:
         "--rate", type=float, default=0.0, help="bytes a second for each connection (default: no limit)"
     )
     arguments = parser.parse_args()
-    app = web.Application()
-    app.router.add_get("/{name:.+}", Files(arguments.folder, arguments.rate).get)
+    app, files = web.Application(), Files(arguments.folder, arguments.rate)
+    app.router.add_get("/_served", files.count)
+    app.router.add_get("/{name:.+}", files.get)
     web.run_app(app, host="127.0.0.1", port=arguments.port, print=None, access_log=None)
 
 

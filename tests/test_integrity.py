@@ -17,7 +17,8 @@ import sample
 from archives import Link
 from errors import ArchiveError, DamagedError
 from folders import FolderBucket
-from manifest import Book, Entry
+from journal import Entry
+from manifest import Book
 from reading import Order
 from rows import Row, Rows
 from verifying import DIFFERENT, repair, verify, verify_deep

@@ -17,7 +17,8 @@ from buckets import Stored, parents
 from datasets import DATASETS
 from errors import BucketError
 from folders import FolderBucket
-from manifest import Book, Entry
+from journal import Entry
+from manifest import Book
 from reading import take_stock
 from rows import FAILED, GONE, REFUSED, STORED, Row, Rows, agrees, joined, marks, merged, winners
 

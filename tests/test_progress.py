@@ -28,7 +28,7 @@ from bars import Display, Rate
 from datasets import DATASETS
 from events import Progress
 from gcs import Destination
-from manifest import Entry
+from journal import Entry
 from planning import plan
 from screen import JsonFormatter
 from tally import Tally
