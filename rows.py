@@ -22,7 +22,8 @@ from buckets import Stored, decode_crc32c, encode_crc32c, parents
 from errors import BucketError, shown
 from redaction import redact
 
-STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
+STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED = "stored", "gone", "not an image", "refused", "failed"
+ABSENT = frozenset({GONE, NOT_AN_IMAGE})  # photos that the source does not have: of some this is normal
 EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
 MARKED = 250  # every so many paths one is remembered, for a bucket to list between
 PIECE = 1900  # paths, about, of a piece that it lists by itself: two pages, with room for folders' placeholders
@@ -60,6 +61,12 @@ class Rows:
     text_size: int = 0  # bytes of the CSV
     folders: frozenset[str] = frozenset()  # above the stored ones
     marks: tuple[str, ...] = ()  # the first path, and every 250th from there
+    not_images: int = 0  # bodies that came in place of photos; entries of older versions count these as gone
+
+    @property
+    def absent(self) -> int:
+        """Photos that the source does not have."""
+        return self.gone + self.not_images
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Rows:
@@ -77,7 +84,7 @@ class Rows:
             text_size = file.tell()
         return cls(
             packed.getvalue(), counts.count, counts.stored, counts.gone, counts.bad, counts.size, text_size,
-            frozenset(parents(counts.folders)), tuple(counts.marks),
+            frozenset(parents(counts.folders)), tuple(counts.marks), counts.not_images,
         )  # fmt: skip
 
     def encode(self) -> dict[str, object]:
@@ -112,7 +119,7 @@ class _Counts:
     """Sums up rows that pass."""
 
     def __init__(self) -> None:
-        self.count = self.stored = self.gone = self.bad = self.size = 0
+        self.count = self.stored = self.gone = self.not_images = self.bad = self.size = 0
         self.folders, self.marks = set[str](), list[str]()
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -126,6 +133,8 @@ class _Counts:
                 self.stored, self.size = self.stored + bool(name), self.size + row.size
             elif row.outcome == GONE:
                 self.gone += 1
+            elif row.outcome == NOT_AN_IMAGE:
+                self.not_images += 1
             else:
                 self.bad += 1
             yield row

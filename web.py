@@ -13,6 +13,7 @@ import random
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
@@ -24,7 +25,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from errors import GoneError, SourceError
+from errors import GoneError, SourceError, TooLargeError
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
@@ -38,7 +39,10 @@ LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not 
 POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # a later try may be answered better
 GONE = frozenset({404, 410})
-EXPIRED = frozenset({401, 403, *GONE})  # what a short-lived link answers once its time is over
+FORBIDDEN = frozenset({401, 403})  # what stores also answer for what is not there, where listing is not allowed
+EXPIRED = FORBIDDEN | GONE  # what a short-lived link answers once its time is over
+LARGEST = 256 << 20  # bytes of a file that is read into memory at once: a table of millions of photos
+GZIP = 16 + zlib.MAX_WBITS  # how zlib is asked for it
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
 # obstore's own threads, as tokio reads it: one has time enough for all that Python asks of it, and several wake each
@@ -71,27 +75,36 @@ RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exc
 # ── small files ──────────────────────────────────────────────────────────────────────────────────
 
 
-def fetch(url: str, attempts: int = ATTEMPTS) -> bytes:
-    """The whole of a small file: a table, a list of checksums, a photo. Raises GoneError, SourceError.
+def fetch(url: str, attempts: int = ATTEMPTS, most: int = LARGEST) -> bytes:
+    """The whole of a small file: a table, a list of checksums, a photo.
 
-    The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does
-    not get is asked for again with the care that the archives get, and that answer counts.
+    The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
+    get is asked for again with the care that the archives get, and that answer counts.
+    Raises GoneError, TooLargeError (for more than `most` bytes), SourceError.
     """
     if not is_http(url):
-        return _read_file(local_path(url))
-    return _fetch_fast(url) or persist(url, lambda: _fetch_once(url), attempts)
+        return _read_file(local_path(url), most)
+    return _fetch_fast(url, most) or persist(url, lambda: _fetch_once(url, most), attempts)
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, most: int) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise GoneError(f"{path}: no such file") from None
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
+    _check_most(str(path), len(data), most)
+    return data
 
 
-def _fetch_fast(url: str) -> bytes | None:
+def _check_most(name: str, size: int, most: int) -> None:
+    if size > most:
+        raise TooLargeError(f"{name}: expected at most {most:,} bytes, got more")
+
+
+def _fetch_fast(url: str, most: int = LARGEST) -> bytes | None:
     import obstore
     from obstore.exceptions import BaseError
 
@@ -100,6 +113,7 @@ def _fetch_fast(url: str) -> bytes | None:
         return None
     try:
         answer = obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path)
+        _check_most(url, answer.meta["size"], most)
         return None if answer.attributes.get("Content-Encoding", "identity") != "identity" else bytes(answer.bytes())
     except (BaseError, OSError, ValueError) as error:
         log.debug("%s: asking again with requests: %s", url, error)
@@ -122,13 +136,32 @@ def _origin(url: str) -> HTTPStore:
     )
 
 
-def _fetch_once(url: str) -> bytes:
+def _fetch_once(url: str, most: int) -> bytes:
     with get(url, {}) as response:
         check_status(url, response)
-        check_encoding(url, response)
-        body: bytes = response.raw.read(decode_content=False)
+        _check_most(url, content_length(response) or 0, most)
+        body: bytes = response.raw.read(most + 1, decode_content=False)
+        _check_most(url, len(body), most)
         check_length(content_length(response), len(body))
+        body = _unpacked(url, response, body, most)
+        _check_most(url, len(body), most)
         return body
+
+
+def _unpacked(url: str, response: requests.Response, body: bytes, most: int) -> bytes:
+    """A body that was gzipped on its way, though nobody asked for that; at most one byte more than `most`."""
+    is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
+    if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
+        check_encoding(url, response)
+        return body
+    unpack = zlib.decompressobj(GZIP)
+    try:
+        data = unpack.decompress(body, most + 1)
+    except zlib.error as error:
+        raise PassingError(f"a damaged gzip body: {error}") from error
+    if not unpack.eof and len(data) <= most:
+        raise PassingError("the gzip body ended early")
+    return data
 
 
 # ── one request ──────────────────────────────────────────────────────────────────────────────────
@@ -207,7 +240,7 @@ def check_status(url: str, response: requests.Response) -> None:
     if response.status_code in GONE:
         raise GoneError(f"{url}: {status}: not there (any more)")
     if response.status_code not in (200, 206):
-        raise SourceError(f"{url}: expected status 200 or 206, got {status}")
+        raise SourceError(f"{url}: expected status 200 or 206, got {status}", response.status_code)
 
 
 def check_encoding(url: str, response: requests.Response) -> None:
