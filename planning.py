@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import archives
 import sources
@@ -16,6 +18,8 @@ from datasets import Archive, Dataset
 from errors import GoneError, SourceError, shown
 from photos import Photo, join
 from units import PhotoWork, SpanWork, Unit
+
+log = logging.getLogger("spotted")
 
 PHOTOS_PER_UNIT = 200
 
@@ -104,7 +108,7 @@ def plan_photos(dataset: Dataset, mirror: str) -> list[Unit]:
         return []
     with ThreadPoolExecutor(2) as pool:
         dogs, photos = pool.map(lambda url: web.fetch(url, web.FIRST_ATTEMPTS), tables_of(dataset, mirror))
-    found = [_mirrored_photo(mirror, photo) for photo in join(dogs, photos)]
+    found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
         Unit(
@@ -122,8 +126,26 @@ def _mirrored(mirror: str, path: str) -> str:
     return f"{mirror.rstrip('/')}/{path.lstrip('/')}"
 
 
-def _mirrored_photo(mirror: str, photo: Photo) -> Photo:
-    return photo._replace(url=_mirrored(mirror, urlsplit(photo.url).path)) if mirror and not photo.refusal else photo
+def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
+    """The same photos on a mirror; the log says where it has one file for several."""
+    if not web.is_http(mirror):
+        mirror = str(web.local_path(mirror))
+    found = [photo if photo.refusal else photo._replace(url=_place(mirror, photo.url)) for photo in photos]
+    places = {photo.url: there.url for photo, there in zip(photos, found, strict=True)}
+    shared = len(places) - len(set(places.values()))
+    if shared:
+        log.warning("%s: has one file for %d photos whose addresses differ only in host or query", mirror, shared + 1)
+    return found
+
+
+def _place(mirror: str, url: str) -> str:
+    """Where a mirror has a photo; in a directory also under the name that the URL stands for, and with its query."""
+    parts = urlsplit(url)
+    if web.is_http(mirror) or ("%" not in parts.path and not parts.query):
+        return _mirrored(mirror, parts.path)
+    query = f"?{parts.query}" if parts.query else ""
+    names = (f"{path}{end}" for end in dict.fromkeys((query, "")) for path in (parts.path, unquote(parts.path)))
+    return next(filter(os.path.isfile, (_mirrored(mirror, name) for name in names)), _mirrored(mirror, parts.path))
 
 
 def _checksums(mirror: str) -> dict[str, str] | None:

@@ -29,7 +29,7 @@ LAYERS = [
     {"manifest"},
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
-    {"buckets", "cut_images", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
+    {"buckets", "csv_table", "cut_images", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
     {"errors", "words"},
     {"redaction"},
