@@ -40,7 +40,7 @@ FIELDS = {
 INTEGER = re.compile(r"\s*(-?\d{1,18})(?:\.0*)?\s*", re.ASCII)  # pandas writes whole numbers with ".0"
 DECIMAL = re.compile(r"\s*-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*", re.ASCII)
 HTTP = re.compile(r"(https?)://([^/?#]*@)?([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
-PLAIN = re.compile(r"https?://[a-z0-9][\w.-]*/[\w%/.-]*", re.ASCII)  # what nearly all URLs are like
+PLAIN = re.compile(r"https?://[a-z0-9][a-z0-9.-]*/[\w%/.-]*", re.ASCII)  # what nearly all URLs are like
 AS_THEY_ARE = "%/:?#[]@!$&'()*+,;=~"  # characters of a URL that quote() would encode
 
 
@@ -120,11 +120,10 @@ def ranks(urls: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 def _normalised(url: str) -> str:
     """Scheme and host in small letters (RFC 3986, 6.2.2.1), and the right host."""
-    found = HTTP.fullmatch(url)
-    if not found:
-        return url
-    scheme, user, host, rest = found.groups("")
-    return f"{scheme.lower()}://{user}{host.lower()}{rest}".replace(WRONG_HOST, RIGHT_HOST, 1)
+    if not PLAIN.fullmatch(url) and (found := HTTP.fullmatch(url)):
+        scheme, user, host, rest = found.groups("")
+        url = f"{scheme.lower()}://{user}{host.lower()}{rest}"
+    return url.replace(WRONG_HOST, RIGHT_HOST, 1)
 
 
 def _encoded(url: str) -> str:

@@ -28,7 +28,7 @@ LAYERS = [
     {"card_facts", "digest", "gcs", "sample"},
     {"manifest"},
     {"rows"},
-    {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
+    {"archives", "checksum_list", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
     {"buckets", "csv_table", "cut_images", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
     {"errors", "words"},
