@@ -11,7 +11,10 @@ LACKS_END = "no end marker"
 APPLICATIONS = (b"JFIF\0", b"JFXX\0", b"Exif\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/", b"Adobe", b"MPF\0")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Boxes that follow the first one of HEIF, AVIF and JPEG XL files: only of these is the size believed.
-BOXES = frozenset({b"meta", b"mdat", b"moov", b"idat", b"free", b"skip", b"uuid", b"jxlc", b"jxlp", b"Exif", b"xml "})
+BOXES = frozenset(
+    {b"ftyp", b"meta", b"mdat", b"moov", b"idat", b"free", b"skip", b"uuid", b"jxlc", b"jxlp", b"Exif", b"xml "}
+)
+CODESTREAM = b"\xff\x0a"  # of JPEG XL, which has no boxes
 PIXELS = frozenset({b"mdat", b"moov", b"idat", b"jxlc", b"jxlp"})
 HEADER = 1 << 16  # bytes in which the meta box is, which may hold the pixels of a small image
 
@@ -93,6 +96,8 @@ def _webp(data: bytes) -> str:
 
 
 def _boxes(data: bytes) -> str:
+    if data.startswith(CODESTREAM):
+        return ""
     at, has_pixels = int.from_bytes(data[:4], "big"), b"idat" in data[:HEADER]
     while 8 <= at <= len(data) - 8:
         size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
