@@ -12,8 +12,8 @@ from typing import NamedTuple
 from csv_table import decode
 from errors import SourceError, shown
 
-PLAIN = re.compile(r"(\\?)([0-9a-f]{64})[ \t]+[*^?]?(\S.*)", re.IGNORECASE)
-TAGGED = re.compile(r"(\\?)SHA(?:2-)?-?256 ?\((.+)\) ?= ?([0-9a-f]{64})", re.IGNORECASE)
+PLAIN = re.compile(r"(\\?)([0-9a-f]{64})[ \t]+[*^?]?(\S.*)", re.IGNORECASE | re.DOTALL)
+TAGGED = re.compile(r"(\\?)SHA(?:2-)?-?256 ?\((.+)\) ?= ?([0-9a-f]{64})", re.IGNORECASE | re.DOTALL)
 POWERSHELL = re.compile(r"()SHA256\s+([0-9a-f]{64})\s+(\S.*)", re.IGNORECASE)
 # Lines of other algorithms and of sizes, which say nothing about a SHA-256: MD5, SHA-1, -224, -384 and -512 by their
 # length, any by its name.
@@ -42,7 +42,8 @@ class ChecksumList:
         """Raises SourceError for a line of no known form, and for two lines that contradict each other."""
         self.where = where
         self._sums: dict[str, _Sum] = {}  # by path, as the list has it
-        for number, line in enumerate(re.split(r"\r\n|[\r\n\0]", decode(where, data)), 1):
+        text = decode(where, data)
+        for number, line in enumerate(text.split("\0") if "\0" in text else re.split(r"\r\n?|\n", text), 1):
             if line.startswith(SIGNATURE):
                 break
             if not FRAMES.fullmatch(line):

@@ -63,7 +63,7 @@ IMAGES = {
     "bmp": ("image/bmp", drawn("BMP")),
     "os/2 bmp": ("image/bmp", b"BM" + bytes(12) + b"\x0c\0\0\0\x09\0\x09\0\1\0\x18\0" + bytes(300)),
     "jpeg xl": ("image/jxl", b"\xff\x0a" + bytes(range(256))),
-    "jpeg xl in boxes": ("image/jxl", box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ") + box(b"jxlc", b"x")),
+    "jpeg xl in boxes": ("image/jxl", box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl ") + box(b"jxlc", b"x")),
     "jpeg 2000": ("image/jp2", drawn("JPEG2000")),
     "svg": ("image/svg+xml", f'\ufeff<?xml version="1.0"?>\n<!-- <html> -->\n{SVG}'.encode()),
     "svg in utf-16": ("image/svg+xml", SVG.encode("utf-16")),
