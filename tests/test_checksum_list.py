@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 from source_server import Plan, SourceServer
 from test_cli import message, sums
 
+from archives import LIMITS
 from checksum_list import ChecksumList
+from datasets import DATASETS, Archive
 from errors import SourceError
+from planning import plan
 
 NAME, DATA = "images.tar", b"an archive"
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -132,3 +136,15 @@ def test_a_wrong_archive_is_found_by_a_list_in_bsd_form(cli: Cli, tmp_path: Path
     ).encode("utf-16")
     done = cli("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path)
     assert done.returncode == 1 and f"images.tar: expected sha256 {OTHER}, got" in message(done)
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_of_an_archive_that_the_list_does_not_name_the_published_checksum_holds(
+    mirror: SourceServer, is_published: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.files["/SHA256SUMS"] = b""
+    size = len(mirror.files["/lists.tar"]) - (not is_published)
+    archive = Archive((f"{mirror.url}/away.tar",), "x/", "lists.tar", size, OTHER)
+    (planned,), _ = plan(replace(DATASETS["stanford"], archives=(archive,)), mirror.url, LIMITS)
+    assert planned.sha256 == (OTHER if is_published else "")
+    assert ("no line for lists.tar" in caplog.text) != is_published
