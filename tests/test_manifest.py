@@ -103,7 +103,8 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
 PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
 ROWS = st.builds(
     Row, PATHS, st.integers(0, 1 << 40), st.integers(0, 0xFFFFFFFF), st.sampled_from(["http://x/a.tar", "http://x/b,c"]),
-    st.integers(0, 1 << 40), st.sampled_from([STORED, STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED]), st.sampled_from(["", "b,c"]),
+    st.integers(0, 1 << 40), st.sampled_from([STORED, STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED]),
+    st.sampled_from(["", "b,c"]),
 )  # fmt: skip
 
 
