@@ -73,7 +73,7 @@ def check_status(url: str, response: requests.Response) -> None:
     if response.status_code in GONE_STATUSES:
         raise GoneError(f"{url}: {status_of(response)}: not there (any more)")
     if response.status_code not in (200, 206):
-        raise SourceError(f"{url}: expected status 200 or 206, got {status_of(response)}")
+        raise SourceError(f"{url}: expected status 200 or 206, got {status_of(response)}", response.status_code)
 
 
 def status_of(response: requests.Response) -> str:

@@ -10,7 +10,7 @@ from string import Template
 
 from card_facts import Card, Histogram, label
 from manifest import EXAMPLES, Some
-from rows import GONE
+from rows import GONE, NOT_AN_IMAGE
 from thumbnails import Box, Look
 
 TEMPLATE = Path(__file__).with_name("card.html")
@@ -190,7 +190,7 @@ def _scale(it: Histogram, wide: float, text: Callable[[int], str]) -> str:
 def _checks(card: Card) -> str:
     twins = Some.of(" = ".join(paths) for paths in card.duplicates)
     same = f"sets of equal images, {sum(map(len, card.duplicates)):,} images together"
-    gone = {what: some for what, some in card.failures.items() if what == GONE}
+    absent = {GONE: "that the source no longer has", NOT_AN_IMAGE: "that are no images there"}
     return "".join(
         (
             _check("Images without annotation", _one(card.without_annotation)),
@@ -198,7 +198,9 @@ def _checks(card: Card) -> str:
             _check("Format differs from the name", card.wrong_format, "every image is what its name says"),
             _check("Unreadable images", card.unreadable, f"none of the {card.looked_at:,} that were opened"),
             _check("Identical images", {same: twins} if twins.count else {}),
-            _check("Missing at the source", {"that the source no longer has": gone[GONE]} if gone else {}),
+            _check("Missing at the source", {
+                what: card.failures[outcome] for outcome, what in absent.items() if outcome in card.failures
+            }),
         )
     )  # fmt: skip
 

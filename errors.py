@@ -29,7 +29,11 @@ class IncompleteError(ExtractionError):
 
 
 class SourceError(ExtractionError):
-    """A source does not answer, or not with what it should; retries are used up."""
+    """A source does not answer, or not with what it should; retries are used up. `status` is HTTP's, if it has one."""
+
+    def __init__(self, message: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class SourceChangedError(SourceError):
@@ -38,6 +42,10 @@ class SourceChangedError(SourceError):
 
 class GoneError(SourceError):
     """The source says that the file is not there (404, 410)."""
+
+
+class TooLargeError(SourceError):
+    """A file that is kept in memory has more bytes than are read."""
 
 
 class ArchiveError(ExtractionError):

@@ -20,7 +20,8 @@ class Result:
     missing: list[Row] = field(default_factory=list)
     extra: list[Row] = field(default_factory=list)  # of a verification: objects that the manifest does not name
     is_verification: bool = False
-    gone: int = 0  # photos that the source does not have, where that is within what is normal
+    gone: int = 0  # photos that the source no longer has
+    not_images: int = 0  # photos in whose place the source has something else
     fetched: int = 0  # bytes that this run read from the source
     retries: int = 0  # requests to the source that were made again
     seconds: float = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from planning import Planned
 from reading import Order, Reading, Stock, compared, take_stock
 from redaction import redact
 from resume import covered, rest_of
-from rows import FAILED, GONE, LINKED, STORED, Row, Rows, Won, agrees, winners
+from rows import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED, Row, Rows, Won, agrees, winners
 from tally import Report
 from transfer import Crew
 from units import PhotoWork, Unit, is_whole
@@ -30,7 +31,7 @@ from words import amount
 
 log = logging.getLogger("spotted")
 
-GONE_LIMIT = 0.05  # share of photos that may be gone at the source; 0.9 % of Austin's are, and that is normal
+ABSENT_LIMIT = 0.05  # share of photos that the source may lack; 0.9 % of Austin's are gone or web pages: normal
 FOLDERS_AT_ONCE, FOLDERS_WAITING = 64, 1000
 REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
 
@@ -69,7 +70,8 @@ def _already_complete(dataset: Dataset, order: Order, book: Book) -> Result | No
     left = book.tidy()  # for whoever wrote the manifest may have been killed right after it
     if not book.card <= left:
         card.keep(dataset, book, rows, about)
-    return Result(dataset, len(rows), rows.size, True, gone=about["gone"])
+    not_images = about.get("not_images", 0)  # older versions called these gone
+    return Result(dataset, len(rows), rows.size, True, gone=about["gone"], not_images=not_images)
 
 
 def readable_manifest(book: Book) -> tuple[Rows, Mapping[str, Any]] | None:
@@ -295,13 +297,14 @@ class _Extraction(Reading):
         self._tell_of_strangers(proof.strangers)
         self._tell_of_repeats(len(rows) + sum(not each.row.is_folder for each in proof.lost))
         failures = [*self._failures(), *self.lost_folders, *proof.lost_rows()]
-        gone = [row for row in failures if row.outcome == GONE]
-        if len(gone) <= GONE_LIMIT * self._photos():
-            counted = [row for row in failures if row.outcome != GONE]
+        outcomes = Counter(row.outcome for row in failures)
+        if sum(outcomes[each] for each in ABSENT) <= ABSENT_LIMIT * self._photos():
+            counted = [row for row in failures if row.outcome not in ABSENT]
         else:
             counted = failures
-            self.forget(unit for unit, entry in self.entries.items() if entry.rows.gone)  # the next run asks again
-        result = Result(self.dataset, len(rows), rows.size, missing=counted, gone=len(gone))
+            self.forget(unit for unit, entry in self.entries.items() if entry.rows.absent)  # the next run asks again
+        result = Result(self.dataset, len(rows), rows.size, missing=counted)
+        result.gone, result.not_images = outcomes[GONE], outcomes[NOT_AN_IMAGE]
         result.fetched, result.retries = self.tally.fetched, self.tally.retries
         if counted:
             self.book.write_failures(failures)
@@ -326,7 +329,7 @@ class _Extraction(Reading):
             log.info("%s: %d members were replaced by a later one of the same name", self.dataset.name, stored - won)
 
     def _failures(self) -> list[Row]:
-        told = (rows for rows in self.runs() if rows.bad or rows.gone)
+        told = (rows for rows in self.runs() if rows.bad or rows.absent)
         broken = [entry for entry in self.entries.values() if entry.error]
         return [
             *(row for rows in told for row in rows if row.outcome not in (STORED, LINKED)),
@@ -344,6 +347,7 @@ class _Extraction(Reading):
             "objects": result.objects,
             "bytes": result.size,
             "gone": result.gone,
+            "not_images": result.not_images,
             "wrong_format": {reason: asdict(some) for reason, some in misnamed.told().items()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "sources": [

@@ -9,3 +9,4 @@ FINAL_5XX = frozenset({501, 505, 511})
 RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - FINAL_5XX
 THROTTLED_STATUSES = frozenset({429, 503})  # the server says that it is asked for too much at once
 GONE_STATUSES = frozenset({404, 410})
+FORBIDDEN_STATUSES = frozenset({401, 403})  # stores answer these for a missing object where listing is not allowed

@@ -36,6 +36,8 @@ class Forecast:
     work: Work = field(default_factory=Work)
     moves: list[tuple[str, str]] = field(default_factory=list)  # source => destination, as far as they are known
     is_exact: bool = True
+    is_counted: bool = True  # False: there are more objects, whose number an archive does not tell beforehand
+    is_complete: bool = False
     notes: list[str] = field(default_factory=list)
     error: str = ""  # why an extraction begun now would fail
 
@@ -50,6 +52,8 @@ class There:
 
 def look_at(to: str) -> tuple[Bucket | None, str]:
     """The bucket, or None where there is none yet, or where it cannot be looked at: then also why. Creates nothing."""
+    if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
+        return None, "expected a directory, got a file"
     try:
         bucket = open_bucket(Destination(to))
         look = getattr(bucket, "look", None)  # a directory needs none
@@ -65,7 +69,7 @@ def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bo
     except ExtractionError as error:
         return Forecast(dataset, error=str(error))
     if there.complete is not None:
-        return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects))
+        return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects), is_complete=True)
     survey = _Survey(dataset, there, order)
     try:
         for located in locate(dataset, order.mirror):
@@ -122,7 +126,8 @@ class _Survey:
         self.kept: list[Entry] = []
         self.parts: list[Entry] = []  # of units that are begun
         self.unnamed: dict[str, str] = {}  # where objects whose names are not known come from → their prefix
-        self.is_exact, self.notes = True, list[str]()
+        self.is_exact = self.is_counted = True
+        self.notes = list[str]()
 
     def look_at(self, located: Located) -> None:
         """One archive; one without ranges is not read, for that would be all of it."""
@@ -140,6 +145,7 @@ class _Survey:
     def _guess(self, archive: Archive, source: str, size: int) -> None:
         if archive.objects is None:
             self.notes.append(f"{source}: the number of its objects is not known before it has been read")
+            self.is_counted = False
         self.objects += round((archive.objects or 0) * (size / archive.size if archive.size else 1))
         self.is_exact = False
 
@@ -201,14 +207,18 @@ class _Survey:
         """The sum of it."""
         stock, prefixes = self.there.stock, tuple(self.unnamed.values())
         loose = {name for name in stock.loose if name in self.names or (prefixes and name.startswith(prefixes))}
-        there = min(self.objects, sum(entry.rows.stored for entry in (*self.kept, *self.parts)) + len(loose))
+        there = sum(entry.rows.stored for entry in (*self.kept, *self.parts)) + len(loose)
+        self.objects = self.objects if self.is_counted else max(self.objects, there)
+        there = min(self.objects, there)
         folders = parents(self.names) - stock.folders
         work = Work(
             self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept),
             self.checksums,
         )  # fmt: skip
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
-        return Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.notes)
+        found = Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.is_counted)
+        found.notes = self.notes
+        return found
 
 
 def _names(unit: Unit) -> dict[str, str]:

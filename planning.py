@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import archives
 import sources
 import web
 from archives import Limits
+from checksum_list import ChecksumList
 from datasets import Archive, Dataset
-from errors import GoneError, SourceError, shown
+from errors import GoneError, SourceError
+from http_status import FORBIDDEN_STATUSES
 from photos import Photo, join
 from units import PhotoWork, SpanWork, Unit
+
+log = logging.getLogger("spotted")
 
 PHOTOS_PER_UNIT = 200
 
@@ -50,20 +55,21 @@ class Located:
     urls: tuple[str, ...]
     size: int | None
     sha256: str
+    lacking: str = ""  # the list of checksums that should name it, and does not
 
 
 def locate(dataset: Dataset, mirror: str) -> list[Located]:
     """The archives of a dataset, at their sources or on a mirror, whose own checksums replace the published ones."""
     sums = _checksums(mirror) if mirror and dataset.archives else None
-    return [
-        Located(
-            archive,
-            tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls,
-            archive.size if sums is None else None,
-            archive.sha256 if sums is None else sums.get(archive.file, ""),
-        )
-        for archive in dataset.archives
-    ]
+    return [_located(archive, mirror, sums) for archive in dataset.archives]
+
+
+def _located(archive: Archive, mirror: str, sums: ChecksumList | None) -> Located:
+    urls = tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
+    if sums is None:
+        return Located(archive, urls, archive.size, archive.sha256)
+    sha256 = sums.of(archive.file)
+    return Located(archive, urls, None, sha256, "" if sha256 else sums.where)
 
 
 def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[Planned], list[Unit]]:
@@ -80,7 +86,19 @@ def plan_archive(dataset: Dataset, located: Located, limits: Limits) -> Planned:
     """Open one archive and cut it into units."""
     archive, source = located.archive, sources.open_source(located.urls, located.size, bool(located.sha256))
     works = tuple(SpanWork(source, span, archive.prefix) for span in archives.plan(source, limits=limits))
-    return Planned(archive, source, works, tuple(_unit(dataset, archive, work) for work in works), located.sha256)
+    units = tuple(_unit(dataset, archive, work) for work in works)
+    return Planned(archive, source, works, units, located.sha256 or _published(dataset, located, source.size))
+
+
+def _published(dataset: Dataset, located: Located, size: int) -> str:
+    """The published checksum of an archive that a mirror's list does not name, where it has the published size."""
+    archive = located.archive
+    if size == archive.size or not located.lacking:
+        return archive.sha256
+    log.warning(
+        "%s: %s has no line for %s: it is stored without being compared", dataset.name, located.lacking, archive.file
+    )
+    return ""
 
 
 def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
@@ -104,7 +122,7 @@ def plan_photos(dataset: Dataset, mirror: str) -> list[Unit]:
         return []
     with ThreadPoolExecutor(2) as pool:
         dogs, photos = pool.map(lambda url: web.fetch(url, web.FIRST_ATTEMPTS), tables_of(dataset, mirror))
-    found = [_mirrored_photo(mirror, photo) for photo in join(dogs, photos)]
+    found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
         Unit(
@@ -122,23 +140,37 @@ def _mirrored(mirror: str, path: str) -> str:
     return f"{mirror.rstrip('/')}/{path.lstrip('/')}"
 
 
-def _mirrored_photo(mirror: str, photo: Photo) -> Photo:
-    return photo._replace(url=_mirrored(mirror, urlsplit(photo.url).path)) if mirror and not photo.refusal else photo
+def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
+    """The same photos on a mirror; the log says where it has one file for several."""
+    if not web.is_http(mirror):
+        mirror = str(web.local_path(mirror))
+    found = [photo if photo.refusal else photo._replace(url=_place(mirror, photo.url)) for photo in photos]
+    places = {photo.url: there.url for photo, there in zip(photos, found, strict=True)}
+    shared = len(places) - len(set(places.values()))
+    if shared:
+        log.warning("%s: has one file for %d photos whose addresses differ only in host or query", mirror, shared + 1)
+    return found
 
 
-def _checksums(mirror: str) -> dict[str, str] | None:
-    """The mirror's SHA256SUMS as file name → checksum, or None where it has none (then the published ones hold)."""
+def _place(mirror: str, url: str) -> str:
+    """Where a mirror has a photo; in a directory also under the name that the URL stands for, and with its query."""
+    parts = urlsplit(url)
+    if web.is_http(mirror) or ("%" not in parts.path and not parts.query):
+        return _mirrored(mirror, parts.path)
+    query = f"?{parts.query}" if parts.query else ""
+    names = (f"{path}{end}" for end in dict.fromkeys((query, "")) for path in (parts.path, unquote(parts.path)))
+    return next(filter(os.path.isfile, (_mirrored(mirror, name) for name in names)), _mirrored(mirror, parts.path))
+
+
+def _checksums(mirror: str) -> ChecksumList | None:
+    """The mirror's list of checksums, or None where it has none (then the published ones hold)."""
+    url = _mirrored(mirror, "SHA256SUMS")
     try:
-        lines = web.fetch(_mirrored(mirror, "SHA256SUMS"), web.FIRST_ATTEMPTS).decode().splitlines()
+        return ChecksumList(url, web.fetch(url, web.FIRST_ATTEMPTS))
     except GoneError:
         return None
-    except ValueError as error:
-        raise SourceError(f"{mirror}/SHA256SUMS: expected lines as sha256sum writes them: {error}") from error
-    return dict(_checksum(mirror, line) for line in lines if line.strip())
-
-
-def _checksum(mirror: str, line: str) -> tuple[str, str]:
-    match = re.fullmatch(r"([0-9A-Fa-f]{64}) [ *](\S.*)", line)
-    if match is None:
-        raise SourceError(f"{mirror}/SHA256SUMS: expected lines as sha256sum writes them, got {shown(line)}")
-    return match[2], match[1].lower()
+    except SourceError as error:
+        if error.status not in FORBIDDEN_STATUSES:
+            raise
+        log.warning("%s; going on without it, as if the mirror had no such list", error)
+        return None

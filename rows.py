@@ -22,8 +22,9 @@ from buckets import Stored, decode_crc32c, encode_crc32c, parents
 from errors import BucketError, shown
 from redaction import redact
 
-STORED, GONE, REFUSED, FAILED = "stored", "gone", "refused", "failed"
+STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED = "stored", "gone", "not an image", "refused", "failed"
 LINKED = "linked"  # a hard link, until the bytes of its target are stored; its reason is the target's object name
+ABSENT = frozenset({GONE, NOT_AN_IMAGE})  # photos that the source does not have: of some this is normal
 EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
 MARKED = 250  # every so many paths one is remembered, for a bucket to list between
 PIECE = 1900  # paths, about, of a piece that it lists by itself: two pages, with room for folders' placeholders
@@ -62,6 +63,12 @@ class Rows:
     folders: frozenset[str] = frozenset()  # above the stored ones
     marks: tuple[str, ...] = ()  # the first path, and every 250th from there
     links: int = 0  # hard links among them
+    not_images: int = 0  # bodies that came in place of photos; entries of older versions count these as gone
+
+    @property
+    def absent(self) -> int:
+        """Photos that the source does not have."""
+        return self.gone + self.not_images
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Rows:
@@ -79,7 +86,7 @@ class Rows:
             text_size = file.tell()
         return cls(
             packed.getvalue(), counts.count, counts.stored, counts.gone, counts.bad, counts.size, text_size,
-            frozenset(parents(counts.folders)), tuple(counts.marks), counts.links,
+            frozenset(parents(counts.folders)), tuple(counts.marks), counts.links, counts.not_images,
         )  # fmt: skip
 
     def encode(self) -> dict[str, object]:
@@ -120,7 +127,7 @@ class _Counts:
     """Sums up rows that pass."""
 
     def __init__(self) -> None:
-        self.count = self.stored = self.gone = self.bad = self.links = self.size = 0
+        self.count = self.stored = self.gone = self.not_images = self.bad = self.links = self.size = 0
         self.folders, self.marks = set[str](), list[str]()
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -136,6 +143,8 @@ class _Counts:
                 self.gone += 1
             elif row.outcome == LINKED:
                 self.links += 1
+            elif row.outcome == NOT_AN_IMAGE:
+                self.not_images += 1
             else:
                 self.bad += 1
             yield row

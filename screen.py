@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from events import Result
 
 SHOWN = 5  # missing objects named in the log; failures.csv has all
-HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone")
+HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone",
+          "not-images")  # fmt: skip
 log = logging.getLogger("spotted")
 
 
@@ -110,11 +111,13 @@ def summary(result: Result) -> dict[str, object]:
         "missing": len(result.missing) - result.refused,
         "extra": len(result.extra),
         "gone": result.gone,
+        "not_images": result.not_images,
     }
 
 
 def _line(result: Result) -> tuple[str, ...]:
-    counts = (result.retries, result.refused, len(result.missing) - result.refused, len(result.extra), result.gone)
+    missing = len(result.missing) - result.refused
+    counts = (result.retries, result.refused, missing, len(result.extra), result.gone, result.not_images)
     rate = f"{amount(result.rate)}/s" if result.fetched else "-"
     return (
         result.dataset.name, result.state, f"{result.objects:,}", amount(result.size),

@@ -84,9 +84,12 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
     lines = [_plan_line(each.dataset.name, [each]) for each in found]
     print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
     print("\n~ means about, as far as can be told beforehand." if "~" in str(lines) else "")
-    if not any(each.work.objects for each in found):
+    if all(each.is_complete for each in found):
         print("Nothing to do: everything is there.")
-    elif to.startswith("gs://"):
+        return
+    if not all(each.is_counted for each in found):
+        print("The objects whose number is unknown are left out below.")
+    if to.startswith("gs://"):
         _print_costs(ways, sum(each.work.bytes for each in found), rates)
     else:
         taken = duration(ways["directory"]["seconds"])
@@ -130,7 +133,8 @@ def _cost(found: Sequence[Forecast], via: str, rates: Rates) -> dict[str, float]
 def _fields(each: Forecast) -> dict[str, object]:
     return {
         "dataset": each.dataset.name, "objects": each.objects, "there": each.there, "to_store": each.work.objects,
-        "bytes_to_fetch": each.work.bytes, "exact": each.is_exact, "notes": each.notes, "error": each.error,
+        "bytes_to_fetch": each.work.bytes, "exact": each.is_exact, "counted": each.is_counted,
+        "complete": each.is_complete, "notes": each.notes, "error": each.error,
     }  # fmt: skip
 
 
@@ -140,7 +144,14 @@ def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
     there = [each.there for each in found if each.there is not None]
     known = f"{sum(there):,}" if len(there) == len(found) else "unknown"
     size = amount(sum(each.work.bytes for each in found))
-    return name, f"{about}{objects:,}", known, f"{about}{to_store:,}", f"{about}{size}"
+    return name, _count(objects, found), known, _count(to_store, found), f"{about}{size}"
+
+
+def _count(objects: int, found: Sequence[Forecast]) -> str:
+    """So many objects, or "unknown" where an archive does not tell beforehand how many it holds."""
+    if not all(each.is_counted for each in found):
+        return f"{objects:,} or more" if objects else "unknown"
+    return f"{objects:,}" if all(each.is_exact for each in found) else f"~{objects:,}"
 
 
 # ── --check ──────────────────────────────────────────────────────────────────────────────────────

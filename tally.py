@@ -27,6 +27,7 @@ class _Part:
     left: dict[str, Unit] = field(default_factory=dict)
     stored: int = 0
     gone: int = 0
+    not_images: int = 0
     failed: int = 0
     bytes: int = 0
 
@@ -115,6 +116,7 @@ class Tally:
         self.running.pop(unit, None)
         part.stored += entry.rows.stored
         part.gone += entry.rows.gone
+        part.not_images += entry.rows.not_images
         part.failed += entry.rows.bad or bool(entry.error)
         part.bytes += entry.size
 
@@ -131,7 +133,10 @@ class Tally:
         self.report(Progress(self.dataset.name, objects, total, self.bytes, self.bytes_total))
 
     def _tell_of(self, name: str, part: _Part) -> None:
-        counts = (part.stored, "stored"), (part.gone, "gone at the source"), (part.failed, "failed or refused")
+        counts = (
+            (part.stored, "stored"), (part.gone, "gone at the source"), (part.not_images, "not an image"),
+            (part.failed, "failed or refused"),
+        )  # fmt: skip
         told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
         log.info("%s: %s: done, %s", self.dataset.name, name, told or "nothing in it")
 

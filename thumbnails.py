@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # of all that Pillow reads; some others start programs
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 QUALITY = 78
 MOST_PIXELS = 64_000_000  # of an image that is decoded

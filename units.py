@@ -20,15 +20,16 @@ import web
 from archives import Link, Member, Span
 from buckets import Stored, object_name
 from digest import digests
-from errors import ExtractionError, GoneError, MemberError, RereadError, SourceChangedError, SourceError
-from formats import IMAGES, content_type, misnamed
+from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError
+from fetching import fetch_photo
+from formats import content_type, misnamed
 from journal import Entry
 from links import linked
 from manifest import Book
 from meter import Meter, Tell
 from parts import Mark, PartWriter
 from photos import Photo
-from rows import FAILED, GONE, REFUSED, STORED, Row, Rows
+from rows import FAILED, REFUSED, STORED, Row, Rows
 from spans import Buffer
 from tars import NOWHERE
 from uploads import Batches, Process, Settings, the_process
@@ -366,7 +367,9 @@ class _Task:
         if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
         with self.process.fetching:
-            image, data = _fetch(image)
+            if stop.is_set():
+                raise ExtractionError("interrupted")
+            image, data = fetch_photo(image, self.process.bytes)
             self.process.bytes.acquire(len(data))
         try:
             self.meter.add(len(data))
@@ -378,22 +381,6 @@ class _Task:
         with self.process.putting:
             image = self._put(image, data)
             return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
-
-
-def _fetch(row: Row) -> tuple[Row, bytes]:
-    """The photo's bytes, or none and a row that says why."""
-    if stop.is_set():
-        raise ExtractionError("interrupted")
-    try:
-        data = web.fetch(row.source)
-    except GoneError as error:
-        return row._replace(outcome=GONE, reason=str(error)), b""
-    except SourceError as error:
-        return row._replace(outcome=FAILED, reason=str(error)), b""
-    if content_type(data) not in IMAGES.values() and data[:64].isascii():
-        what = "an empty body" if not data else "text or a web page"
-        return row._replace(outcome=GONE, reason=f"{row.source}: expected an image, got {what}"), b""
-    return row._replace(size=len(data)), data
 
 
 def _counted(chunks: Iterable[bytes], checksum: google_crc32c.Checksum) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from links import spans_with
 from manifest import Book
 from planning import Planned
 from reading import Order, Reading
-from rows import GONE, Row, Rows, agrees, joined, marks, winners
+from rows import ABSENT, Row, Rows, agrees, joined, marks, winners
 from tally import Report
 from transfer import Crew
 from units import PhotoWork, SpanWork, Unit
@@ -177,7 +177,7 @@ def _against_sources(found: Found, reading: Reading) -> Iterator[Row]:
 
 def _differences(found: Found, reading: Reading) -> Iterator[Row]:
     now = (each.row for each in winners(reading.runs()) if not each.row.is_folder)
-    gone = {row.path for rows in reading.runs() if rows.gone for row in rows if row.outcome == GONE}
+    gone = {row.path for rows in reading.runs() if rows.absent for row in rows if row.outcome in ABSENT}
     reasons = _reasons(reading)
     for each, read in joined(winners([found.rows]), (Stored(*row[:3]) for row in now)):
         if each is None and read:
@@ -189,12 +189,12 @@ def _differences(found: Found, reading: Reading) -> Iterator[Row]:
             why = f"expected {_looks(each.row)}; the source has {_looks(read)}"
             yield each.row._replace(outcome=DIFFERENT, reason=why)
     if gone:
-        log.info("%s: %d photos are gone at the source and could not be compared", found.dataset.name, len(gone))
+        log.info("%s: the source no longer has %d photos, which could not be compared", found.dataset.name, len(gone))
 
 
 def _reasons(reading: Reading) -> Callable[[str], str]:
     """Why a path could not be read, for any that could not."""
-    failed = {row.path: row.reason for rows in reading.runs() if rows.bad or rows.gone for row in rows if row.reason}
+    failed = {row.path: row.reason for rows in reading.runs() if rows.bad or rows.absent for row in rows if row.reason}
     error = next((entry.error for entry in reading.entries.values() if entry.error), "the source does not have it")
     return lambda path: failed.get(path, error)
 

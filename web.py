@@ -12,6 +12,7 @@ import random
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,9 +26,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from answers import PassingError, check_encoding, check_length, check_status, content_length, retry_after, status_of
-from errors import SourceError, printable
+from errors import SourceError, TooLargeError, printable
 from hosts import Host, host_of
-from http_status import GONE_STATUSES, THROTTLED_STATUSES
+from http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES
 from local_files import open_file, read_at
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not 
 POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
 FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
 LONGEST_FREE_WAIT = 8  # seconds after such a refusal
-EXPIRED = frozenset({401, 403, *GONE_STATUSES})  # what a short-lived link answers once its time is over
+EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers once its time is over
+LARGEST = 256 << 20  # bytes of a file that is read into memory at once: a table of millions of photos
+GZIP = 16 + zlib.MAX_WBITS  # how zlib is asked for it
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
 # obstore's own threads, as tokio reads it: one has time enough for all that Python asks of it, and several wake each
@@ -75,23 +78,31 @@ RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exc
 # ── small files ──────────────────────────────────────────────────────────────────────────────────
 
 
-def fetch(url: str, attempts: int = ATTEMPTS) -> bytes:
-    """The whole of a small file: a table, a list of checksums, a photo. Raises GoneError, SourceError.
+def fetch(url: str, attempts: int = ATTEMPTS, most: int = LARGEST) -> bytes:
+    """The whole of a small file: a table, a list of checksums, a photo.
 
-    The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does
-    not get is asked for again with the care that the archives get, and that answer counts.
+    The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
+    get is asked for again with the care that the archives get, and that answer counts.
+    Raises GoneError, TooLargeError (for more than `most` bytes), SourceError.
     """
     if not is_http(url):
-        return _read_file(local_path(url))
-    return _fetch_fast(url) or persist(url, lambda: _fetch_once(url), attempts)
+        return _read_file(local_path(url), most)
+    return _fetch_fast(url, most) or persist(url, lambda: _fetch_once(url, most), attempts)
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, most: int) -> bytes:
     with open_file(path) as file:
-        return read_at(file, os.fstat(file).st_size, 0, str(path))
+        size = os.fstat(file).st_size
+        _check_most(str(path), size, most)
+        return read_at(file, size, 0, str(path))
 
 
-def _fetch_fast(url: str) -> bytes | None:
+def _check_most(name: str, size: int, most: int) -> None:
+    if size > most:
+        raise TooLargeError(f"{name}: expected at most {most:,} bytes, got more")
+
+
+def _fetch_fast(url: str, most: int = LARGEST) -> bytes | None:
     import obstore
     from obstore.exceptions import BaseError
 
@@ -103,6 +114,7 @@ def _fetch_fast(url: str) -> bytes | None:
         try:
             answer = obstore.get(_origin(f"{parts.scheme}://{parts.netloc}"), parts.path)
             with host.answer():
+                _check_most(url, answer.meta["size"], most)
                 is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                 return bytes(answer.bytes()) if is_plain else None
         except (BaseError, OSError, ValueError) as error:
@@ -131,15 +143,34 @@ def _origin(url: str) -> HTTPStore:
     )
 
 
-def _fetch_once(url: str) -> bytes:
+def _fetch_once(url: str, most: int) -> bytes:
     with get(url, {}) as response:
         check_status(url, response)
         if response.status_code != 200:
             raise SourceError(f"{url}: expected status 200, got {status_of(response)}: a part that was not asked for")
-        check_encoding(url, response)
-        body: bytes = response.raw.read(decode_content=False)
+        _check_most(url, content_length(response) or 0, most)
+        body: bytes = response.raw.read(most + 1, decode_content=False)
+        _check_most(url, len(body), most)
         check_length(content_length(response), len(body))
+        body = _unpacked(url, response, body, most)
+        _check_most(url, len(body), most)
         return body
+
+
+def _unpacked(url: str, response: requests.Response, body: bytes, most: int) -> bytes:
+    """A body that was gzipped on its way, though nobody asked for that; at most one byte more than `most`."""
+    is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
+    if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
+        check_encoding(url, response)
+        return body
+    unpack = zlib.decompressobj(GZIP)
+    try:
+        data = unpack.decompress(body, most + 1)
+    except zlib.error as error:
+        raise PassingError(f"a damaged gzip body: {error}") from error
+    if not unpack.eof and len(data) <= most:
+        raise PassingError("the gzip body ended early")
+    return data
 
 
 # ── one request ──────────────────────────────────────────────────────────────────────────────────

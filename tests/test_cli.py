@@ -80,7 +80,8 @@ def test_the_sample_into_a_directory(cli: Cli, tmp_path: Path) -> None:
     assert len(photos) == len(labels) == 58  # 60, less one that is gone and one that is a web page
     assert all(json.loads(found[name])["image_file"] == Path(name).stem + ".png" for name in labels)
     failures = (tmp_path / "out/_extraction/austin/failures.csv").read_text()
-    assert failures.count(",gone,") == 2 and "got text or a web page" in failures
+    assert failures.count(",gone,") == 1 and failures.count(",not an image,") == 1
+    assert "expected an image, got a web page" in failures
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
         ["stanford", "complete"], ["tsinghua", "complete"], ["austin", "complete"],
     ]  # fmt: skip
@@ -223,7 +224,9 @@ def test_photos_that_are_none_are_listed_and_told_by_their_bytes(
         "1000_3.png",
         "1001_3.png",
     ]
-    assert "expected an image, got an empty body" in failures
+    assert [line.split(": ")[-1].strip('"') for line in failures.splitlines() if ",not an image," in line] == [
+        "expected an image, got an empty body", "expected an image, got a web page", "expected an image, got text",
+    ]  # fmt: skip
     assert not (tmp_path / "out/austin/annotations/1000_1.json").exists()
 
 

@@ -20,7 +20,7 @@ from folders import FolderBucket
 from journal import Entry
 from manifest import Book
 from reading import take_stock
-from rows import FAILED, GONE, REFUSED, STORED, Row, Rows, agrees, joined, marks, merged, winners
+from rows import FAILED, GONE, NOT_AN_IMAGE, REFUSED, STORED, Row, Rows, agrees, joined, marks, merged, winners
 
 ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)
 
@@ -104,7 +104,8 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
 PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
 ROWS = st.builds(
     Row, PATHS, st.integers(0, 1 << 40), st.integers(0, 0xFFFFFFFF), st.sampled_from(["http://x/a.tar", "http://x/b,c"]),
-    st.integers(0, 1 << 40), st.sampled_from([STORED, STORED, GONE, REFUSED, FAILED]), st.sampled_from(["", "b,c"]),
+    st.integers(0, 1 << 40), st.sampled_from([STORED, STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED]),
+    st.sampled_from(["", "b,c"]),
 )  # fmt: skip
 
 
@@ -168,3 +169,16 @@ def test_pieces_of_a_listing_are_of_one_size_though_the_units_are_not() -> None:
 def test_a_listing_that_is_out_of_order_is_no_listing() -> None:
     with pytest.raises(BucketError, match="out of order: a comes after b"):
         list(joined([], [Stored("b", 0, None), Stored("a", 0, None)]))
+
+
+def test_rows_of_an_older_journal_which_called_all_absent_photos_gone() -> None:
+    rows = Rows.of([Row("a", 1, 2, "u", 0), Row("b", 0, 0, "u", 0, GONE, "a web page")])
+    fields = rows.encode()
+    assert fields.pop("not_images") == 0
+    assert Rows.decode(fields) == rows and rows.absent == 1
+
+
+def test_what_is_no_image_is_counted_apart() -> None:
+    rows = Rows.of([Row("a", 0, 0, "u", 0, GONE), Row("b", 0, 0, "u", 0, NOT_AN_IMAGE), Row("c", 0, 0, "u", 0, FAILED)])
+    assert (rows.gone, rows.not_images, rows.absent, rows.bad, rows.stored) == (1, 1, 2, 1, 0)
+    assert Rows.decode(rows.encode()) == rows

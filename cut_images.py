@@ -1,0 +1,122 @@
+"""Whether an image ends before its own format says that it does: a download that broke off without a sign of it.
+
+A file is called cut off only where its own structure proves it. What follows an image's end is allowed: phones append
+to their photos. TIFF and BMP have no end that could be found without decoding them.
+"""
+
+from __future__ import annotations
+
+END_OF_IMAGE, START_OF_SCAN, END = b"\xd9", b"\xda", b"\xff\xd9"  # markers of a JPEG (ITU T.81, B.1.1.3)
+LACKS_END = "no end marker"
+APPLICATIONS = (b"JFIF\0", b"JFXX\0", b"Exif\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/", b"Adobe", b"MPF\0")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Boxes that follow the first one of HEIF, AVIF and JPEG XL files: only of these is the size believed.
+BOXES = frozenset(
+    {b"ftyp", b"meta", b"mdat", b"moov", b"idat", b"free", b"skip", b"uuid", b"jxlc", b"jxlp", b"Exif", b"xml "}
+)
+CODESTREAM = b"\xff\x0a"  # of JPEG XL, which has no boxes
+PIXELS = frozenset({b"mdat", b"moov", b"idat", b"jxlc", b"jxlp"})
+HEADER = 1 << 16  # bytes in which the meta box is, which may hold the pixels of a small image
+
+
+def cut_off(data: bytes, kind: str) -> str:
+    """What an image of this media type lacks at its end; "" where it is whole, or where that cannot be seen."""
+    check = CHECKS.get(kind)
+    return check(data) if check else ""
+
+
+def _jpeg(data: bytes) -> str:
+    at, is_proved = 2, False  # proved to be a JPEG, once one segment follows another
+    while data[at : at + 1] == b"\xff":
+        marker, body = data[at + 1 : at + 2], at + 4
+        if marker == b"\xff":  # filled up
+            at += 1
+            continue
+        if marker == END_OF_IMAGE:
+            return ""
+        if body > len(data):
+            at, is_proved = len(data), is_proved or at == 2
+            break
+        at += 2 + int.from_bytes(data[at + 2 : body], "big")
+        if at < body:
+            return ""  # no segment is so short: nothing that this can follow
+        if marker == START_OF_SCAN:  # in coded data, 0xFF is followed by zero or a restart's number (ITU T.81, B.1.1.5)
+            return "" if END in data[at:] else LACKS_END
+        is_proved = is_proved or data[at : at + 1] == b"\xff" or (at >= len(data) and _is_application(data[body:]))
+    return LACKS_END if is_proved and at >= len(data) else ""
+
+
+def _is_application(body: bytes) -> bool:
+    """Whether a first segment that is cut begins as those of cameras and programs do."""
+    return any(body.startswith(each[: len(body)]) for each in APPLICATIONS)
+
+
+def _png(data: bytes) -> str:
+    if not data.startswith(PNG_SIGNATURE):
+        return "" if len(data) >= len(PNG_SIGNATURE) else "no IEND chunk"
+    if not (PNG_SIGNATURE + b"\0\0\0\x0dIHDR").startswith(data[:16]):
+        return ""
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):  # length, name, body, CRC (W3C PNG, 5.3)
+        if data[at + 4 : at + 8] == b"IEND":
+            return ""
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return "no IEND chunk"
+
+
+def _gif(data: bytes) -> str:
+    at = 13 + _colours(data[10:11])
+    while at < len(data):
+        match data[at]:
+            case 0x3B:
+                return ""
+            case 0x21:
+                at = _after_blocks(data, at + 2)
+            case 0x2C:
+                at = _after_blocks(data, at + 11 + _colours(data[at + 9 : at + 10]))
+            case _:
+                return ""  # nothing that this can follow
+    return "no trailer"
+
+
+def _colours(flags: bytes) -> int:
+    """Bytes of the table of colours that these flags announce (GIF89a, 18 and 20)."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _after_blocks(data: bytes, at: int) -> int:
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def _webp(data: bytes) -> str:
+    size = 8 + int.from_bytes(data[4:8], "little")
+    return f"{len(data):,} of {size:,} bytes" if len(data) < size else ""
+
+
+def _boxes(data: bytes) -> str:
+    if data.startswith(CODESTREAM):
+        return ""
+    at, has_pixels = int.from_bytes(data[:4], "big"), b"idat" in data[:HEADER]
+    while 8 <= at <= len(data) - 8:
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if name not in BOXES or size == 0:  # 0: to the end of the file
+            return ""
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+        at, has_pixels = at + max(size, 8), has_pixels or name in PIXELS
+    if at > len(data):
+        return f"{len(data):,} of {at:,} bytes"
+    return "" if has_pixels or at < 8 else "no box of pixels"
+
+
+CHECKS = {
+    "image/jpeg": _jpeg,
+    "image/png": _png,
+    "image/gif": _gif,
+    "image/webp": _webp,
+    "image/heic": _boxes,
+    "image/heif": _boxes,
+    "image/avif": _boxes,
+    "image/jxl": _boxes,
+}
