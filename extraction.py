@@ -170,6 +170,8 @@ class _Extraction(Reading):
 
     def _make_folders(self, names: Iterable[str]) -> None:
         """Placeholders for these folders: GCSFuse without implicit dirs shows only those that have one."""
+        if self.bucket.has_folders:
+            return
         for name in sorted(set(names) - self.stock.folders - self.folders):
             self.folders.add(name)
             self.waiting.acquire(1)

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import google.api_core.exceptions
 import google.api_core.retry
 import google.auth
 import google.auth.credentials
+import google_crc32c
 import obstore
 import requests
-from google.api_core.page_iterator import HTTPIterator
 from google.cloud import storage
-from google.cloud.storage.exceptions import InvalidResponse
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
-from buckets import Data, Stored, ahead, decode_crc32c, reason
-from errors import BucketError, MemberError
+import listing
+from buckets import Data, Stored, ahead, reason
+from errors import BucketError, KeptError, MemberError, UploadLostError
+from gcs_login import CONNECTIONS, client, credentials_and_origin, emulator, project
 from pace import START, Pace
 from web import innermost
 
 if TYPE_CHECKING:
+    from google.cloud.storage.fileio import BlobWriter
     from obstore.store import ClientConfig, RetryConfig
 
 T = TypeVar("T")
@@ -40,7 +44,6 @@ log = logging.getLogger("spotted")
 DEFAULT_REGION = "us-central1"
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
 PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 PASSING = frozenset({408, 429, 500, 502, 503, 504})  # https://cloud.google.com/storage/docs/retry-strategy
 TOO_MUCH = frozenset({429, 503})  # statuses by which a bucket says that it is asked for too much at once
@@ -54,11 +57,16 @@ RETRIES: RetryConfig = {
 # What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
+HIERARCHICAL = 8  # times the initial rate of a flat bucket (https://cloud.google.com/storage/docs/hns-overview)
+BEGINNINGS = 3  # of a resumable upload whose bytes can be had again
+# Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
+# member that is refused for its name, or a few of them, are rows.
+ALIKE = 8
+DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
 REFUSED = (
-    obstore.exceptions.PermissionDeniedError,
+    *DENIED,
     obstore.exceptions.UnauthenticatedError,
     FileNotFoundError,  # how obstore says 404: the bucket is gone
-    google.api_core.exceptions.Forbidden,
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
 )
@@ -68,10 +76,6 @@ NO_ANSWER = (
     requests.RequestException,
 )
 
-# Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
-os.environ.setdefault("GCE_METADATA_TIMEOUT", "2")
-os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
-
 
 class _Stores(NamedTuple):
     """What objects are read and put through; each asks for a token of its own when it is first used."""
@@ -80,23 +84,40 @@ class _Stores(NamedTuple):
     puts: GCSStore
 
 
+class Look(NamedTuple):
+    """What can be said of a bucket without writing to it."""
+
+    exists: bool
+    region: str = ""  # "" where it may not be asked
+    is_hierarchical: bool = False
+    keeps: str = ""  # why what is stored can be neither removed nor replaced; "" where it can, or may not be asked
+    is_versioned: bool = False
+
+
 class ApiBucket:
     """A bucket through its API: objects go by obstore, everything else by google-cloud-storage."""
 
     at_once = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
 
-    def __init__(self, name: str, write_rate: float | None = None, writers: int = 1) -> None:
-        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it."""
+    def __init__(
+        self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
+    ) -> None:
+        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it.
+
+        A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
+        """
         self.name, self.url = name, f"gs://{name}"
+        self._is_hierarchical, self._is_known = is_hierarchical, False
         # A bucket of Google's is asked for no more than its documentation allows, though it may bear more at once:
         # what it refuses costs more time than what it is not asked for, and whoever knows it to be warm has
         # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
-        usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
+        usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
         self.pace = Pace(self.url, (write_rate or usual) / writers)
         persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
         self._put_persistently = persist(self._put)
+        self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
         self._credentials, _ = credentials_and_origin()
-        self._client = _client(self._credentials)
+        self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
@@ -117,41 +138,92 @@ class ApiBucket:
                     self._stores = self._new_stores()
             return work(self._stores)
 
+    # ── the bucket itself ────────────────────────────────────────────────────────────────────────
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether folders exist as resources of the bucket, which need no placeholder objects."""
+        if not self._is_known:
+            self.look()
+        return self._is_hierarchical
+
     def ready(self) -> None:
-        if not self.look()[0]:
-            self._create()
+        wanted, found = self._is_hierarchical, self.look()
+        if not found.exists:
+            self._create(wanted)
+        elif wanted and not found.is_hierarchical:
+            log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", self.url)
+        if found.is_hierarchical:
+            log.info("%s: has a hierarchical namespace: %d times the initial write rate", self.url, HIERARCHICAL)
+        if found.keeps:
+            log.warning(
+                "%s: %s: what is stored can be neither replaced nor removed; journal entries stay behind",
+                self.url, found.keeps,
+            )  # fmt: skip
+        if found.is_versioned:
+            log.info("%s: keeps old versions of what is replaced or removed, the journal's too", self.url)
 
-    def look(self) -> tuple[bool, str]:
-        """Whether it exists, and its region where that may be asked; raises BucketError when it may not be used."""
-        try:
-            return True, str(self._client.get_bucket(self.name, timeout=10, retry=PATIENCE).location).lower()
-        except google.api_core.exceptions.Forbidden:
-            return self._look_by_listing(), ""
-        except google.api_core.exceptions.NotFound:
-            return False, ""
-        except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+    def look(self) -> Look:
+        """What there is; raises BucketError when it may not be used."""
+        found = self._look()
+        if found.exists:
+            self._is_hierarchical, self._is_known = found.is_hierarchical, True
+        return found
 
-    def _look_by_listing(self) -> bool:
+    def _look(self) -> Look:
+        with self._understood("its description"):
+            try:
+                found = self._client.get_bucket(self.name, timeout=10, retry=PATIENCE)
+            except google.api_core.exceptions.Forbidden:
+                return self._look_by_listing()
+            except google.api_core.exceptions.NotFound:
+                return Look(False)
+            except NO_ANSWER as error:
+                raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+            is_hierarchical = bool(found.hierarchical_namespace_enabled)
+            return Look(
+                True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled)
+            )
+
+    def _look_by_listing(self) -> Look:
         # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
         try:
             list(self._client.list_blobs(self._bucket, max_results=1, timeout=10, retry=PATIENCE))
         except google.api_core.exceptions.NotFound:
-            return False
+            return Look(False)
         except google.api_core.exceptions.Forbidden as error:
             raise BucketError(
                 f"{self.url}: {self._who()} may not list its objects; run:"
                 f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
                 " --role=roles/storage.objectAdmin"
             ) from error
-        return True
+        layout = self._layout()
+        is_hierarchical = bool(layout.get("hierarchicalNamespace", {}).get("enabled"))
+        return Look(True, str(layout.get("location", "")).lower(), is_hierarchical)
 
-    def _create(self) -> None:
-        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
-        self._bucket.iam_configuration.uniform_bucket_level_access_enabled = True
-        self._bucket.iam_configuration.public_access_prevention = "enforced"
+    def _layout(self) -> Mapping[str, Any]:
+        """The storage layout, for which the right to list objects is enough; empty where it cannot be had.
+
+        https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout. google-cloud-storage has no method
+        for it, google-cloud-storage-control speaks gRPC: so this is the one use of the client's private connection.
+        """
         try:
-            self._client.create_bucket(self._bucket, location=region, timeout=30, retry=PATIENCE)
+            found = self._client._connection.api_request(
+                method="GET", path=f"/b/{self.name}/storageLayout", timeout=10, retry=PATIENCE
+            )
+        except NO_ANSWER as error:
+            log.debug("%s: its storage layout is not known: %s", self.url, reason(error))
+            return {}
+        return found if isinstance(found, Mapping) else {}
+
+    def _create(self, is_hierarchical: bool) -> None:
+        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
+        self._bucket.iam_configuration.uniform_bucket_level_access_enabled = True  # hierarchical ones must have it
+        self._bucket.iam_configuration.public_access_prevention = "enforced"
+        if is_hierarchical:
+            self._bucket.hierarchical_namespace_enabled = True
+        try:
+            self._client.create_bucket(self._bucket, project=project(), location=region, timeout=30, retry=PATIENCE)
         except google.api_core.exceptions.Conflict as error:
             if self._is_there():  # another run has just created it
                 return
@@ -162,30 +234,73 @@ class ApiBucket:
                 " roles/storage.admin on the project (GCP_PROJECT), or run: gcloud storage buckets create"
                 f" {self.url} --location={region} --uniform-bucket-level-access --public-access-prevention"
             ) from error
-        log.info("%s: created in %s", self.url, region)
+        except NO_ANSWER as error:
+            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+        self._is_hierarchical, self._is_known = is_hierarchical, True
+        log.info("%s: created in %s%s", self.url, region, ", with a hierarchical namespace" * is_hierarchical)
 
     def _is_there(self) -> bool:
         try:
-            return self.look()[0]
+            return self.look().exists
         except BucketError:
             return False
 
     def _who(self) -> str:
-        return str(getattr(self._client._credentials, "service_account_email", "this account"))
+        return str(getattr(self._credentials, "service_account_email", "this account"))
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        sent = data if isinstance(data, bytes) else _Passing(data)
         try:
-            if not isinstance(data, bytes):
-                self._upload(name, data, content_type)
+            if isinstance(sent, _Passing):
+                self._upload_persistently(name, sent, content_type)
             elif name.endswith("/"):  # obstore would drop the slash
                 self.pace.take()
-                self._bucket.blob(name).upload_from_string(data, content_type)
+                self._bucket.blob(name).upload_from_string(sent, content_type)
             else:
-                self._put_persistently(name, data, {"Content-Type": content_type})
+                self._put_persistently(name, sent, {"Content-Type": content_type})
+            self._alike = 0
         except REFUSED as error:
-            raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
+            if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
+                raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
+            self._count_refusal(error)
             raise MemberError(reason(error)) from error
+
+    def _is_kept(self, name: str, sent: bytes | _Passing, refusal: BaseException) -> bool:
+        """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
+
+        403 is also the answer to whatever would replace an object that a retention policy or a hold keeps
+        (https://cloud.google.com/storage/docs/bucket-lock), be it the same once more.
+        """
+        there = self._find(name)
+        if there is None:
+            return False
+        if (there.size, there.crc32c) != _size_and_crc32c(sent):
+            raise KeptError(
+                f"{name}: an object with other bytes is there, and may not be replaced: {reason(refusal)}"
+            ) from refusal
+        return True
+
+    def _find(self, name: str) -> Stored | None:
+        """One object by its name; None also where the bucket may not be listed."""
+        with contextlib.suppress(BucketError):
+            found = next(self._objects(listing.Range(name, name), page_size=1), None)
+            return found if found and found.name == name else None
+        return None
+
+    def _count_refusal(self, error: BaseException) -> None:
+        """Raise BucketError once a few refusals alike came in a row: no other object would be taken either."""
+        status = _final_status(error)
+        if not status:
+            return
+        with self._counting:
+            self._alike = self._alike + 1 if status == self._last_refusal else 1
+            self._last_refusal = status
+            is_for_all = self._alike >= ALIKE
+        if is_for_all:
+            raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
         moment = self.pace.take()
@@ -198,16 +313,30 @@ class ApiBucket:
                 self.pace.refuse(moment)
             raise
 
+    def _upload_persistently(self, name: str, chunks: _Passing, content_type: str) -> None:
+        """Begin again where the service says so, as far as the bytes can be had again."""
+        for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
+            try:
+                self._upload(name, chunks, content_type)
+                return
+            except UploadLostError as error:
+                if is_last or not chunks.is_repeatable:
+                    raise
+                log.debug("%s: beginning its upload again: %s", name, error)
+
     def _upload(self, name: str, chunks: Iterable[bytes], content_type: str) -> None:
         # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
         # upload would leave its parts behind, unseen and paid for.
         self.pace.take()
-        try:
-            with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
-                for chunk in chunks:
+        file = self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type)
+        with _given_up_on_failure(file):
+            for chunk in chunks:
+                with _translated():
                     file.write(chunk)
-        except InvalidResponse as error:  # a refusal of a chunk: of the last one when its checksum shows other bytes
-            raise google.api_core.exceptions.from_http_response(error.response) from error
+            with _translated():
+                file.close()
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def get(self, name: str) -> bytes | None:
         chunks = self.read(name)
@@ -231,31 +360,44 @@ class ApiBucket:
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         ends = zip(["", *marks], [*marks, ""], strict=True)
         with ThreadPoolExecutor(LISTS_AT_ONCE) as pool:
-            for part in ahead(pool, lambda each: self._list(prefix, *each), ends, LISTS_AT_ONCE):
+            parts = (listing.Range(prefix, *each) for each in ends)
+            for part in ahead(pool, lambda each: list(self._objects(each)), parts, LISTS_AT_ONCE):
                 yield from part
 
-    def _list(self, prefix: str, start: str, stop: str) -> Sequence[Stored]:
-        wanted = {"prefix": prefix, "fields": "items(name,size,crc32c),nextPageToken"}
-        ends = {"startOffset": start, "endOffset": stop}
-        # What the library's list_blobs does, without an object of twenty fields for each line.
-        pages = HTTPIterator(
-            self._client,
-            partial(self._client._connection.api_request, timeout=60, retry=DEFAULT_RETRY),
-            f"/b/{self.name}/o",
-            _stored,
-            extra_params=wanted | {key: value for key, value in ends.items() if value},
-            page_size=1000,
-        )
+    def _objects(self, wanted: listing.Range, page_size: int = 1000) -> Iterator[Stored]:
+        # Of the library's pages only the JSON is taken: it makes an object of twenty fields of each line.
+        pages = self._client.list_blobs(
+            self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
+            page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
+        ).pages  # fmt: skip
+        with self._understood("its listing"):
+            try:
+                yield from listing.objects(self.url, wanted, (page.raw_page for page in pages))
+            except NO_ANSWER as error:
+                raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
+
+    @contextlib.contextmanager
+    def _understood(self, what: str) -> Iterator[None]:
+        """Turn what the library trips over into one clear error: an answer that is no JSON, or not the expected one."""
         try:
-            return list(pages)
-        except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BucketError(
+                f"{self.url}: {what} is not what Google Cloud Storage answers ({reason(error)}); is a proxy between?"
+            ) from error
 
-    def delete(self, names: Iterable[str]) -> None:
+    # ── removing ─────────────────────────────────────────────────────────────────────────────────
+
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
+        names = [*names]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            list(pool.map(self._delete, names))
+            kept = [name for name, why in zip(names, pool.map(self._delete, names), strict=True) if why]
+        if kept:
+            log.warning("%s: %d objects stay behind, for they may not be removed: %s", self.url, len(kept), kept[0])
+        return kept
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str) -> str:
+        """Remove an object; answers why it is there nevertheless, "" where it is not."""
         self.pace.take()  # Google counts it as a write
         try:
             if name.endswith("/"):  # obstore would drop the slash
@@ -264,15 +406,92 @@ class ApiBucket:
                 self._authorized(lambda stores: obstore.delete(stores.gets, name))
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
+        except DENIED as error:
+            # Without the right to remove objects this is also the answer for one that does not exist.
+            return reason(error) if self._find(name) else ""
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
+        return ""
 
     def close(self) -> None:
         self._client.close()
 
 
-def _stored(_: object, item: dict[str, str]) -> Stored:
-    return Stored(item["name"], int(item["size"]), decode_crc32c(item.get("crc32c", "")))
+class _Passing:
+    """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
+        self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self.is_repeatable:
+            self.size, self._crc32c = 0, google_crc32c.Checksum()
+        for chunk in self._chunks:
+            self.size += len(chunk)
+            self._crc32c.update(chunk)
+            yield chunk
+
+    def rest(self) -> tuple[int, int]:
+        """Size and crc32c of the whole, for which what has not passed yet is read."""
+        for _ in self:
+            pass
+        return self.size, int.from_bytes(self._crc32c.digest(), "big")
+
+
+def _size_and_crc32c(sent: bytes | _Passing) -> tuple[int, int]:
+    return (len(sent), google_crc32c.value(sent)) if isinstance(sent, bytes) else sent.rest()
+
+
+@contextlib.contextmanager
+def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        try:
+            with contextlib.suppress(*NO_ANSWER):
+                file.terminate()
+        finally:
+            # It has no other way to be left without its last bytes being sent: Python closes it once it is garbage,
+            # and from 3.13 on prints what that raises.
+            file._buffer.close()
+        raise
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What a resumable upload may raise, as the exceptions of every other request, or as UploadLostError.
+
+    404 and 410 to a chunk mean that the upload is over and must begin anew
+    (https://cloud.google.com/storage/docs/performing-resumable-uploads,
+    https://cloud.google.com/storage/docs/json_api/v1/status-codes#410-gone).
+    """
+    try:
+        yield
+    except InvalidResponse as error:  # of the last chunk also when its checksum shows other bytes
+        if error.response.request.method == "PUT" and error.response.status_code in (404, 410):
+            raise UploadLostError(f"its upload ended before it was whole: {error.response.status_code}") from error
+        raise google.api_core.exceptions.from_http_response(error.response) from error
+    except (DataCorruption, ValueError) as error:  # other bytes arrived, or fewer than were sent
+        raise UploadLostError(f"its upload ended before it was whole: {reason(error)}") from error
+
+
+def _keeps(found: storage.Bucket) -> str:
+    """Why a bucket lets nothing be removed or replaced, as far as its description says it."""
+    if found.retention_period:
+        return f"it has a retention policy of {found.retention_period:,} s"
+    return "it puts a hold on each new object" if found.default_event_based_hold else ""
+
+
+def _final_status(error: BaseException) -> str:
+    """What a refusal would be for any other object too, to be compared; "" for one that may pass."""
+    if isinstance(error, google.api_core.exceptions.GoogleAPICallError):
+        status = int(error.code or 0)
+    else:
+        status = _status(error)
+        if not status and isinstance(error, obstore.exceptions.BaseError):
+            return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
+    return str(status) if 400 <= status < 500 and status not in PASSING else ""
 
 
 def _status(error: BaseException) -> int:
@@ -290,42 +509,13 @@ def _tell_of_retry(error: Exception) -> None:
     log.debug("trying again: %s", reason(error))
 
 
-def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
-    """Google's default credentials, and where they come from; that there are none is told at once."""
-    from google.auth import compute_engine  # not before the environment says what it should do
-
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if emulator:
-        return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator}"
-    try:
-        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.full_control"])
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise BucketError(
-            "no Google credentials: run gcloud auth application-default login, or set"
-            f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
-            f" ({reason(error).partition(' To set up')[0]})"
-        ) from error
-    if isinstance(credentials, compute_engine.Credentials):
-        return credentials, "from the metadata server"
-    file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return credentials, f"from {file}" if file else "from gcloud auth application-default login"
-
-
-def _client(credentials: google.auth.credentials.Credentials) -> storage.Client:
-    client = storage.Client(project=os.environ.get("GCP_PROJECT"), credentials=credentials)
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
-    for scheme in ("http://", "https://"):
-        client._http.mount(scheme, adapter)
-    return client
-
-
 def _store(name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig) -> GCSStore:
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if emulator is None:
+    host = emulator()
+    if host is None:
         return GCSStore(
             name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=retries
         )
-    url = emulator if "://" in emulator else f"http://{emulator}"
+    url = host if "://" in host else f"http://{host}"
     key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
     return GCSStore(
         name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=retries

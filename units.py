@@ -20,7 +20,7 @@ import web
 from archives import Link, Member, Span
 from buckets import Stored, object_name
 from digest import digests
-from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError
+from errors import ExtractionError, GoneError, MemberError, SourceChangedError, SourceError, UploadLostError
 from formats import IMAGES, content_type, misnamed
 from manifest import Book, Entry
 from meter import Meter, Tell
@@ -249,7 +249,10 @@ class _Task:
             kind = content_type(first)
             counted = _counted(itertools.chain([first], chunks), checksum)
             if self._is_wanted(row):
-                self.process.bucket.put(row.path, counted, kind)
+                # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
+                # lacks, has the member read and stored once more.
+                with contextlib.suppress(UploadLostError):
+                    self.process.bucket.put(row.path, counted, kind)
             for _ in counted:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is

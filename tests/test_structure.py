@@ -28,6 +28,7 @@ LAYERS = [
     {"manifest"},
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
+    {"gcs_login", "listing"},
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
     {"errors", "words"},
