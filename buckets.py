@@ -142,7 +142,8 @@ def reason(error: BaseException) -> str:
     """An error in one short line; of obstore, which hands on the server's whole answer, its status and its details."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     status = re.search(r"status code: \d{3}[^:<]*", text)
-    told = [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
+    told = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]
+    told += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
     if status and told:
         text = f"{status[0]}: {' '.join(told[0][1].split())}"
     return text.splitlines()[0][:400]

@@ -50,8 +50,8 @@ examples:
   python cli.py -a --to gs://my-bucket           extract stanford, tsinghua and austin
 
 Every option --like-this can also be set in the environment as SPOTTED_LIKE_THIS; the command line wins.
-These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL, GOOGLE_APPLICATION_CREDENTIALS,
-STORAGE_EMULATOR_HOST.
+These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL,
+GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
 
 exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
 130 interrupted
@@ -89,7 +89,7 @@ def _add_where(add: Add) -> None:
     add("--via", choices=("auto", "mount", "api"), default="auto",
         help="how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API")  # fmt: skip
     add("--hierarchical", action="store_true",
-        help="create the bucket with a hierarchical namespace, which takes 8 times as many objects/s at first")  # fmt: skip
+        help="create the bucket with a hierarchical namespace: 8 times as many objects/s at first")  # fmt: skip
     add("--mirror", metavar="URL", default="",
         help="download everything from this URL or directory, not from the original sites")  # fmt: skip
     add("--sample", action="store_true",
@@ -285,7 +285,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from costs import BYTES_A_SECOND, Rates
-    from gcs_api import HIERARCHICAL
+    from gcs_place import HIERARCHICAL
     from outlook import forecast_all
 
     with contextlib.ExitStack() as stack:

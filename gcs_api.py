@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
-import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import google.api_core.exceptions
 import google.api_core.retry
 import google.auth
 import google.auth.credentials
-import google_crc32c
 import obstore
-import requests
-from google.cloud import storage
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
 import listing
 from buckets import Data, Stored, ahead, reason
-from errors import BucketError, KeptError, MemberError, UploadLostError
-from gcs_login import CONNECTIONS, client, credentials_and_origin, emulator, project
+from errors import BucketError, KeptError, MemberError
+from gcs_login import CONNECTIONS, client, credentials_and_origin, emulator
+from gcs_place import HIERARCHICAL, NO_ANSWER, Place, understood
+from gcs_upload import Passing, size_and_crc32c, upload
 from pace import START, Pace
-from web import innermost
 
 if TYPE_CHECKING:
-    from google.cloud.storage.fileio import BlobWriter
     from obstore.store import ClientConfig, RetryConfig
 
 T = TypeVar("T")
 log = logging.getLogger("spotted")
 
-DEFAULT_REGION = "us-central1"
-CHUNK = 8 << 20  # bytes in one request of a resumable upload
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 PASSING = frozenset({408, 429, 500, 502, 503, 504})  # https://cloud.google.com/storage/docs/retry-strategy
 TOO_MUCH = frozenset({429, 503})  # statuses by which a bucket says that it is asked for too much at once
 # Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
@@ -57,8 +48,6 @@ RETRIES: RetryConfig = {
 # What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
-HIERARCHICAL = 8  # times the initial rate of a flat bucket (https://cloud.google.com/storage/docs/hns-overview)
-BEGINNINGS = 3  # of a resumable upload whose bytes can be had again
 # Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
 # member that is refused for its name, or a few of them, are rows.
 ALIKE = 8
@@ -70,11 +59,6 @@ REFUSED = (
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
 )
-NO_ANSWER = (
-    google.api_core.exceptions.GoogleAPIError,
-    google.auth.exceptions.GoogleAuthError,
-    requests.RequestException,
-)
 
 
 class _Stores(NamedTuple):
@@ -82,16 +66,6 @@ class _Stores(NamedTuple):
 
     gets: GCSStore
     puts: GCSStore
-
-
-class Look(NamedTuple):
-    """What can be said of a bucket without writing to it."""
-
-    exists: bool
-    region: str = ""  # "" where it may not be asked
-    is_hierarchical: bool = False
-    keeps: str = ""  # why what is stored can be neither removed nor replaced; "" where it can, or may not be asked
-    is_versioned: bool = False
 
 
 class ApiBucket:
@@ -107,7 +81,6 @@ class ApiBucket:
         A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
         """
         self.name, self.url = name, f"gs://{name}"
-        self._is_hierarchical, self._is_known = is_hierarchical, False
         # A bucket of Google's is asked for no more than its documentation allows, though it may bear more at once:
         # what it refuses costs more time than what it is not asked for, and whoever knows it to be warm has
         # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
@@ -119,6 +92,8 @@ class ApiBucket:
         self._credentials, _ = credentials_and_origin()
         self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
+        self._place = Place(self._client, self._credentials, name, is_hierarchical)
+        self.ready, self.look = self._place.ready, self._place.look
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
     def _new_stores(self) -> _Stores:
@@ -138,126 +113,19 @@ class ApiBucket:
                     self._stores = self._new_stores()
             return work(self._stores)
 
-    # ── the bucket itself ────────────────────────────────────────────────────────────────────────
-
     @property
     def has_folders(self) -> bool:
-        """Whether folders exist as resources of the bucket, which need no placeholder objects."""
-        if not self._is_known:
-            self.look()
-        return self._is_hierarchical
-
-    def ready(self) -> None:
-        wanted, found = self._is_hierarchical, self.look()
-        if not found.exists:
-            self._create(wanted)
-        elif wanted and not found.is_hierarchical:
-            log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", self.url)
-        if found.is_hierarchical:
-            log.info("%s: has a hierarchical namespace: %d times the initial write rate", self.url, HIERARCHICAL)
-        if found.keeps:
-            log.warning(
-                "%s: %s: what is stored can be neither replaced nor removed; journal entries stay behind",
-                self.url, found.keeps,
-            )  # fmt: skip
-        if found.is_versioned:
-            log.info("%s: keeps old versions of what is replaced or removed, the journal's too", self.url)
-
-    def look(self) -> Look:
-        """What there is; raises BucketError when it may not be used."""
-        found = self._look()
-        if found.exists:
-            self._is_hierarchical, self._is_known = found.is_hierarchical, True
-        return found
-
-    def _look(self) -> Look:
-        with self._understood("its description"):
-            try:
-                found = self._client.get_bucket(self.name, timeout=10, retry=PATIENCE)
-            except google.api_core.exceptions.Forbidden:
-                return self._look_by_listing()
-            except google.api_core.exceptions.NotFound:
-                return Look(False)
-            except NO_ANSWER as error:
-                raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
-            is_hierarchical = bool(found.hierarchical_namespace_enabled)
-            return Look(
-                True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled)
-            )
-
-    def _look_by_listing(self) -> Look:
-        # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
-        try:
-            list(self._client.list_blobs(self._bucket, max_results=1, timeout=10, retry=PATIENCE))
-        except google.api_core.exceptions.NotFound:
-            return Look(False)
-        except google.api_core.exceptions.Forbidden as error:
-            raise BucketError(
-                f"{self.url}: {self._who()} may not list its objects; run:"
-                f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
-                " --role=roles/storage.objectAdmin"
-            ) from error
-        layout = self._layout()
-        is_hierarchical = bool(layout.get("hierarchicalNamespace", {}).get("enabled"))
-        return Look(True, str(layout.get("location", "")).lower(), is_hierarchical)
-
-    def _layout(self) -> Mapping[str, Any]:
-        """The storage layout, for which the right to list objects is enough; empty where it cannot be had.
-
-        https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout. google-cloud-storage has no method
-        for it, google-cloud-storage-control speaks gRPC: so this is the one use of the client's private connection.
-        """
-        try:
-            found = self._client._connection.api_request(
-                method="GET", path=f"/b/{self.name}/storageLayout", timeout=10, retry=PATIENCE
-            )
-        except NO_ANSWER as error:
-            log.debug("%s: its storage layout is not known: %s", self.url, reason(error))
-            return {}
-        return found if isinstance(found, Mapping) else {}
-
-    def _create(self, is_hierarchical: bool) -> None:
-        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
-        self._bucket.iam_configuration.uniform_bucket_level_access_enabled = True  # hierarchical ones must have it
-        self._bucket.iam_configuration.public_access_prevention = "enforced"
-        if is_hierarchical:
-            self._bucket.hierarchical_namespace_enabled = True
-        try:
-            self._client.create_bucket(self._bucket, project=project(), location=region, timeout=30, retry=PATIENCE)
-        except google.api_core.exceptions.Conflict as error:
-            if self._is_there():  # another run has just created it
-                return
-            raise BucketError(f"{self.url}: the name belongs to another project; choose another with --to") from error
-        except (google.api_core.exceptions.ClientError, ValueError, OSError) as error:
-            raise BucketError(
-                f"{self.url}: does not exist, and {self._who()} may not create it ({reason(error)}); grant"
-                " roles/storage.admin on the project (GCP_PROJECT), or run: gcloud storage buckets create"
-                f" {self.url} --location={region} --uniform-bucket-level-access --public-access-prevention"
-            ) from error
-        except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
-        self._is_hierarchical, self._is_known = is_hierarchical, True
-        log.info("%s: created in %s%s", self.url, region, ", with a hierarchical namespace" * is_hierarchical)
-
-    def _is_there(self) -> bool:
-        try:
-            return self.look().exists
-        except BucketError:
-            return False
-
-    def _who(self) -> str:
-        return str(getattr(self._credentials, "service_account_email", "this account"))
+        return self._place.has_folders
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        sent = data if isinstance(data, bytes) else _Passing(data)
+        sent = data if isinstance(data, bytes) else Passing(data)
         try:
-            if isinstance(sent, _Passing):
-                self._upload_persistently(name, sent, content_type)
+            if isinstance(sent, Passing):
+                upload(self._bucket, name, sent, content_type, self.pace.take)
             elif name.endswith("/"):  # obstore would drop the slash
-                self.pace.take()
-                self._bucket.blob(name).upload_from_string(sent, content_type)
+                self._put_folder(name, sent, content_type)
             else:
                 self._put_persistently(name, sent, {"Content-Type": content_type})
             self._alike = 0
@@ -268,7 +136,7 @@ class ApiBucket:
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
 
-    def _is_kept(self, name: str, sent: bytes | _Passing, refusal: BaseException) -> bool:
+    def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
         """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
 
         403 is also the answer to whatever would replace an object that a retention policy or a hold keeps
@@ -277,7 +145,7 @@ class ApiBucket:
         there = self._find(name)
         if there is None:
             return False
-        if (there.size, there.crc32c) != _size_and_crc32c(sent):
+        if (there.size, there.crc32c) != size_and_crc32c(sent):
             raise KeptError(
                 f"{name}: an object with other bytes is there, and may not be replaced: {reason(refusal)}"
             ) from refusal
@@ -302,6 +170,13 @@ class ApiBucket:
         if is_for_all:
             raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
 
+    def _put_folder(self, name: str, data: bytes, content_type: str) -> None:
+        self.pace.take()
+        try:
+            self._bucket.blob(name).upload_from_string(data, content_type)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # the library reads the answer
+            raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
+
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
         moment = self.pace.take()
         try:
@@ -312,29 +187,6 @@ class ApiBucket:
             if _status(error) in TOO_MUCH:
                 self.pace.refuse(moment)
             raise
-
-    def _upload_persistently(self, name: str, chunks: _Passing, content_type: str) -> None:
-        """Begin again where the service says so, as far as the bytes can be had again."""
-        for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
-            try:
-                self._upload(name, chunks, content_type)
-                return
-            except UploadLostError as error:
-                if is_last or not chunks.is_repeatable:
-                    raise
-                log.debug("%s: beginning its upload again: %s", name, error)
-
-    def _upload(self, name: str, chunks: Iterable[bytes], content_type: str) -> None:
-        # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
-        # upload would leave its parts behind, unseen and paid for.
-        self.pace.take()
-        file = self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type)
-        with _given_up_on_failure(file):
-            for chunk in chunks:
-                with _translated():
-                    file.write(chunk)
-            with _translated():
-                file.close()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -370,21 +222,11 @@ class ApiBucket:
             self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
             page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
         ).pages  # fmt: skip
-        with self._understood("its listing"):
+        with understood(self.url, "its listing"):
             try:
                 yield from listing.objects(self.url, wanted, (page.raw_page for page in pages))
             except NO_ANSWER as error:
                 raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
-
-    @contextlib.contextmanager
-    def _understood(self, what: str) -> Iterator[None]:
-        """Turn what the library trips over into one clear error: an answer that is no JSON, or not the expected one."""
-        try:
-            yield
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BucketError(
-                f"{self.url}: {what} is not what Google Cloud Storage answers ({reason(error)}); is a proxy between?"
-            ) from error
 
     # ── removing ─────────────────────────────────────────────────────────────────────────────────
 
@@ -415,72 +257,6 @@ class ApiBucket:
 
     def close(self) -> None:
         self._client.close()
-
-
-class _Passing:
-    """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
-        self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self.is_repeatable:
-            self.size, self._crc32c = 0, google_crc32c.Checksum()
-        for chunk in self._chunks:
-            self.size += len(chunk)
-            self._crc32c.update(chunk)
-            yield chunk
-
-    def rest(self) -> tuple[int, int]:
-        """Size and crc32c of the whole, for which what has not passed yet is read."""
-        for _ in self:
-            pass
-        return self.size, int.from_bytes(self._crc32c.digest(), "big")
-
-
-def _size_and_crc32c(sent: bytes | _Passing) -> tuple[int, int]:
-    return (len(sent), google_crc32c.value(sent)) if isinstance(sent, bytes) else sent.rest()
-
-
-@contextlib.contextmanager
-def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        try:
-            with contextlib.suppress(*NO_ANSWER):
-                file.terminate()
-        finally:
-            # It has no other way to be left without its last bytes being sent: Python closes it once it is garbage,
-            # and from 3.13 on prints what that raises.
-            file._buffer.close()
-        raise
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """What a resumable upload may raise, as the exceptions of every other request, or as UploadLostError.
-
-    404 and 410 to a chunk mean that the upload is over and must begin anew
-    (https://cloud.google.com/storage/docs/performing-resumable-uploads,
-    https://cloud.google.com/storage/docs/json_api/v1/status-codes#410-gone).
-    """
-    try:
-        yield
-    except InvalidResponse as error:  # of the last chunk also when its checksum shows other bytes
-        if error.response.request.method == "PUT" and error.response.status_code in (404, 410):
-            raise UploadLostError(f"its upload ended before it was whole: {error.response.status_code}") from error
-        raise google.api_core.exceptions.from_http_response(error.response) from error
-    except (DataCorruption, ValueError) as error:  # other bytes arrived, or fewer than were sent
-        raise UploadLostError(f"its upload ended before it was whole: {reason(error)}") from error
-
-
-def _keeps(found: storage.Bucket) -> str:
-    """Why a bucket lets nothing be removed or replaced, as far as its description says it."""
-    if found.retention_period:
-        return f"it has a retention policy of {found.retention_period:,} s"
-    return "it puts a hold on each new object" if found.default_event_based_hold else ""
 
 
 def _final_status(error: BaseException) -> str:

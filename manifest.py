@@ -134,8 +134,8 @@ class Reasons:
 class Book:
     """The journal and the manifest of one dataset in one bucket.
 
-    Where the bucket lets nothing be replaced or removed (a retention policy, a hold), what must be said anew goes beside
-    what is there, as `<name>~1`, `<name>~2` and so on: the last one counts.
+    Where the bucket lets nothing be replaced or removed (a retention policy, a hold), what must be said anew goes
+    beside what is there, as `<name>~1`, `<name>~2` and so on: the last one counts.
     """
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
@@ -266,8 +266,8 @@ class Book:
         """Say that the dataset is not complete, before anything of it is changed."""
         if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card]):
             raise ExtractionError(
-                f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be removed"
-                " (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"
+                f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
+                " removed (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"
                 " to extract the dataset again, wait until it may be removed, or choose another place with --to"
             )
 

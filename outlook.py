@@ -15,7 +15,7 @@ from datasets import Archive, Dataset
 from errors import BucketError, ExtractionError, SourceError
 from extraction import check_kind, readable_manifest
 from gcs import Destination, open_bucket
-from gcs_api import DEFAULT_REGION
+from gcs_place import DEFAULT_REGION
 from manifest import Book, Entry
 from planning import Located, Planned, locate, plan_archive, plan_photos
 from reading import Order, Stock, take_stock

@@ -408,10 +408,8 @@ class GcsFront:
                 self.created.append(json.loads(call.body))
                 _check_bucket(self.created[-1].get("name", ""))
                 self._check_creation(call, self.created[-1])
-            case "json.bucket.get" if call.bucket in self.keeping | self.hierarchical or self.described:
+            case "json.bucket.get" | "json.bucket.layout":
                 return await self._describe(call)
-            case "json.bucket.layout":
-                return await self._layout(call)
             case "xml.delete" | "json.delete":
                 async with self._lock(call):
                     await self._check_generation(call)
@@ -437,22 +435,17 @@ class GcsFront:
             self.hierarchical.add(str(asked["name"]))
 
     async def _describe(self, call: Call) -> web.Response:
-        status, answer = await self._ask("GET", f"/storage/v1/b/{call.bucket}")
-        if status != 200:
-            raise Refused(status, f"no bucket {call.bucket}")
-        if call.bucket in self.keeping:
-            answer["retentionPolicy"] = {"retentionPeriod": "315360000", "effectiveTime": "2026-01-01T00:00:00Z"}
-        if call.bucket in self.hierarchical:
-            answer["hierarchicalNamespace"] = {"enabled": True}
-        return _json(answer | self.described)
-
-    async def _layout(self, call: Call) -> web.Response:
-        """https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout"""
+        """A bucket's description, or its layout (https://cloud.google.com/storage/docs/json_api/v1/buckets#resource)."""
         status, answer = await self._ask("GET", f"/storage/v1/b/{call.bucket}")
         if status != 200:
             raise Refused(404, f"no bucket {call.bucket}")
-        layout = {"kind": "storage#storageLayout", "bucket": call.bucket, "location": answer.get("location", "")}
-        return _json(layout | {"hierarchicalNamespace": {"enabled": call.bucket in self.hierarchical}})
+        namespace = {"hierarchicalNamespace": {"enabled": call.bucket in self.hierarchical}}
+        if call.kind == "json.bucket.layout":
+            layout = {"kind": "storage#storageLayout", "bucket": call.bucket, "location": answer.get("location", "")}
+            return _json(layout | namespace)
+        if call.bucket in self.keeping:
+            answer["retentionPolicy"] = {"retentionPeriod": "315360000", "effectiveTime": "2026-01-01T00:00:00Z"}
+        return _json(answer | namespace | self.described)
 
     async def _check_kept(self, call: Call) -> None:
         """Refuse to replace or to remove what a retention policy keeps. https://cloud.google.com/storage/docs/bucket-lock"""

@@ -28,6 +28,8 @@ LAYERS = [
     {"manifest"},
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
+    {"gcs_upload"},
+    {"gcs_place"},
     {"gcs_login", "listing"},
     {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
