@@ -233,6 +233,8 @@ class _Extraction(Reading):
                 if each is None:
                     if stored and not stored.name.endswith("/"):
                         strangers.take(Row(stored.name, 0, 0, "", 0, reason="none of the dataset"))
+                elif each.row.is_folder and self.bucket.has_folders:
+                    continue
                 elif not agrees(each.row, stored) or (is_first and stored and self._is_contested(each, stored)):
                     lost.append(each)
                 elif not each.row.is_folder:

@@ -54,7 +54,7 @@ class Place:
     @property
     def has_folders(self) -> bool:
         """Whether folders exist as resources of the bucket, which need no placeholder objects."""
-        if not self._is_known:
+        if not (self._is_known or self._is_hierarchical):
             self.look()
         return self._is_hierarchical
 
