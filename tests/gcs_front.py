@@ -148,6 +148,7 @@ class GcsFront:
         self.page = 1000  # objects in one answer to a listing
         self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
         self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
+        self.projects: list[str | None] = []  # and in which project
         self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
         self.gets: Counter[str] = Counter()  # how often each name's bytes were asked for
         self.refused: Counter[str] = Counter()  # requests by kind that were over their limit
@@ -340,9 +341,10 @@ class GcsFront:
             return _reset_connection(call.request)
         if plan.status == SILENCE:
             await asyncio.sleep(3600)
-        answer = _error(call, Refused(plan.status, "planned"))
         if plan.body is not None:
             answer = web.Response(status=plan.status, body=plan.body, content_type="application/json")
+        else:
+            answer = _error(call, Refused(plan.status, "planned"))
         answer.headers.update(plan.headers)
         return answer
 
@@ -406,6 +408,7 @@ class GcsFront:
                 return web.Response(status=499)  # https://cloud.google.com/storage/docs/performing-resumable-uploads
             case "json.bucket.create":
                 self.created.append(json.loads(call.body))
+                self.projects.append(call.query.get("project"))
                 _check_bucket(self.created[-1].get("name", ""))
                 self._check_creation(call, self.created[-1])
             case "json.bucket.get" | "json.bucket.layout":
