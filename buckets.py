@@ -39,6 +39,10 @@ class Bucket(Protocol):
     at_once: int  # puts that are worth having in flight
 
     @property
+    def keeps(self) -> str:
+        """Why what is stored can be neither replaced nor removed; "" where it can, or where that is not known."""
+
+    @property
     def has_folders(self) -> bool:
         """Whether folders are there without placeholder objects: then none is put, and none is missed."""
 

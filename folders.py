@@ -38,6 +38,7 @@ class FolderBucket:
     """A directory as a bucket."""
 
     at_once = 1  # a local write is over before another thread has taken it up
+    keeps = ""
     has_folders = False  # a placeholder is the directory itself
     no_way_on = NO_WAY_ON  # errors after which no other file could be written either
 

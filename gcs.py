@@ -68,6 +68,8 @@ def ready(
             try:
                 if via == "auto" and is_elsewhere:
                     raise BucketError("the workers of the cluster have no mount")
+                if bucket.keeps:  # the probe of a mount would stay in it, and so would files that are only begun
+                    raise BucketError(f"{to}: {bucket.keeps}: expected --via api, a mount needs a bucket that lets go")
                 destination = _mounted(destination, stack)
                 log.info("%s: writing through the mount at %s", to, mount_point(destination))
             except BucketError as error:
@@ -130,6 +132,10 @@ class MountedBucket:
 
     def close(self) -> None:
         self._folder.close()
+
+    @property
+    def keeps(self) -> str:
+        return self._api.keeps
 
     @property
     def has_folders(self) -> bool:

@@ -114,6 +114,10 @@ class ApiBucket:
             return work(self._stores)
 
     @property
+    def keeps(self) -> str:
+        return self._place.keeps
+
+    @property
     def has_folders(self) -> bool:
         return self._place.has_folders
 
@@ -161,13 +165,11 @@ class ApiBucket:
     def _count_refusal(self, error: BaseException) -> None:
         """Raise BucketError once a few refusals alike came in a row: no other object would be taken either."""
         status = _final_status(error)
-        if not status:
-            return
-        with self._counting:
-            self._alike = self._alike + 1 if status == self._last_refusal else 1
-            self._last_refusal = status
-            is_for_all = self._alike >= ALIKE
-        if is_for_all:
+        if status:
+            with self._counting:
+                self._alike = self._alike + 1 if status == self._last_refusal else 1
+                self._last_refusal = status
+        if status and self._alike >= ALIKE:
             raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
 
     def _put_folder(self, name: str, data: bytes, content_type: str) -> None:
@@ -261,12 +263,10 @@ class ApiBucket:
 
 def _final_status(error: BaseException) -> str:
     """What a refusal would be for any other object too, to be compared; "" for one that may pass."""
-    if isinstance(error, google.api_core.exceptions.GoogleAPICallError):
-        status = int(error.code or 0)
-    else:
-        status = _status(error)
-        if not status and isinstance(error, obstore.exceptions.BaseError):
-            return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
+    is_googles = isinstance(error, google.api_core.exceptions.GoogleAPICallError)
+    status = int(getattr(error, "code", 0) or 0) if is_googles else _status(error)
+    if not status and isinstance(error, obstore.exceptions.BaseError):  # a kind of its own: a precondition, a conflict
+        return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
     return str(status) if 400 <= status < 500 and status not in PASSING else ""
 
 

@@ -50,6 +50,7 @@ class Place:
         self._client, self._credentials, self.name, self.url = client, credentials, name, f"gs://{name}"
         self._bucket = client.bucket(name)
         self._is_hierarchical, self._is_known = is_hierarchical, False
+        self.keeps = ""  # why what is stored can be neither replaced nor removed, once that is known
 
     @property
     def has_folders(self) -> bool:
@@ -78,7 +79,7 @@ class Place:
         """What there is; raises BucketError when it may not be used."""
         found = self._look()
         if found.exists:
-            self._is_hierarchical, self._is_known = found.is_hierarchical, True
+            self._is_hierarchical, self._is_known, self.keeps = found.is_hierarchical, True, found.keeps
         return found
 
     def _look(self) -> Look:

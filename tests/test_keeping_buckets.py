@@ -77,6 +77,16 @@ def test_force_says_that_it_cannot_and_the_next_dataset_is_tried(cli: Cli, front
     assert before.items() <= front.objects(bucket).items()
 
 
+@pytest.mark.parametrize(("via", "status"), [("mount", 1), ("auto", 0)])
+def test_it_is_not_written_through_a_mount(cli: Cli, front: GcsFront, bucket: str, via: str, status: int) -> None:
+    front.create_bucket(bucket)
+    front.keeping.add(bucket)
+    where = ("--via", via, "--to", f"gs://{bucket}")
+    done = cli("-d", "stanford", "--sample", *where, STORAGE_EMULATOR_HOST=front.url)
+    assert done.returncode == status and "expected --via api" in done.stderr
+    assert not [name for name in front.objects(bucket) if ".spotted-part-" in name]
+
+
 def test_check_says_so(cli: Cli, front: GcsFront, bucket: str) -> None:
     front.create_bucket(bucket)
     front.keeping.add(bucket)
