@@ -109,7 +109,8 @@ def _translated() -> Iterator[None]:
     except InvalidResponse as error:  # of the last chunk also when its checksum shows other bytes
         if error.response.request.method == "PUT" and error.response.status_code in (404, 410):
             raise UploadLostError(f"its upload ended before it was whole: {error.response.status_code}") from error
-        raise google.api_core.exceptions.from_http_response(error.response) from error
+        status, text = error.response.status_code, error.response.text[:200]  # which need not be Google's JSON
+        raise google.api_core.exceptions.from_http_status(status, f"an upload was refused: {text}") from error
     except (DataCorruption, AttributeError, KeyError, TypeError, ValueError) as error:
         # Other bytes arrived, or fewer than were sent; or the answer is none of GCS. The listing shows what is there.
         raise UploadLostError(f"its upload ended before it was whole: {reason(error)}") from error
