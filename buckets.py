@@ -38,11 +38,23 @@ class Bucket(Protocol):
     url: str
     at_once: int  # puts that are worth having in flight
 
+    @property
+    def keeps(self) -> str:
+        """Why what is stored can be neither replaced nor removed; "" where it can, or where that is not known."""
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether folders are there without placeholder objects: then none is put, and none is missed."""
+
     def ready(self) -> None:
         """Make sure that it exists and takes objects; raises BucketError that says what to do."""
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        """Store an object whole or not at all; raises MemberError, or BucketError when nothing can be stored."""
+        """Store an object whole or not at all; raises MemberError, or BucketError when nothing can be stored.
+
+        Where the bucket lets nothing be replaced, an object that is there already with these bytes is as good as
+        stored, and another one raises KeptError. UploadLostError: it can be stored when its bytes are read again.
+        """
 
     def get(self, name: str) -> bytes | None:
         """An object's bytes, or None when there is none of that name."""
@@ -56,8 +68,8 @@ class Bucket(Protocol):
         `marks` are sorted names that part the objects into pieces: a bucket may list several of them at once.
         """
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; one that is not there is no error."""
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
+        """Remove objects; one that is not there is no error. Answers those that the bucket keeps, and logs them."""
 
     def close(self) -> None:
         """Let go of what it holds; it is not used after that."""
@@ -134,7 +146,8 @@ def reason(error: BaseException) -> str:
     """An error in one short line; of obstore, which hands on the server's whole answer, its status and its details."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     status = re.search(r"status code: \d{3}[^:<]*", text)
-    told = [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
+    told = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]
+    told += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
     if status and told:
         text = f"{status[0]}: {' '.join(told[0][1].split())}"
     return text.splitlines()[0][:400]

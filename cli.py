@@ -50,8 +50,8 @@ examples:
   python cli.py -a --to gs://my-bucket           extract stanford, tsinghua and austin
 
 Every option --like-this can also be set in the environment as SPOTTED_LIKE_THIS; the command line wins.
-These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GOOGLE_APPLICATION_CREDENTIALS,
-STORAGE_EMULATOR_HOST.
+These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL,
+GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
 
 exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
 130 interrupted
@@ -88,6 +88,8 @@ def _add_where(add: Add) -> None:
         help="gs://bucket or a directory (default: %(default)s)")  # fmt: skip
     add("--via", choices=("auto", "mount", "api"), default="auto",
         help="how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API")  # fmt: skip
+    add("--hierarchical", action="store_true",
+        help="create the bucket with a hierarchical namespace: 8 times as many objects/s at first")  # fmt: skip
     add("--mirror", metavar="URL", default="",
         help="download everything from this URL or directory, not from the original sites")  # fmt: skip
     add("--sample", action="store_true",
@@ -162,6 +164,7 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
         ("breed",) * (options.breed or options.all) + ("individual",) * (options.individual or options.all),
         options.dataset,
     )
+    options.hierarchical |= _is_true("GCS_HIERARCHICAL", environment.get("GCS_HIERARCHICAL", ""))
     if not options.datasets and (options.list or options.check):
         options.datasets = list(DATASETS.values())
     if not options.datasets and options.sample:  # who tries it out wants to see it all
@@ -285,14 +288,18 @@ def _list(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from costs import BYTES_A_SECOND, Rates
+    from gcs_place import HIERARCHICAL
     from outlook import forecast_all
 
     with contextlib.ExitStack() as stack:
-        found = forecast_all(options.datasets, _order(options, stack), options.to)
+        found = forecast_all(options.datasets, _order(options, stack), options.to, options.hierarchical)
     if options.verbose:
         print_moves(found, options.to)
     source = options.source_rate * 1_000_000 if options.source_rate else options.connections * BYTES_A_SECOND
-    print_plan(found, options.to, Rates(source, options.write_rate or Rates.bucket), options.log_format == "json")
+    is_hierarchical = any(each.is_hierarchical for each in found)
+    usual = Rates.bucket * (HIERARCHICAL if is_hierarchical else 1)
+    rates = Rates(source, options.write_rate or usual, is_hierarchical)
+    print_plan(found, options.to, rates, options.log_format == "json")
     return max(ExtractionError.exit_status if each.error else 0 for each in found)
 
 
@@ -316,7 +323,7 @@ def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.Exit
 def _ready(options: argparse.Namespace) -> contextlib.AbstractContextManager[Destination]:
     from gcs import ready
 
-    return ready(options.to, options.via, bool(options.scheduler), options.write_rate)
+    return ready(options.to, options.via, bool(options.scheduler), options.write_rate, options.hierarchical)
 
 
 def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Iterator[Result]:

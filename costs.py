@@ -1,6 +1,6 @@
 """What an extraction costs: calls to the bucket's API by class, dollars, minutes. Arithmetic alone.
 
-Prices are those of Standard storage in one region without hierarchical namespace, as of November 2026.
+Prices are those of Standard storage in one region, as of November 2026.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pace import DOUBLING, START
 
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
 CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
+HIERARCHICAL_CLASS_A, HIERARCHICAL_CLASS_B = 0.0065 / 1000, 0.0005 / 1000  # in a bucket with a hierarchical namespace
 MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
 LISTED = 1000  # objects in one answer
 # Measured; README says how.
@@ -61,8 +62,10 @@ def pages(objects: int) -> int:
     return max(1, -(-objects // LISTED))
 
 
-def dollars(a: int, b: int) -> float:
+def dollars(a: int, b: int, is_hierarchical: bool = False) -> float:
     """What so many calls of class A and B cost."""
+    if is_hierarchical:
+        return a * HIERARCHICAL_CLASS_A + b * HIERARCHICAL_CLASS_B
     return a * CLASS_A + b * CLASS_B
 
 
@@ -80,6 +83,7 @@ class Rates:
 
     source: float = 8 * BYTES_A_SECOND  # bytes a second
     bucket: float = START  # objects a second
+    is_hierarchical: bool = False
 
 
 def seconds(objects: int, size: int, via: str, rates: Rates) -> float:

@@ -34,7 +34,7 @@ DOCKER_BUILDKIT=1 "$docker" build ${DOCKER_BUILD_ARGS:-} --tag "$image" .
 # From here on "$@" is docker run's whole command line; the caller's arguments stay at its end.
 set -- "$image" "$@"
 for name in $(env | sed -n 's/^\(SPOTTED_[A-Z_]*\)=.*/\1/p') \
-  GCP_PROJECT GCS_REGION GCS_BUCKET_ROOT STORAGE_EMULATOR_HOST; do
+  GCP_PROJECT GCS_REGION GCS_HIERARCHICAL GCS_BUCKET_ROOT STORAGE_EMULATOR_HOST; do
   eval "[ -z \"\${$name:-}\" ]" || set -- --env "$name" "$@"
 done
 if [ -n "$key" ]; then

@@ -144,17 +144,21 @@ def _bucket(case: Case) -> Iterator[Finding]:
         return
     try:
         bucket = open_bucket(Destination(case.to))
-        exists, region = bucket.look()  # type: ignore[attr-defined]
+        look = bucket.look()  # type: ignore[attr-defined]
     except ExtractionError as error:
         yield Finding("bucket", False, str(error))
         return
-    yield _place(case.to, exists, region)
-    if exists:
+    yield _place(case.to, look.exists, look.region)
+    if look.keeps:
+        yield Finding(
+            "rights", True, f"not tried, for {look.keeps}: what is stored can be neither replaced nor removed"
+        )
+    elif look.exists:
         yield _try("rights", lambda: _rights(bucket))
 
 
 def _who() -> str:
-    from gcs_api import credentials_and_origin
+    from gcs_login import credentials_and_origin
 
     credentials, origin = credentials_and_origin()
     account = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
@@ -215,7 +219,8 @@ def _rights(bucket: Bucket) -> str:
         try:
             is_listed = any(stored.name == name for stored in bucket.list(f"{BOOKS}check/"))
         finally:
-            bucket.delete([name])
+            if bucket.delete([name]):
+                raise BucketError(f"{bucket.url}: {name} cannot be deleted")
     except (BucketError, MemberError) as error:
         raise BucketError(
             f"{error}; grant the account roles/storage.objectAdmin: gcloud storage buckets add-iam-policy-binding"

@@ -82,6 +82,14 @@ class MemberError(Exception):
         super().__init__(redact(message))
 
 
+class KeptError(MemberError):
+    """An object with other bytes has the member's name, and the bucket lets nothing take its place."""
+
+
+class UploadLostError(MemberError):
+    """The upload of a large member ended before it was whole; its bytes must be read again to begin anew."""
+
+
 def shown(name: str) -> str:
     """A name from outside as a message can hold it: on one line, without what moves a terminal's cursor, and short."""
     text = printable(name[: SHOWN + 1])

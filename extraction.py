@@ -217,6 +217,8 @@ class _Extraction(Reading):
 
     def _make_folders(self, names: Iterable[str]) -> None:
         """Placeholders for these folders: GCSFuse without implicit dirs shows only those that have one."""
+        if self.bucket.has_folders:
+            return
         for name in sorted(set(names) - self.stock.folders - self.folders):
             self.folders.add(name)
             self.waiting.acquire(1)
@@ -277,6 +279,8 @@ class _Extraction(Reading):
                 if each is None:
                     if stored and not stored.name.endswith("/"):
                         strangers.take(Row(stored.name, 0, 0, "", 0, reason="none of the dataset"))
+                elif each.row.is_folder and self.bucket.has_folders:
+                    continue
                 elif not agrees(each.row, stored) or (is_first and stored and self._is_contested(each, stored)):
                     lost.append(each)
                 elif not each.row.is_folder:

@@ -38,6 +38,8 @@ class FolderBucket:
     """A directory as a bucket."""
 
     at_once = 1  # a local write is over before another thread has taken it up
+    keeps = ""
+    has_folders = False  # a placeholder is the directory itself
     no_way_on = NO_WAY_ON  # errors after which no other file could be written either
 
     def __init__(self, root: Path) -> None:
@@ -122,13 +124,14 @@ class FolderBucket:
             raise BucketError(f"{self.root / stored.name}: cannot be read: {reason(error)}") from error
         return stored._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
 
-    def delete(self, names: Iterable[str]) -> None:
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
         for name in names:
             try:
                 (os.rmdir if name.endswith("/") else os.unlink)(f"{self._at}/{name}")
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # what is not empty is no placeholder
                     raise BucketError(f"{self.root}/{name}: cannot be removed: {reason(error)}") from error
+        return ()
 
     def close(self) -> None:
         """It holds nothing."""

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,6 +29,7 @@ class Destination:
     via: str = "api"  # or "mount", for a gs:// destination
     write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
     writers: int = 1  # processes that share it
+    is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or is to get it when it is created
 
 
 @lru_cache(maxsize=4)
@@ -39,7 +40,8 @@ def open_bucket(destination: Destination) -> Bucket:
         return MountFolder(root) if is_fuse(root) else FolderBucket(root)
     from gcs_api import ApiBucket  # half a second of imports that a directory needs nothing of
 
-    api = ApiBucket(bucket_name(destination.to), destination.write_rate, destination.writers)
+    name = bucket_name(destination.to)
+    api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical)
     return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
 
@@ -49,18 +51,25 @@ def mount_point(destination: Destination) -> Path:
 
 
 @contextlib.contextmanager
-def ready(to: str, via: str, is_elsewhere: bool = False, write_rate: int | None = None) -> Iterator[Destination]:
+def ready(
+    to: str, via: str, is_elsewhere: bool = False, write_rate: int | None = None, is_hierarchical: bool = False
+) -> Iterator[Destination]:
     """Make sure that a destination takes objects, and mount it where it is to be mounted, while this lasts.
 
-    With `via` "auto" that is where FUSE works and the writers are not elsewhere (on a cluster). Raises BucketError.
+    With `via` "auto" that is where FUSE works and the writers are not elsewhere (on a cluster). A bucket that is
+    created here gets a hierarchical namespace with `is_hierarchical`. Raises BucketError.
     """
-    destination = Destination(to, write_rate=write_rate)
-    open_bucket(destination).ready()
+    destination = Destination(to, write_rate=write_rate, is_hierarchical=is_hierarchical)
+    bucket = open_bucket(destination)
+    bucket.ready()
+    destination = replace(destination, is_hierarchical=bucket.has_folders)
     with contextlib.ExitStack() as stack:
         if to.startswith("gs://") and via != "api":
             try:
                 if via == "auto" and is_elsewhere:
                     raise BucketError("the workers of the cluster have no mount")
+                if bucket.keeps:  # the probe of a mount would stay in it, and so would files that are only begun
+                    raise BucketError(f"{to}: {bucket.keeps}: expected --via api, a mount needs a bucket that lets go")
                 destination = _mounted(destination, stack)
                 log.info("%s: writing through the mount at %s", to, mount_point(destination))
             except BucketError as error:
@@ -124,12 +133,20 @@ class MountedBucket:
     def close(self) -> None:
         self._folder.close()
 
+    @property
+    def keeps(self) -> str:
+        return self._api.keeps
+
+    @property
+    def has_folders(self) -> bool:
+        return self._api.has_folders
+
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         if name.startswith(BOOKS):
             self._api.put(name, data, content_type)
             return
         folder, _, file = name.rpartition("/")
-        if folder:
+        if folder and not self.has_folders:  # GCSFuse makes them there by the API of folders, and needs no objects
             self._make(f"{folder}/")
         if file:
             self._folder.put(name, data, content_type)
@@ -148,7 +165,7 @@ class MountedBucket:
                 made.set_exception(error)
         made.result()
 
-    def delete(self, names: Iterable[str]) -> None:
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
         names = list(names)
-        self._api.delete(name for name in names if name.startswith(BOOKS))
-        self._folder.delete(name for name in names if not name.startswith(BOOKS))
+        kept = self._api.delete(name for name in names if name.startswith(BOOKS))
+        return [*kept, *self._folder.delete(name for name in names if not name.startswith(BOOKS))]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import google.api_core.exceptions
@@ -18,19 +17,18 @@ import google.api_core.retry
 import google.auth
 import google.auth.credentials
 import obstore
-import requests
-from google.api_core.page_iterator import HTTPIterator
-from google.cloud import storage
-from google.cloud.storage.exceptions import InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
-from buckets import Data, Stored, ahead, decode_crc32c, reason
-from errors import BucketError, MemberError
+import listing
+from buckets import Data, Stored, ahead, reason
+from errors import BucketError, KeptError, MemberError
+from gcs_login import CONNECTIONS, client, credentials_and_origin, emulator
+from gcs_place import HIERARCHICAL, NO_ANSWER, Place, understood
+from gcs_upload import Passing, size_and_crc32c, upload
 from http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES
 from pace import START, Pace
-from web import innermost
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -38,11 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("spotted")
 
-DEFAULT_REGION = "us-central1"
-CHUNK = 8 << 20  # bytes in one request of a resumable upload
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
-PATIENCE = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 # Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
 # much at once needs minutes.
 RETRIES: RetryConfig = {
@@ -53,23 +47,17 @@ RETRIES: RetryConfig = {
 # What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
+# Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
+# member that is refused for its name, or a few of them, are rows.
+ALIKE = 8
+DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
 REFUSED = (
-    obstore.exceptions.PermissionDeniedError,
+    *DENIED,
     obstore.exceptions.UnauthenticatedError,
     FileNotFoundError,  # how obstore says 404: the bucket is gone
-    google.api_core.exceptions.Forbidden,
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
 )
-NO_ANSWER = (
-    google.api_core.exceptions.GoogleAPIError,
-    google.auth.exceptions.GoogleAuthError,
-    requests.RequestException,
-)
-
-# Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
-os.environ.setdefault("GCE_METADATA_TIMEOUT", "2")
-os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
 
 
 class _Stores(NamedTuple):
@@ -84,19 +72,27 @@ class ApiBucket:
 
     at_once = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
 
-    def __init__(self, name: str, write_rate: float | None = None, writers: int = 1) -> None:
-        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it."""
+    def __init__(
+        self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
+    ) -> None:
+        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it.
+
+        A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
+        """
         self.name, self.url = name, f"gs://{name}"
         # A bucket of Google's is asked for no more than its documentation allows, though it may bear more at once:
         # what it refuses costs more time than what it is not asked for, and whoever knows it to be warm has
         # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
-        usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
+        usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
         self.pace = Pace(self.url, (write_rate or usual) / writers)
         persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
         self._put_persistently = persist(self._put)
+        self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
         self._credentials, _ = credentials_and_origin()
-        self._client = _client(self._credentials)
+        self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
+        self._place = Place(self._client, self._credentials, name, is_hierarchical)
+        self.ready, self.look = self._place.ready, self._place.look
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
     def _new_stores(self) -> _Stores:
@@ -116,75 +112,71 @@ class ApiBucket:
                     self._stores = self._new_stores()
             return work(self._stores)
 
-    def ready(self) -> None:
-        if not self.look()[0]:
-            self._create()
+    @property
+    def keeps(self) -> str:
+        return self._place.keeps
 
-    def look(self) -> tuple[bool, str]:
-        """Whether it exists, and its region where that may be asked; raises BucketError when it may not be used."""
-        try:
-            return True, str(self._client.get_bucket(self.name, timeout=10, retry=PATIENCE).location).lower()
-        except google.api_core.exceptions.Forbidden:
-            return self._look_by_listing(), ""
-        except google.api_core.exceptions.NotFound:
-            return False, ""
-        except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+    @property
+    def has_folders(self) -> bool:
+        return self._place.has_folders
 
-    def _look_by_listing(self) -> bool:
-        # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
-        try:
-            list(self._client.list_blobs(self._bucket, max_results=1, timeout=10, retry=PATIENCE))
-        except google.api_core.exceptions.NotFound:
-            return False
-        except google.api_core.exceptions.Forbidden as error:
-            raise BucketError(
-                f"{self.url}: {self._who()} may not list its objects; run:"
-                f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
-                " --role=roles/storage.objectAdmin"
-            ) from error
-        return True
-
-    def _create(self) -> None:
-        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
-        self._bucket.iam_configuration.uniform_bucket_level_access_enabled = True
-        self._bucket.iam_configuration.public_access_prevention = "enforced"
-        try:
-            self._client.create_bucket(self._bucket, location=region, timeout=30, retry=PATIENCE)
-        except google.api_core.exceptions.Conflict as error:
-            if self._is_there():  # another run has just created it
-                return
-            raise BucketError(f"{self.url}: the name belongs to another project; choose another with --to") from error
-        except (google.api_core.exceptions.ClientError, ValueError, OSError) as error:
-            raise BucketError(
-                f"{self.url}: does not exist, and {self._who()} may not create it ({reason(error)}); grant"
-                " roles/storage.admin on the project (GCP_PROJECT), or run: gcloud storage buckets create"
-                f" {self.url} --location={region} --uniform-bucket-level-access --public-access-prevention"
-            ) from error
-        log.info("%s: created in %s", self.url, region)
-
-    def _is_there(self) -> bool:
-        try:
-            return self.look()[0]
-        except BucketError:
-            return False
-
-    def _who(self) -> str:
-        return str(getattr(self._client._credentials, "service_account_email", "this account"))
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        sent = data if isinstance(data, bytes) else Passing(data)
         try:
-            if not isinstance(data, bytes):
-                self._upload(name, data, content_type)
+            if isinstance(sent, Passing):
+                upload(self._bucket, name, sent, content_type, self.pace.take)
             elif name.endswith("/"):  # obstore would drop the slash
-                self.pace.take()
-                self._bucket.blob(name).upload_from_string(data, content_type)
+                self._put_folder(name, sent, content_type)
             else:
-                self._put_persistently(name, data, {"Content-Type": content_type})
+                self._put_persistently(name, sent, {"Content-Type": content_type})
+            self._alike = 0
         except REFUSED as error:
-            raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
+            if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
+                raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
+            self._count_refusal(error)
             raise MemberError(reason(error)) from error
+
+    def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
+        """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
+
+        403 is also the answer to whatever would replace an object that a retention policy or a hold keeps
+        (https://cloud.google.com/storage/docs/bucket-lock), be it the same once more.
+        """
+        there = self._find(name)
+        if there is None:
+            return False
+        if (there.size, there.crc32c) != size_and_crc32c(sent):
+            raise KeptError(
+                f"{name}: an object with other bytes is there, and may not be replaced: {reason(refusal)}"
+            ) from refusal
+        return True
+
+    def _find(self, name: str) -> Stored | None:
+        """One object by its name; None also where the bucket may not be listed."""
+        with contextlib.suppress(BucketError):
+            found = next(self._objects(listing.Range(name, name), page_size=1), None)
+            return found if found and found.name == name else None
+        return None
+
+    def _count_refusal(self, error: BaseException) -> None:
+        """Raise BucketError once a few refusals alike came in a row: no other object would be taken either."""
+        status = _final_status(error)
+        if status:
+            with self._counting:
+                self._alike = self._alike + 1 if status == self._last_refusal else 1
+                self._last_refusal = status
+        if status and self._alike >= ALIKE:
+            raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
+
+    def _put_folder(self, name: str, data: bytes, content_type: str) -> None:
+        self.pace.take()
+        try:
+            self._bucket.blob(name).upload_from_string(data, content_type)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # the library reads the answer
+            raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
         moment = self.pace.take()
@@ -197,16 +189,7 @@ class ApiBucket:
                 self.pace.refuse(moment)
             raise
 
-    def _upload(self, name: str, chunks: Iterable[bytes], content_type: str) -> None:
-        # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
-        # upload would leave its parts behind, unseen and paid for.
-        self.pace.take()
-        try:
-            with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
-                for chunk in chunks:
-                    file.write(chunk)
-        except InvalidResponse as error:  # a refusal of a chunk: of the last one when its checksum shows other bytes
-            raise google.api_core.exceptions.from_http_response(error.response) from error
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def get(self, name: str) -> bytes | None:
         chunks = self.read(name)
@@ -230,31 +213,34 @@ class ApiBucket:
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         ends = zip(["", *marks], [*marks, ""], strict=True)
         with ThreadPoolExecutor(LISTS_AT_ONCE) as pool:
-            for part in ahead(pool, lambda each: self._list(prefix, *each), ends, LISTS_AT_ONCE):
+            parts = (listing.Range(prefix, *each) for each in ends)
+            for part in ahead(pool, lambda each: list(self._objects(each)), parts, LISTS_AT_ONCE):
                 yield from part
 
-    def _list(self, prefix: str, start: str, stop: str) -> Sequence[Stored]:
-        wanted = {"prefix": prefix, "fields": "items(name,size,crc32c),nextPageToken"}
-        ends = {"startOffset": start, "endOffset": stop}
-        # What the library's list_blobs does, without an object of twenty fields for each line.
-        pages = HTTPIterator(
-            self._client,
-            partial(self._client._connection.api_request, timeout=60, retry=DEFAULT_RETRY),
-            f"/b/{self.name}/o",
-            _stored,
-            extra_params=wanted | {key: value for key, value in ends.items() if value},
-            page_size=1000,
-        )
-        try:
-            return list(pages)
-        except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
+    def _objects(self, wanted: listing.Range, page_size: int = 1000) -> Iterator[Stored]:
+        # Of the library's pages only the JSON is taken: it makes an object of twenty fields of each line.
+        pages = self._client.list_blobs(
+            self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
+            page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
+        ).pages  # fmt: skip
+        with understood(self.url, "its listing"):
+            try:
+                yield from listing.objects(self.url, wanted, (page.raw_page for page in pages))
+            except NO_ANSWER as error:
+                raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
 
-    def delete(self, names: Iterable[str]) -> None:
+    # ── removing ─────────────────────────────────────────────────────────────────────────────────
+
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
+        names = [*names]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            list(pool.map(self._delete, names))
+            kept = [name for name, why in zip(names, pool.map(self._delete, names), strict=True) if why]
+        if kept:
+            log.warning("%s: %d objects stay behind, for they may not be removed: %s", self.url, len(kept), kept[0])
+        return kept
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str) -> str:
+        """Remove an object; answers why it is there nevertheless, "" where it is not."""
         self.pace.take()  # Google counts it as a write
         try:
             if name.endswith("/"):  # obstore would drop the slash
@@ -263,15 +249,24 @@ class ApiBucket:
                 self._authorized(lambda stores: obstore.delete(stores.gets, name))
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
+        except DENIED as error:
+            # Without the right to remove objects this is also the answer for one that does not exist.
+            return reason(error) if self._find(name) else ""
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
+        return ""
 
     def close(self) -> None:
         self._client.close()
 
 
-def _stored(_: object, item: dict[str, str]) -> Stored:
-    return Stored(item["name"], int(item["size"]), decode_crc32c(item.get("crc32c", "")))
+def _final_status(error: BaseException) -> str:
+    """What a refusal would be for any other object too, to be compared; "" for one that may pass."""
+    is_googles = isinstance(error, google.api_core.exceptions.GoogleAPICallError)
+    status = int(getattr(error, "code", 0) or 0) if is_googles else _status(error)
+    if not status and isinstance(error, obstore.exceptions.BaseError):  # a kind of its own: a precondition, a conflict
+        return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
+    return str(status) if 400 <= status < 500 and status not in RETRYABLE_STATUSES else ""
 
 
 def _status(error: BaseException) -> int:
@@ -289,42 +284,13 @@ def _tell_of_retry(error: Exception) -> None:
     log.debug("trying again: %s", reason(error))
 
 
-def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
-    """Google's default credentials, and where they come from; that there are none is told at once."""
-    from google.auth import compute_engine  # not before the environment says what it should do
-
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if emulator:
-        return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator}"
-    try:
-        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.full_control"])
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise BucketError(
-            "no Google credentials: run gcloud auth application-default login, or set"
-            f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
-            f" ({reason(error).partition(' To set up')[0]})"
-        ) from error
-    if isinstance(credentials, compute_engine.Credentials):
-        return credentials, "from the metadata server"
-    file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return credentials, f"from {file}" if file else "from gcloud auth application-default login"
-
-
-def _client(credentials: google.auth.credentials.Credentials) -> storage.Client:
-    client = storage.Client(project=os.environ.get("GCP_PROJECT"), credentials=credentials)
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
-    for scheme in ("http://", "https://"):
-        client._http.mount(scheme, adapter)
-    return client
-
-
 def _store(name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig) -> GCSStore:
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if emulator is None:
+    host = emulator()
+    if host is None:
         return GCSStore(
             name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=retries
         )
-    url = emulator if "://" in emulator else f"http://{emulator}"
+    url = host if "://" in host else f"http://{host}"
     key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
     return GCSStore(
         name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=retries

@@ -17,13 +17,25 @@ from buckets import encode_crc32c
 from rows import FAILED, Rows
 
 VERSION = 1  # of journal entries; 0 had no parts, and no field that says the version
-ENTRY_END = re.compile(r"(?P<part>\.\d{15})?\.json$")  # of an entry's name, after the unit's id
+# Of an entry's name, after the unit's id: where a part begins, and the how manieth of its name it is.
+ENTRY_END = re.compile(r"(?P<part>\.\d{15})?(?:~(?P<version>\d+))?\.json$")
+
+
+def unit_of(name: str) -> str:
+    """The id of the unit, with what precedes it in the name of an entry."""
+    return ENTRY_END.sub("", name)
 
 
 def is_part(name: str) -> bool:
-    """Whether an entry of this name is about a part of a unit."""
+    """Whether this is the name of a part, and not of a finished unit's entry."""
     found = ENTRY_END.search(name)
     return found is not None and found["part"] is not None
+
+
+def version_of(name: str) -> int:
+    """Of several entries of one name, which a bucket keeps, the one with the largest number counts."""
+    found = ENTRY_END.search(name)
+    return int(found["version"] or 0) if found else 0
 
 
 def checksum_id(archive: str) -> str:

@@ -7,6 +7,7 @@ program parses every file that it finds there. A dataset is complete when, and o
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import hashlib
 import io
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from buckets import BOOKS, Bucket, Data, is_unfinished
-from errors import BucketError, DamagedError, MemberError
-from journal import ENTRY_END, Entry, checksum_id, is_part, joined_parts, seal, unseal
+from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError
+from journal import Entry, checksum_id, is_part, joined_parts, seal, unit_of, unseal, version_of
 from redaction import redact
 from rows import Row, Rows, read_rows
 
@@ -74,7 +75,11 @@ class Reasons:
 
 
 class Book:
-    """The journal and the manifest of one dataset in one bucket."""
+    """The journal and the manifest of one dataset in one bucket.
+
+    Where the bucket lets nothing be replaced or removed (a retention policy, a hold), what must be said anew goes
+    beside what is there, as `<name>~1`, `<name>~2` and so on: the last one counts.
+    """
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{BOOKS}{dataset}/"
@@ -86,11 +91,29 @@ class Book:
         Each part has a name of its own: Google Cloud Storage takes one write a second of each name.
         """
         part = "" if entry.upto is None else f".{entry.begin:015d}"
-        self._put(f"journal/{entry.unit}{part}.json", entry.encode(), "application/json")
+        self._put_last(f"journal/{entry.unit}{part}", ".json", entry.encode(), "application/json")
+
+    def _put_last(self, stem: str, end: str, data: bytes, kind: str) -> None:
+        """Put what may be put anew: under the first name that is free, where the bucket keeps what is there."""
+        for name in _versions(stem, end):
+            with contextlib.suppress(KeptError):
+                self._put_once(name, data, kind)
+                return
 
     def _put(self, name: str, data: Data, kind: str) -> None:
         try:
+            self._put_once(name, data, kind)
+        except KeptError as error:
+            raise ExtractionError(
+                f"{self.bucket.url}: {self.folder}{name} cannot be written, as the bucket keeps that of an earlier run"
+                f" ({error}); wait until it may be removed, or choose another place with --to"
+            ) from error
+
+    def _put_once(self, name: str, data: Data, kind: str) -> None:
+        try:
             self.bucket.put(self.folder + name, data, kind)
+        except KeptError:
+            raise
         except MemberError as error:
             raise BucketError(f"{self.bucket.url}: {self.folder}{name} cannot be written: {error}") from error
 
@@ -100,10 +123,10 @@ class Book:
         The parts of a unit are one entry, which has `upto`; those of a finished unit are left out.
         """
         names = self._journal_names()
-        units = {ENTRY_END.sub("", name) for name in names if not is_part(name)}
-        wanted = [name for name in names if not is_part(name) or ENTRY_END.sub("", name) not in units]
+        units = {unit_of(name) for name in names if not is_part(name)}
+        wanted = [name for name in names if not is_part(name) or unit_of(name) not in units]
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            found = list(filter(None, pool.map(self._entry, wanted)))
+            found = list(filter(None, pool.map(self._entry, sorted(wanted, key=version_of))))
         whole = {entry.unit: entry for entry in found if entry.upto is None}
         return joined_parts(entry for entry in found if entry.upto is not None) | whole
 
@@ -121,11 +144,17 @@ class Book:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
     def forget(self, units: Iterable[str]) -> None:
-        """Remove the journal entries of these units, and what is known of their archives' checksums."""
+        """Remove the journal entries of these units, and what is known of their archives' checksums.
+
+        An entry that stays behind is followed by one that says nothing.
+        """
         gone = set(units)
         gone |= {checksum_id(unit.rpartition("/")[0]) for unit in gone}
         start = len(f"{self.folder}journal/")
-        self.bucket.delete(name for name in self._journal_names() if ENTRY_END.sub("", name[start:]) in gone)
+        names = {name: unit_of(name[start:]) for name in self._journal_names()}
+        kept = self.bucket.delete([name for name, unit in names.items() if unit in gone])
+        for unit in {names[name] for name in kept}:
+            self.write(Entry(unit, ""))
 
     def tidy(self) -> set[str]:
         """Remove the whole journal, and what a killed run did not finish; the names of what is left."""
@@ -154,31 +183,48 @@ class Book:
         sha256 = hashlib.sha256()
         with ThreadPoolExecutor(1) as beside:
             told = beside.submit(self.write_failures, failures)
-            for chunk in _manifest(rows):
+            for chunk in _Table(rows):
                 sha256.update(chunk)
-            sealed = seal({**about, "manifest_sha256": sha256.hexdigest()}, indent=2)
-            self._put("manifest.json", sealed, "application/json")
+            self._put_about({**about, "manifest_sha256": sha256.hexdigest()})
         told.result()
-        table = _manifest(rows)
+        table = _Table(rows)
         self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
         self.tidy()
+
+    def _put_about(self, about: Mapping[str, Any]) -> None:
+        sealed = seal(about, indent=2)
+        try:
+            self._put_once("manifest.json", sealed, "application/json")
+        except KeptError:
+            # By a run that was stopped right after it; where that had the same rows it says the same of them.
+            with contextlib.suppress(ValueError):
+                there = unseal(self.bucket.get(self.folder + "manifest.json") or b"")
+                if all(there.get(key) == about[key] for key in ("dataset", "sample", "manifest_sha256")):
+                    return
+            self._put("manifest.json", sealed, "application/json")  # which says why it cannot be written
 
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it when there are none."""
         if failures:
             lines = ((row.path, redact(row.source), row.offset, row.outcome, redact(row.reason)) for row in failures)
-            self._put("failures.csv", _table(FAILURES, lines), "text/csv")
-        else:
-            self.bucket.delete([self.folder + "failures.csv"])
+            self._put_last("failures", ".csv", _table(FAILURES, lines), "text/csv")
+        elif self.bucket.delete([self.folder + "failures.csv"]):
+            self._put_last("failures", ".csv", _table(FAILURES, ()), "text/csv")
 
     def failures(self) -> list[Row]:
-        """What failures.csv tells."""
-        table = self.bucket.get(self.folder + "failures.csv")
+        """What the last failures.csv tells."""
+        found = (self.bucket.get(self.folder + name) for name in _versions("failures", ".csv"))
+        *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
         return list(_read_failures(table)) if table else []
 
     def reopen(self) -> None:
         """Say that the dataset is not complete, before anything of it is changed."""
-        self.bucket.delete([self.folder + "manifest.csv", *self.card])
+        if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card]):
+            raise ExtractionError(
+                f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
+                " removed (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"
+                " to extract the dataset again, wait until it may be removed, or choose another place with --to"
+            )
 
     def write_card(self, page: bytes, facts: bytes) -> None:
         """Write the page, and at the same time what it shows as JSON."""
@@ -194,8 +240,18 @@ def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> byte
     return text.getvalue().encode()
 
 
-def _manifest(rows: Rows) -> Iterator[bytes]:
-    return itertools.chain([_table(MANIFEST, ())], rows.text())
+@dataclass(frozen=True)
+class _Table:
+    """manifest.csv in chunks, as often as it is asked for."""
+
+    rows: Rows
+
+    def __iter__(self) -> Iterator[bytes]:
+        return itertools.chain([_table(MANIFEST, ())], self.rows.text())
+
+
+def _versions(stem: str, end: str) -> Iterator[str]:
+    return (f"{stem}~{number}{end}" if number else stem + end for number in itertools.count())
 
 
 def _read_manifest(about: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:

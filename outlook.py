@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sources
 from archives import SPAN
@@ -15,7 +15,7 @@ from datasets import Archive, Dataset
 from errors import BucketError, ExtractionError, SourceError
 from extraction import check_kind, readable_manifest
 from gcs import Destination, open_bucket
-from gcs_api import DEFAULT_REGION
+from gcs_place import DEFAULT_REGION
 from journal import Entry, checksum_id
 from manifest import Book
 from planning import Located, Planned, locate, plan_archive, plan_photos
@@ -40,6 +40,7 @@ class Forecast:
     is_complete: bool = False
     notes: list[str] = field(default_factory=list)
     error: str = ""  # why an extraction begun now would fail
+    is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or would get one
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def look_at(to: str) -> tuple[Bucket | None, str]:
         return None, str(error)
 
 
-def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bool) -> Forecast:
+def forecast(
+    dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bool, is_hierarchical: bool = False
+) -> Forecast:
     """What extracting a dataset would do; with `is_known`, no bucket means that nothing is there."""
     try:
         there = _there(dataset, order, bucket) if bucket else There()
@@ -82,20 +85,30 @@ def forecast(dataset: Dataset, order: Order, bucket: Bucket | None, is_known: bo
         found.notes.append("showing the published figures")
     if not (bucket or is_known):
         found.there = None
+    if is_hierarchical:  # its folders need no placeholders
+        found.is_hierarchical, found.work = True, replace(found.work, folders=0)
     return found
 
 
-def forecast_all(datasets: Iterable[Dataset], order: Order, to: str) -> list[Forecast]:
-    """A forecast for each; the log tells what is not as one would expect."""
+def forecast_all(datasets: Iterable[Dataset], order: Order, to: str, is_hierarchical: bool = False) -> list[Forecast]:
+    """A forecast for each; the log tells what is not as one would expect.
+
+    With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
+    """
     bucket, why = look_at(to)
     if bucket is None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION
         log.warning(
             "%s: %s", to, f"cannot tell what is there already: {why}" if why else f"would be created in {region}"
         )
+    elif is_hierarchical and not bucket.has_folders:
+        log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", to)
+    has_folders = is_hierarchical if bucket is None else bucket.has_folders
+    if has_folders:
+        log.info("%s: has a hierarchical namespace, or gets it: its folders need no placeholders", to)
     found = []
     for dataset in datasets:
-        each = forecast(dataset, order, bucket, not why)
+        each = forecast(dataset, order, bucket, not why, has_folders)
         if each.error:
             log.error("error: %s", each.error)
         for note in each.notes:

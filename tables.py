@@ -127,7 +127,12 @@ def _cost(found: Sequence[Forecast], via: str, rates: Rates) -> dict[str, float]
     a, b = (sum(column) for column in zip(*counts, strict=True))
     objects, size = sum(each.work.objects for each in found), sum(each.work.bytes for each in found)
     seconds = costs.seconds(objects, size, via, rates)
-    return {"class_a": a, "class_b": b, "dollars": round(costs.dollars(a, b), 4), "seconds": round(seconds, 1)}
+    return {
+        "class_a": a,
+        "class_b": b,
+        "dollars": round(costs.dollars(a, b, rates.is_hierarchical), 4),
+        "seconds": round(seconds, 1),
+    }
 
 
 def _fields(each: Forecast) -> dict[str, object]:

@@ -20,7 +20,14 @@ import web
 from archives import Link, Member, Span
 from buckets import Stored, object_name
 from digest import digests
-from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError
+from errors import (
+    ExtractionError,
+    MemberError,
+    RereadError,
+    SourceChangedError,
+    SourceError,
+    UploadLostError,
+)
 from fetching import fetch_photo
 from formats import content_type, misnamed
 from journal import Entry
@@ -331,7 +338,10 @@ class _Task:
             kind = content_type(first)
             counted = _counted(itertools.chain([first], chunks), checksum)
             if self._is_wanted(row):
-                self.process.bucket.put(row.path, counted, kind)
+                # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
+                # lacks, has the member read and stored once more.
+                with contextlib.suppress(UploadLostError):
+                    self.process.bucket.put(row.path, counted, kind)
             for _ in counted:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is

@@ -15,7 +15,7 @@ from typing import Any
 from archives import Extent
 from buckets import Bucket, Stored, ahead, encode_crc32c
 from datasets import DATASETS, Dataset
-from errors import DamagedError
+from errors import DamagedError, MemberError
 from events import Result
 from extraction import check_kind
 from folders import FolderBucket
@@ -91,7 +91,8 @@ def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found |
             folders.discard(stored.name)
         elif stored and not each:
             unnamed.append(stored)
-    found.wrong += [_lost_folder(name) for name in sorted(folders)]
+    if folders and not bucket.has_folders:
+        found.wrong += [_lost_folder(name) for name in sorted(folders)]
     found.extra = [_extra(stored, bucket) for stored in _not_by_others(found.dataset, bucket, unnamed)]
     return found
 
@@ -217,10 +218,17 @@ def repair(dataset: Dataset, order: Order, bucket: Bucket, crew: Crew, report: R
         lost = [row for row in found.wrong if not row.is_folder]
         if lost:
             _put_right(found, lost, Reading(dataset, order, crew, report))
-        for row in set(found.wrong) - set(lost):
-            bucket.put(row.path, b"")
+        for row in sorted(set(found.wrong) - set(lost)):
+            _put_folder(found, row, bucket)
     again = _compare(dataset, bucket, order.is_deep)
     return again if isinstance(again, Result) else again.result(start)
+
+
+def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
+    try:
+        bucket.put(row.path, b"")
+    except MemberError as error:
+        log.warning("%s: %s cannot be repaired: %s", found.dataset.name, row.path, error)
 
 
 def _put_right(found: Found, lost: list[Row], reading: Reading) -> None:

@@ -10,7 +10,7 @@ an ETag, and stores a chunk that is sent twice twice. The front answers these it
 
 Requests are told apart by kind: xml.put, xml.get, xml.head, xml.delete; json.list, json.get, json.media (a download),
 json.delete, json.upload (media and multipart), json.resumable (a resumable upload's start), json.chunk, json.cancel;
-json.bucket.list, .get, .create, .patch, .delete. All else is "other" and answered 501, never guessed at.
+json.bucket.list, .get, .create, .patch, .delete, .layout. All else is "other" and answered 501, never guessed at.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ CHUNK = 256 << 10  # every chunk of a resumable upload but the last is a multipl
 SILENCE = 0  # the status of no answer at all
 MARK = "\x01"  # the directory backend lists no "folder/"; as a file of this name in the folder it does, and sorts alike
 PASSED_ON = {"range", "if-match", "if-none-match", "content-type"}
-JSON_PATH = re.compile(r"/(?:(upload|download)/)?storage/v1/b(?:/([^/]+)(?:(/o)(?:/([^/]+))?)?)?")
+JSON_PATH = re.compile(r"/(?:(upload|download)/)?storage/v1/b(?:/([^/]+)(?:(/storageLayout|/o)(?:/([^/]+))?)?)?")
 JSON_KINDS = {  # (method, how much of upload/b/BUCKET/o/NAME there is)
     ("GET", "b"): "json.bucket.list",
     ("POST", "b"): "json.bucket.create",
     ("GET", "b/B"): "json.bucket.get",
     ("PATCH", "b/B"): "json.bucket.patch",
     ("DELETE", "b/B"): "json.bucket.delete",
+    ("GET", "b/B/storageLayout"): "json.bucket.layout",
     ("GET", "b/B/o"): "json.list",
     ("GET", "b/B/o/O"): "json.get",
     ("DELETE", "b/B/o/O"): "json.delete",
@@ -94,6 +95,7 @@ class Plan:
     flips: bool = False  # carried out with one bit of the body changed
     loses: bool = False  # answered as if it were carried out
     after: int = 0  # requests that pass before
+    body: bytes | None = None  # of the answer; None is an error in the API's words
 
 
 @dataclass
@@ -146,12 +148,16 @@ class GcsFront:
         self.page = 1000  # objects in one answer to a listing
         self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
         self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
+        self.projects: list[str | None] = []  # and in which project
         self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
         self.gets: Counter[str] = Counter()  # how often each name's bytes were asked for
         self.refused: Counter[str] = Counter()  # requests by kind that were over their limit
         self._limits: dict[str, int] = {}
         self._windows: Counter[tuple[str, int]] = Counter()
         self._denied: set[str] = set()
+        self.keeping: set[str] = set()  # buckets with a retention policy: nothing in them is replaced or removed
+        self.hierarchical: set[str] = set()  # buckets with a hierarchical namespace
+        self.described: dict[str, Any] = {}  # more fields of every bucket's description
         self.accepts: Callable[[str], bool] = lambda _: True  # whether a request's token is good
         self.struck = 0  # how often something went wrong that was planned
         self._doomed_after = sys.maxsize
@@ -176,6 +182,12 @@ class GcsFront:
         `after` requests are let through before.
         """
         self._plans.append(Plan(kind, status, times, headers or {}, name, stores=False, after=after))
+
+    def answer(
+        self, kind: str, status: int, body: bytes, times: int = 1, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer the next `times` requests of a kind with these very bytes; nothing is stored."""
+        self._plans.append(Plan(kind, status, times, headers or {}, None, stores=False, body=body))
 
     def drop(self, kind: str, times: int = 1, name: str | None = None, after: int = 0) -> None:
         """Reset the connection of the next `times` requests instead of answering; nothing is stored."""
@@ -329,7 +341,10 @@ class GcsFront:
             return _reset_connection(call.request)
         if plan.status == SILENCE:
             await asyncio.sleep(3600)
-        answer = _error(call, Refused(plan.status, "planned"))
+        if plan.body is not None:
+            answer = web.Response(status=plan.status, body=plan.body, content_type="application/json")
+        else:
+            answer = _error(call, Refused(plan.status, "planned"))
         answer.headers.update(plan.headers)
         return answer
 
@@ -393,12 +408,53 @@ class GcsFront:
                 return web.Response(status=499)  # https://cloud.google.com/storage/docs/performing-resumable-uploads
             case "json.bucket.create":
                 self.created.append(json.loads(call.body))
+                self.projects.append(call.query.get("project"))
                 _check_bucket(self.created[-1].get("name", ""))
+                self._check_creation(call, self.created[-1])
+            case "json.bucket.get" | "json.bucket.layout":
+                return await self._describe(call)
             case "xml.delete" | "json.delete":
                 async with self._lock(call):
                     await self._check_generation(call)
+                    await self._check_kept(call)
                     return await self._forward(call)
         return await self._forward(call)
+
+    def _check_creation(self, call: Call, asked: Mapping[str, Any]) -> None:
+        """Refuse what GCS refuses of a new bucket, and remember its namespace.
+
+        https://cloud.google.com/storage/docs/json_api/v1/buckets/insert, https://cloud.google.com/storage/docs/hns-overview
+        """
+        transport = call.request.transport
+        is_google = transport is not None and transport.get_extra_info("sslcontext") is not None
+        if is_google and not call.query.get("project"):  # an emulator asks for none
+            raise Refused(400, "Required parameter: project", "required")
+        if asked.get("hierarchicalNamespace", {}).get("enabled"):
+            access = asked.get("iamConfiguration", {}).get("uniformBucketLevelAccess", {})
+            if not access.get("enabled"):
+                raise Refused(400, "Hierarchical namespace requires uniform bucket-level access", "invalid")
+            if asked.get("versioning", {}).get("enabled"):
+                raise Refused(400, "Hierarchical namespace does not go with object versioning", "invalid")
+            self.hierarchical.add(str(asked["name"]))
+
+    async def _describe(self, call: Call) -> web.Response:
+        """A bucket's description, or its layout (https://cloud.google.com/storage/docs/json_api/v1/buckets#resource)."""
+        status, answer = await self._ask("GET", f"/storage/v1/b/{call.bucket}")
+        if status != 200:
+            raise Refused(404, f"no bucket {call.bucket}")
+        namespace = {"hierarchicalNamespace": {"enabled": call.bucket in self.hierarchical}}
+        if call.kind == "json.bucket.layout":
+            layout = {"kind": "storage#storageLayout", "bucket": call.bucket, "location": answer.get("location", "")}
+            return _json(layout | namespace)
+        if call.bucket in self.keeping:
+            answer["retentionPolicy"] = {"retentionPeriod": "315360000", "effectiveTime": "2026-01-01T00:00:00Z"}
+        return _json(answer | namespace | self.described)
+
+    async def _check_kept(self, call: Call) -> None:
+        """Refuse to replace or to remove what a retention policy keeps. https://cloud.google.com/storage/docs/bucket-lock"""
+        if call.bucket in self.keeping and (await self._ask("GET", _backend_path(call)))[0] == 200:
+            message = f"Object '{call.bucket}/{call.name}' is subject to bucket's retention policy"
+            raise Refused(403, f"{message} and cannot be deleted or overwritten", "retentionPolicyNotMet")
 
     def _read(self, call: Call) -> None:
         """Fill in an upload's name and metadata, which may come in its body or with an earlier request."""
@@ -416,6 +472,7 @@ class GcsFront:
         _check_hashes(data, hashes)
         async with self._lock(call):
             await self._check_generation(call)
+            await self._check_kept(call)
             text = json.dumps({**call.metadata, "name": _backend_name(call.name)}).encode()
             content = str(call.metadata["contentType"]).encode()
             edge = b"--" + uuid.uuid4().hex.encode()
@@ -446,6 +503,7 @@ class GcsFront:
     async def _start(self, call: Call) -> web.Response:
         _check_name(call.name)
         await self._check_generation(call)
+        await self._check_kept(call)
         status, _ = await self._ask("GET", f"/storage/v1/b/{call.bucket}")
         if status != 200:
             raise Refused(404, f"no bucket {call.bucket}")

@@ -31,6 +31,7 @@ class Google:
         self.front, self.folder = front, folder
         self.told, self.life = 3600.0, 3600.0  # seconds that a token is said to live, and that it does
         self.issued: dict[str, float] = {}  # token → when
+        self.project: str | None = "test-project"  # that the metadata server names
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -97,8 +98,8 @@ class _Metadata(_Quiet):
         match self.path.partition("?")[0].rstrip("/"):
             case "":
                 body = "computeMetadata/"
-            case "/computeMetadata/v1/project/project-id":
-                body = "test-project"
+            case "/computeMetadata/v1/project/project-id" if google.project:
+                body = google.project
             case path if path in (f"{ACCOUNTS}/default", f"{ACCOUNTS}/{EMAIL}"):
                 body = json.dumps({"email": EMAIL, "aliases": ["default"], "scopes": []})
             case path if path in (f"{ACCOUNTS}/default/token", f"{ACCOUNTS}/{EMAIL}/token"):

@@ -87,6 +87,8 @@ def test_denied_rights(front: GcsFront, bucket: str, denied: str, reason: str) -
 
 def test_an_account_that_may_not_ask_for_the_bucket_may_use_it(front: GcsFront, bucket: str) -> None:
     front.deny("json.bucket.get")
+    assert "exists, in us-central1" in findings(bucket)["bucket"].says  # the storage layout says it
+    front.deny("json.bucket.layout")
     found = findings(bucket)
     assert found["bucket"].is_well and "in a region that this account may not see" in found["bucket"].says
     assert found["rights"].is_well
