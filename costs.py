@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pace import DOUBLING, START
+from rate_limit import DOUBLING, START
 
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
 CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call

@@ -28,7 +28,7 @@ from obstore.store import GCSStore
 
 from buckets import Data, Stored, ahead, decode_crc32c, reason
 from errors import BucketError, MemberError
-from pace import START, Pace
+from rate_limit import START, TIMEOUT, Failure, RateLimiter, retry_after
 from web import innermost
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ RETRIES: RetryConfig = {
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
 }
-# What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
+# What is put is tried again by the limiter: obstore's own tries would pass it by.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
 REFUSED = (
@@ -62,6 +62,7 @@ REFUSED = (
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
 )
+NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 NO_ANSWER = (
     google.api_core.exceptions.GoogleAPIError,
     google.auth.exceptions.GoogleAuthError,
@@ -88,13 +89,10 @@ class ApiBucket:
     def __init__(self, name: str, write_rate: float | None = None, writers: int = 1) -> None:
         """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it."""
         self.name, self.url = name, f"gs://{name}"
-        # A bucket of Google's is asked for no more than its documentation allows, though it may bear more at once:
-        # what it refuses costs more time than what it is not asked for, and whoever knows it to be warm has
-        # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
+        # A bucket of Google's takes what its documentation says, and more where it is warm. An emulator knows no such
+        # ramp: there is no limit until it refuses for the first time.
         usual = float("inf") if os.environ.get("STORAGE_EMULATOR_HOST") else START
-        self.pace = Pace(self.url, (write_rate or usual) / writers)
-        persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
-        self._put_persistently = persist(self._put)
+        self.limiter = RateLimiter(self.url, write_rate or usual, writers)
         self._credentials, _ = credentials_and_origin()
         self._client = _client(self._credentials)
         self._bucket = self._client.bucket(name)
@@ -178,36 +176,41 @@ class ApiBucket:
             if not isinstance(data, bytes):
                 self._upload(name, data, content_type)
             elif name.endswith("/"):  # obstore would drop the slash
-                self.pace.take()
-                self._bucket.blob(name).upload_from_string(data, content_type)
+                blob = self._bucket.blob(name)
+                self.limiter.run(lambda: blob.upload_from_string(data, content_type, retry=None), _judge)
             else:
-                self._put_persistently(name, data, {"Content-Type": content_type})
+                self.limiter.run(lambda: self._put(name, data, {"Content-Type": content_type}), _judge)
         except REFUSED as error:
             raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise MemberError(reason(error)) from error
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
-        moment = self.pace.take()
-        try:
-            self._authorized(
-                lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
-            )
-        except obstore.exceptions.GenericError as error:
-            if _status(error) in TOO_MUCH:
-                self.pace.refuse(moment)
-            raise
+        self._authorized(
+            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
+        )
 
     def _upload(self, name: str, chunks: Iterable[bytes], content_type: str) -> None:
         # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
         # upload would leave its parts behind, unseen and paid for.
-        self.pace.take()
+        sent = self.limiter.acquire()
+        retry = google.api_core.retry.Retry(
+            lambda error: _judge(error).is_passing, 0.5, 5, 2, TIMEOUT, on_error=lambda error: self._report(sent, error)
+        )
         try:
-            with self._bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type) as file:
+            with self._bucket.blob(name).open("wb", CHUNK, content_type=content_type, retry=retry) as file:
                 for chunk in chunks:
                     file.write(chunk)
+            self.limiter.delivered(sent, is_timed=False)
         except InvalidResponse as error:  # a refusal of a chunk: of the last one when its checksum shows other bytes
             raise google.api_core.exceptions.from_http_response(error.response) from error
+
+    def _report(self, sent: float, error: Exception) -> None:
+        """Report a refused request of a resumable upload, which the library sends again by itself."""
+        failure = _judge(error)
+        log.debug("%s: trying again: %s", self.url, failure.reason)
+        if failure.is_refusal:
+            self.limiter.throttled(sent, failure.retry_after)
 
     def get(self, name: str) -> bytes | None:
         chunks = self.read(name)
@@ -256,12 +259,12 @@ class ApiBucket:
             list(pool.map(self._delete, names))
 
     def _delete(self, name: str) -> None:
-        self.pace.take()  # Google counts it as a write
         try:
             if name.endswith("/"):  # obstore would drop the slash
-                self._bucket.blob(name).delete()
+                blob = self._bucket.blob(name)
+                self.limiter.run(lambda: blob.delete(retry=None), _judge)  # Google counts it as a write
             else:
-                self._authorized(lambda stores: obstore.delete(stores.gets, name))
+                self.limiter.run(lambda: self._authorized(lambda stores: obstore.delete(stores.puts, name)), _judge)
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
@@ -275,19 +278,18 @@ def _stored(_: object, item: dict[str, str]) -> Stored:
     return Stored(item["name"], int(item["size"]), decode_crc32c(item.get("crc32c", "")))
 
 
-def _status(error: BaseException) -> int:
-    """The HTTP status that is in obstore's message; 0 where the connection failed before there was one."""
-    match = re.search(r"status code: (\d{3})", reason(error))
-    return int(match[1]) if match else 0
-
-
-def _is_passing(error: Exception) -> bool:
-    # obstore has kinds of its own for all that is final but 400, 413 and the like.
-    return isinstance(error, obstore.exceptions.GenericError) and _status(error) in (*PASSING, 0)
-
-
-def _tell_of_retry(error: Exception) -> None:
-    log.debug("trying again: %s", reason(error))
+def _judge(error: Exception) -> Failure:
+    """What an error of obstore's or google-cloud-storage's means for a write."""
+    if isinstance(error, obstore.exceptions.GenericError):
+        # obstore has kinds of its own for all that is final but 400, 413 and the like. It shows no headers.
+        match = re.search(r"status code: (\d{3})", reason(error))
+        status, response = int(match[1]) if match else 0, None
+        is_passing = status in (*PASSING, 0)
+    else:
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None) or getattr(error, "code", 0)
+        is_passing = status in PASSING or isinstance(error, NO_CONNECTION)
+    return Failure(is_passing, status in TOO_MUCH, retry_after(response), reason(error))
 
 
 def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:

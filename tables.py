@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import costs
 from costs import Rates
-from pace import DOUBLING
+from rate_limit import DOUBLING
 from redaction import redact
 from words import amount, duration
 

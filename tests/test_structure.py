@@ -28,8 +28,8 @@ LAYERS = [
     {"manifest"},
     {"rows"},
     {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
-    {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
-    {"spans"},
+    {"buckets", "formats", "meter", "mount", "rate_limit", "tars", "zips", "web"},
+    {"congestion", "spans"},
     {"errors", "words"},
     {"redaction"},
 ]
