@@ -21,7 +21,7 @@ ENOUGH = 100  # answers that tell a share
 SLOT = 0.1  # seconds between two looks
 TOLERATED = 0.02  # share of refusals that is weather
 DEVIATIONS = 1.5  # by which a random share may exceed that
-MIN_REFUSED = 3  # refusals, below which nothing is concluded
+MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
 FIRST_STEP = 0.01  # growth in the first window without congestion; twice as much in each one that follows
 MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has borne or Google documents
@@ -84,7 +84,7 @@ class Congestion:
         self.rate = start / writers
         self.version = 0  # changes whenever the rate jumps
         self.outage_since: float | None = None
-        self._known, self._borne = start, self.rate
+        self._known, self._borne, self._is_tried = start, self.rate, False
         self._next = self._epoch = self._active_since = self._last_sent = now
         self._window, self._slots = _Window(now), deque[_Slot]()
         self._step, self._noise, self._shortest = FIRST_STEP, 0.0, math.inf
@@ -192,10 +192,12 @@ class Congestion:
         if self._exceeds(window.answers):
             self._cut(now, is_whole=True)
             return
-        self._cuts = 0
+        if window.refused < SAME * self._share * window.answers or not window.refused:
+            self._cuts = 0  # the last cut was right
         self._noise *= 0.5 ** (elapsed / NOISE_HALVES)
-        self._borne = self.rate
-        if window.sent >= USED * self.rate * elapsed and not self._is_slower():
+        self._borne, self._is_tried = self.rate, True
+        is_calm = window.refused <= (self._noise + TOLERATED) * window.answers
+        if is_calm and window.sent >= USED * self.rate * elapsed and not self._is_slower():
             self._grow()
         self._window = _Window(now)
 
@@ -215,6 +217,10 @@ class Congestion:
     # ── congestion ───────────────────────────────────────────────────────────────────────────────
 
     def _cut(self, now: float, is_whole: bool) -> None:
+        span = min(max(now - self._active_since, SLOT), WINDOW)
+        rate = self._recent(now, span)[0] / span
+        if not rate:
+            return  # an outage, as it seems
         share = self._window.refused / self._window.answers
         is_in_vain = self._cuts and is_whole and share > SAME * self._share
         if not self._cuts:
@@ -225,9 +231,9 @@ class Congestion:
             self._noise, self._cuts = share, 0
             self._jump(self._before_cuts, now)
             return
-        span = min(max(now - self._active_since, SLOT), WINDOW)
-        rate = self._recent(now, span)[0] / span
         self._jump(max(CUT * min(rate, self.rate), MIN_RATE), now)
+        if not self._is_tried:
+            self._borne = self.rate
 
     def _jump(self, rate: float, now: float) -> None:
         self.rate, self._step = rate, FIRST_STEP

@@ -79,6 +79,11 @@ class Rates:
     bucket: float = START  # objects a second
 
 
+def best_seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+    """The same for a bucket that is warm, and refuses nothing."""
+    return max(objects / OBJECTS_A_SECOND[via], size / rates.source)
+
+
 def seconds(objects: int, size: int, via: str, rates: Rates) -> float:
     """How long it takes to fetch so many bytes and to store so many objects, which go on at once."""
     rate = OBJECTS_A_SECOND[via]

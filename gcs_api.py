@@ -287,7 +287,7 @@ def _judge(error: Exception) -> Failure:
         is_passing = status in (*PASSING, 0)
     else:
         response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None) or getattr(error, "code", 0)
+        status = int(getattr(response, "status_code", None) or getattr(error, "code", None) or 0)
         is_passing = status in PASSING or isinstance(error, NO_CONNECTION)
     return Failure(is_passing, status in TOO_MUCH, retry_after(response), reason(error))
 

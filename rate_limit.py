@@ -1,4 +1,7 @@
-"""How fast a bucket is written to: one limiter for all threads of a process (congestion.py decides), and its retries."""
+"""How fast a bucket is written to: one limiter for all threads of a process, and its retries.
+
+congestion.py decides on the rate.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,7 @@ class RateLimiter:
         return now
 
     def delivered(self, sent: float, is_timed: bool = True) -> None:
-        """What was sent at that moment was not refused; `is_timed` when the time it took says how busy the bucket is."""
+        """What was sent at that moment was not refused; `is_timed` when the time says how busy the bucket is."""
         with self._lock:
             since = self._congestion.outage_since
             self._congestion.delivered(sent, self._clock(), is_timed)

@@ -27,6 +27,7 @@ class Rules:
     failing: float = 0.0  # share of the writes that fails at random
     outage: tuple[float, float] = (math.inf, math.inf)  # from, until
     halved: float = math.inf  # from when on the limit is half
+    is_by_second: bool = False  # each second of the clock has its own limit, and refuses all that is beyond
     begin: float | None = None
     _tokens: float = 0.0
     _last: float = 0.0
@@ -43,19 +44,30 @@ class Rules:
     def answer(self, now: float) -> int:
         """The status for a write that arrives now."""
         if self.begin is None:
-            self.begin, self._tokens = now, 0 if self.limit == math.inf else BURST * self.limit
+            self.begin, self._tokens = (
+                now,
+                0 if self.limit == math.inf else (1 if self.is_by_second else BURST) * self.limit,
+            )
         age = now - self.begin
         if self.outage[0] <= age < self.outage[1] or self._rng.random() < self.failing:
             return 503
         if self.limit == math.inf:
             return 0
         limit = self.limit_at(age)
-        self._tokens = min(self._tokens + (age - self._last) * limit, max(BURST * limit, 1))
-        self._last = age
+        if self.is_by_second:
+            if int(age) != int(self._last):
+                self._tokens = limit
+            self._last = age
+        else:
+            self._refill(age, limit)
         if self._tokens < 1:
             return 429
         self._tokens -= 1
         return 0
+
+    def _refill(self, age: float, limit: float) -> None:
+        self._tokens = min(self._tokens + (age - self._last) * limit, max(BURST * limit, 1))
+        self._last = age
 
 
 def documented(factor: float = 1) -> Rules:

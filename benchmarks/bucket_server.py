@@ -530,7 +530,9 @@ def rules_of(query: dict[str, str]) -> Rules:
     outage = values.pop("from", math.inf), values.pop("until", math.inf)
     if unknown := values.keys() - {"limit", "doubling", "failing", "halved"}:
         raise ValueError(f"{', '.join(sorted(unknown))}: expected limit, doubling, failing, from, until or halved")
-    return Rules(**values, outage=outage)
+    never = math.inf
+    limit, doubling, halved = (values.get(key, never) for key in ("limit", "doubling", "halved"))
+    return Rules(limit, doubling, values.get("failing", 0.0), outage, halved)
 
 
 def rules_text(text: str) -> Rules:

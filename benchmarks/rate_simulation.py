@@ -20,13 +20,12 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bucket_rules import DOUBLING, Rules
-
 from congestion import Congestion, Grant
 from rate_limit import SLICE, backoff
 
 LATENCY = 0.05  # seconds
 HEADER = (
-    "| bucket | processes × threads | of what it gives | refused | back after |\n| --- | --- | ---: | ---: | ---: |"
+    "| bucket | processes x threads | of what it gives | refused | back after |\n| --- | --- | ---: | ---: | ---: |"
 )
 
 
@@ -158,7 +157,10 @@ def _recovery(scene: Scene, delivered: Sequence[float]) -> float:
 def scenes() -> Iterator[Scene]:
     """All that the limiter is held against."""
     for share in (0.0001, 0.001, 0.01, 0.03, 0.1):
-        yield Scene(f"{100 * share:g} % refused at random", Rules(failing=share), start=float("inf"))
+        for threads in (64, 256):
+            yield Scene(
+                f"{100 * share:g} % refused at random", Rules(failing=share), threads=threads, start=float("inf")
+            )
     for limit in (1000, 3000, 8000):
         yield Scene(f"limit {limit:,}/s, growing", Rules(limit, DOUBLING), threads=512, measured_from=30)
     yield Scene("limit 8,000/s, begun at it", Rules(8000, DOUBLING), threads=512, start=8000)
@@ -168,6 +170,9 @@ def scenes() -> Iterator[Scene]:
     yield Scene("limit 3,000/s, half from 30 s on", Rules(3000, halved=30), start=3000)
     yield Scene("limit 40/s and 1 % at random", Rules(40, failing=0.01), threads=32, seconds=120)
     yield Scene("limit 60/s, begun without one", Rules(60), threads=32, seconds=120, start=float("inf"))
+    for processes in (1, 2):
+        title, rules = "limit 60/s by the clock's seconds", Rules(60, is_by_second=True)
+        yield Scene(title, rules, 30, processes, 32 // processes, start=600)
     for processes in (4, 16):
         for limit in (1000, 3000):
             yield Scene(f"limit {limit:,}/s", Rules(limit), processes=processes, threads=64, start=limit)
@@ -186,7 +191,7 @@ def rows(of: Iterator[Scene]) -> Iterator[str]:
         begin = f", from {scene.measured_from:g} s on" if scene.measured_from else ""
         back = f"{found.recovery:.1f} s" if scene.rules.outage[1] < scene.seconds else ""
         yield (
-            f"| {scene.title}{begin} | {scene.processes} × {scene.threads} | {100 * found.share:.1f} %"
+            f"| {scene.title}{begin} | {scene.processes} x {scene.threads} | {100 * found.share:.1f} %"
             f" | {100 * found.refused:.2f} % | {back} |"
         )
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -58,7 +58,7 @@ class Bench:
             inputs.build_small(at.sources, members, SIZE) for members in (MEMBERS, FEWER, SHORT)
         )
 
-    def run(self, title: str, rules: dict[str, float], given: inputs.Input, rate: float = 0, way: str = "") -> Run:
+    def run(self, title: str, rules: Mapping[str, float], given: inputs.Input, rate: float = 0, way: str = "") -> Run:
         """One run into an empty bucket, from `rate` writes/s on (0: as into an emulator); `way` is of another tool."""
         self.at.clear()
         measure.post(f"{self.at.server}/_rules?{urlencode(rules)}")
@@ -195,8 +195,8 @@ def main() -> None:
     table = "\n".join([HEADER, *(line(runs) for runs in found.values())])
     print(table)
     if options.out:
-        text = f"# A bucket with limits and faults\n\n{options.rounds} rounds, {os.cpu_count()} cores, medians.\n\n{table}\n"
-        options.out.write_text(text)
+        about = f"{options.rounds} rounds, {os.cpu_count()} cores, medians."
+        options.out.write_text(f"# A bucket with limits and faults\n\n{about}\n\n{table}\n")
 
 
 if __name__ == "__main__":
