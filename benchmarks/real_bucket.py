@@ -94,12 +94,13 @@ class Bench:
 
     def objects(self) -> int:
         """How many members are in the buckets, without journals, folders and what else the program writes."""
-        count, token = 0, ""
+        count: int = 0
+        token = ""
         while True:
             query = urlencode({"fields": "items(name),nextPageToken", "pageToken": token})
             with urllib.request.urlopen(f"{self.at.server}/storage/v1/b/{BUCKET}/o?{query}") as answer:
-                page = json.load(answer)
-            count += sum(item["name"].endswith(".jpg") for item in page.get("items", ()))
+                page: dict[str, Any] = json.load(answer)
+            count += sum(str(item["name"]).endswith(".jpg") for item in page.get("items", ()))
             token = page.get("nextPageToken", "")
             if not token:
                 return count
