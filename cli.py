@@ -122,7 +122,7 @@ def _add_how(add: Add) -> None:
     add("--timeout", type=positive, default=30, metavar="S",
         help="seconds without a byte until a source is asked again (default: %(default)s)")  # fmt: skip
     add("--write-rate", type=positive, metavar="N",
-        help="objects/s to write to a bucket at first (default: 1,000; doubles every 20 min)")  # fmt: skip
+        help="objects/s to write to a bucket at first (default: 1,000; more as long as it takes them)")  # fmt: skip
     add("--max-ratio", type=positive, default=100, metavar="N",
         help="refuse an archive that unpacks to more than N times its size (default: %(default)s)")  # fmt: skip
     add("--max-unpacked", type=positive, default=1000, metavar="GB",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pace import DOUBLING, START
+from rate_limit import DOUBLING, START
 
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
 CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
@@ -84,6 +84,11 @@ class Rates:
     source: float = 8 * BYTES_A_SECOND  # bytes a second
     bucket: float = START  # objects a second
     is_hierarchical: bool = False
+
+
+def best_seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+    """The same for a bucket that is warm, and refuses nothing."""
+    return max(objects / OBJECTS_A_SECOND[via], size / rates.source)
 
 
 def seconds(objects: int, size: int, via: str, rates: Rates) -> float:

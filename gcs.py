@@ -28,7 +28,7 @@ class Destination:
     to: str  # "gs://bucket" or a directory
     via: str = "api"  # or "mount", for a gs:// destination
     write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
-    writers: int = 1  # processes that share it
+    writers: int = 1  # processes that share it at first
     is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or is to get it when it is created
 
 

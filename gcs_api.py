@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,11 @@ from obstore.store import GCSStore
 import listing
 from buckets import Data, Stored, ahead, reason
 from errors import BucketError, KeptError, MemberError
+from gcs_errors import final_status, judge
 from gcs_login import CONNECTIONS, client, credentials_and_origin, emulator
 from gcs_place import HIERARCHICAL, NO_ANSWER, Place, understood
 from gcs_upload import Passing, size_and_crc32c, upload
-from http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES
-from pace import START, Pace
+from rate_limit import START, RateLimiter
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -44,7 +43,7 @@ RETRIES: RetryConfig = {
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
 }
-# What is put is tried again here: obstore's own tries would go on beside the pace that all writes keep.
+# What is put is tried again by the limiter: obstore's own tries would pass it by.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
 # Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
@@ -80,13 +79,10 @@ class ApiBucket:
         A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
         """
         self.name, self.url = name, f"gs://{name}"
-        # A bucket of Google's is asked for no more than its documentation allows, though it may bear more at once:
-        # what it refuses costs more time than what it is not asked for, and whoever knows it to be warm has
-        # --write-rate. An emulator knows no such ramp: there is no limit until it refuses for the first time.
+        # A bucket of Google's takes what its documentation says, and more where it is warm. An emulator knows no such
+        # ramp: there is no limit until it refuses for the first time.
         usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
-        self.pace = Pace(self.url, (write_rate or usual) / writers)
-        persist = google.api_core.retry.Retry(_is_passing, 0.5, 20, 2, timeout=180, on_error=_tell_of_retry)
-        self._put_persistently = persist(self._put)
+        self.limiter = RateLimiter(self.url, write_rate or usual, writers)
         self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
         self._credentials, _ = credentials_and_origin()
         self._client = client(self._credentials)
@@ -126,11 +122,11 @@ class ApiBucket:
         sent = data if isinstance(data, bytes) else Passing(data)
         try:
             if isinstance(sent, Passing):
-                upload(self._bucket, name, sent, content_type, self.pace.take)
+                upload(self._bucket, name, sent, content_type, self.limiter)
             elif name.endswith("/"):  # obstore would drop the slash
                 self._put_folder(name, sent, content_type)
             else:
-                self._put_persistently(name, sent, {"Content-Type": content_type})
+                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}), judge)
             self._alike = 0
         except REFUSED as error:
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
@@ -163,7 +159,7 @@ class ApiBucket:
 
     def _count_refusal(self, error: BaseException) -> None:
         """Raise BucketError once a few refusals alike came in a row: no other object would be taken either."""
-        status = _final_status(error)
+        status = final_status(error)
         if status:
             with self._counting:
                 self._alike = self._alike + 1 if status == self._last_refusal else 1
@@ -172,22 +168,16 @@ class ApiBucket:
             raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
 
     def _put_folder(self, name: str, data: bytes, content_type: str) -> None:
-        self.pace.take()
+        blob = self._bucket.blob(name)
         try:
-            self._bucket.blob(name).upload_from_string(data, content_type)
+            self.limiter.run(lambda: blob.upload_from_string(data, content_type, retry=None), judge)
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # the library reads the answer
             raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
-        moment = self.pace.take()
-        try:
-            self._authorized(
-                lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
-            )
-        except obstore.exceptions.GenericError as error:
-            if _status(error) in THROTTLED_STATUSES:
-                self.pace.refuse(moment)
-            raise
+        self._authorized(
+            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
+        )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -241,12 +231,12 @@ class ApiBucket:
 
     def _delete(self, name: str) -> str:
         """Remove an object; answers why it is there nevertheless, "" where it is not."""
-        self.pace.take()  # Google counts it as a write
         try:
             if name.endswith("/"):  # obstore would drop the slash
-                self._bucket.blob(name).delete()
+                blob = self._bucket.blob(name)
+                self.limiter.run(lambda: blob.delete(retry=None), judge)  # Google counts it as a write
             else:
-                self._authorized(lambda stores: obstore.delete(stores.gets, name))
+                self.limiter.run(lambda: self._authorized(lambda stores: obstore.delete(stores.puts, name)), judge)
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
         except DENIED as error:
@@ -258,30 +248,6 @@ class ApiBucket:
 
     def close(self) -> None:
         self._client.close()
-
-
-def _final_status(error: BaseException) -> str:
-    """What a refusal would be for any other object too, to be compared; "" for one that may pass."""
-    is_googles = isinstance(error, google.api_core.exceptions.GoogleAPICallError)
-    status = int(getattr(error, "code", 0) or 0) if is_googles else _status(error)
-    if not status and isinstance(error, obstore.exceptions.BaseError):  # a kind of its own: a precondition, a conflict
-        return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
-    return str(status) if 400 <= status < 500 and status not in RETRYABLE_STATUSES else ""
-
-
-def _status(error: BaseException) -> int:
-    """The HTTP status that is in obstore's message; 0 where the connection failed before there was one."""
-    match = re.search(r"status code: (\d{3})", reason(error))
-    return int(match[1]) if match else 0
-
-
-def _is_passing(error: Exception) -> bool:
-    # obstore has kinds of its own for all that is final but 400, 413 and the like.
-    return isinstance(error, obstore.exceptions.GenericError) and _status(error) in (*RETRYABLE_STATUSES, 0)
-
-
-def _tell_of_retry(error: Exception) -> None:
-    log.debug("trying again: %s", reason(error))
 
 
 def _store(name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig) -> GCSStore:

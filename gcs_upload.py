@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import google.api_core.exceptions
+import google.api_core.retry
 import google_crc32c
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
 from buckets import reason
 from errors import UploadLostError
+from gcs_errors import judge
 from gcs_place import NO_ANSWER
+from rate_limit import TIMEOUT, RateLimiter
 
 if TYPE_CHECKING:
     from google.cloud.storage.fileio import BlobWriter
@@ -53,15 +56,14 @@ def size_and_crc32c(sent: bytes | Passing) -> tuple[int, int]:
     return (len(sent), google_crc32c.value(sent)) if isinstance(sent, bytes) else sent.rest()
 
 
-def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, begin: Callable[[], object]) -> None:
+def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, limiter: RateLimiter) -> None:
     """Store chunks as one object, and begin again where the service says so, as far as they can be had again.
 
-    `begin` is called before each attempt. Raises UploadLostError where they cannot be had again.
+    Raises UploadLostError where they cannot be had again.
     """
     for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
-        begin()
         try:
-            _upload(bucket, name, chunks, content_type)
+            _upload(bucket, name, chunks, content_type, limiter)
             return
         except UploadLostError as error:
             if is_last or not chunks.is_repeatable:
@@ -69,16 +71,27 @@ def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str
             log.debug("%s: beginning its upload again: %s", name, error)
 
 
-def _upload(bucket: storage.Bucket, name: str, chunks: Iterable[bytes], content_type: str) -> None:
+def _upload(
+    bucket: storage.Bucket, name: str, chunks: Iterable[bytes], content_type: str, limiter: RateLimiter
+) -> None:
     # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
     # upload would leave its parts behind, unseen and paid for.
-    file = bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type)
+    sent = limiter.acquire()
+
+    def report(error: Exception) -> None:
+        failure = judge(error)
+        if failure.is_refusal:
+            limiter.throttled(sent, failure.retry_after)
+
+    retry = google.api_core.retry.Retry(lambda error: judge(error).is_passing, 0.5, 5, 2, TIMEOUT, on_error=report)
+    file = bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type, retry=retry)
     with _given_up_on_failure(file):
         for chunk in chunks:
             with _translated():
                 file.write(chunk)
         with _translated():
             file.close()
+    limiter.delivered(sent, is_timed=False)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import costs
 from costs import Rates
-from pace import DOUBLING
+from rate_limit import DOUBLING
 from redaction import redact
 from words import amount, duration
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
 BUCKET, DIRECTORY = ("api", "mount"), ("directory",)
-COSTS = ("", "class A calls", "class B calls", "cost", "time")
+COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
 WIDEST = 120  # columns of running text
 
 
@@ -99,13 +99,14 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
 def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
     print(
         f"Time: if the source gives {amount(rates.source)}/s (--source-rate) and the bucket takes"
-        f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate)."
+        f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate);"
+        " at best, if it takes all at once."
         f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"
         f" {_dollars(size * costs.MONTH)} per month.\n"
     )
     lines = [
         (f"--via {via}", f"{cost['class_a']:,}", f"{cost['class_b']:,}", _dollars(cost["dollars"]),
-         duration(cost["seconds"]))
+         duration(cost["seconds"]), duration(cost["best_seconds"]))
         for via, cost in ways.items()
     ]  # fmt: skip
     print_table(COSTS, lines, left=1)
@@ -127,11 +128,13 @@ def _cost(found: Sequence[Forecast], via: str, rates: Rates) -> dict[str, float]
     a, b = (sum(column) for column in zip(*counts, strict=True))
     objects, size = sum(each.work.objects for each in found), sum(each.work.bytes for each in found)
     seconds = costs.seconds(objects, size, via, rates)
+    best = costs.best_seconds(objects, size, via, rates)
     return {
         "class_a": a,
         "class_b": b,
         "dollars": round(costs.dollars(a, b, rates.is_hierarchical), 4),
         "seconds": round(seconds, 1),
+        "best_seconds": round(best, 1),
     }
 
 

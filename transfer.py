@@ -26,7 +26,7 @@ from distributed.comm.core import CommClosedError
 from buckets import Stored, reason
 from errors import ClusterError, ExtractionError, SourceError
 from journal import Entry
-from pace import Told
+from rate_limit import WriteStats
 from units import SpanWork, Unit, Wanted, run_unit
 from uploads import Settings, writes
 
@@ -79,8 +79,8 @@ def crew(settings: Settings, workers: int = 0, scheduler: str = "") -> Iterator[
             if workers or scheduler:  # what other processes log is shown here too
                 client.run(log.setLevel, log.level)
                 client.forward_logging(log.name)
-            # Each process keeps to its share of the rate by itself. They need no word of each other: a bucket that
-            # is asked for too much refuses all of them alike, and a rate that falls must not wait for a message.
+            # Each process begins with its share of the rate, and grows into what the others leave. They need no word
+            # of each other: a bucket that is asked for too much refuses all of them alike (congestion.py).
             shared = replace(settings.destination, writers=len(client.nthreads()))
             team = Crew(client, replace(settings, destination=shared), not (workers or scheduler))
             team.listen()
@@ -102,7 +102,7 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
 
 def _tell_of_writes(client: Client, to: str) -> None:
     try:
-        told = sum((each for each in client.run(writes).values() if each), Told())
+        told = sum((each for each in client.run(writes).values() if each), WriteStats())
     except OSError as error:  # a worker or the scheduler has gone; all that they did is proved by now
         log.info("%s: how many writes it took is not known: %s", to, reason(error))
         return

@@ -15,8 +15,8 @@ from typing import ParamSpec, TypeVar
 
 import web
 from gcs import Destination, open_bucket
-from pace import Pace, Told
 from parts import Mark, PartWriter
+from rate_limit import RateLimiter, WriteStats
 from rows import Row
 from spans import SPAN, Buffer
 
@@ -61,7 +61,7 @@ class Budget:
             self._free.notify_all()
 
 
-_paces: list[Pace] = []  # of the bucket that this process writes to
+_limiters: list[RateLimiter] = []  # of the bucket that this process writes to
 
 
 class Process:
@@ -72,7 +72,7 @@ class Process:
         gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
         web.set_timeout(settings.timeout)
         self.bucket, self.started = open_bucket(settings.destination), time.monotonic()
-        _paces[:] = [pace for pace in [getattr(self.bucket, "pace", None)] if pace]
+        _limiters[:] = [limiter for limiter in [getattr(self.bucket, "limiter", None)] if limiter]
         at_once = settings.uploads or self.bucket.at_once
         self._uploads = ThreadPoolExecutor(at_once, "put") if at_once > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
@@ -123,9 +123,9 @@ def _the_process(settings: Settings) -> Process:
     return Process(settings)
 
 
-def writes() -> Told | None:
+def writes() -> WriteStats | None:
     """What became of the writes of this process, where they went through the API."""
-    return _paces[0].told() if _paces else None
+    return _limiters[0].stats() if _limiters else None
 
 
 class Batches:

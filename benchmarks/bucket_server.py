@@ -1,6 +1,6 @@
 """A light object server, with a settable delay per request, for measuring what writes to a bucket.
 
-    python benchmarks/bucket_server.py PORT [--delay-ms 50]
+    python benchmarks/bucket_server.py PORT [--delay-ms 50] [--rules "limit=1000 doubling=1200 failing=0.0005"]
 
 It speaks as much of Google Cloud Storage's JSON and XML API as obstore, google-cloud-storage, rclone, GCSFuse and
 `gcloud storage cp` need to store, list, read and delete; a client finds it by STORAGE_EMULATOR_HOST. What it does
@@ -9,9 +9,13 @@ on uvloop and httptools, no threads and no disk. A put of 37 KB takes it about 4
 enough for 20,000 a second, at 50 ms over 2,000 connections too. The objects stay in its memory, with some 350 bytes
 more for each; bodies under way are held whole.
 
-    GET /_stats         {"seconds", "puts", "bytes", "requests": {kind: how many}} since the start or the last reset
+    GET /_stats         {"seconds", "puts", "bytes", "requests": {kind: how many}, "refused": {status: how many},
+                         "tenths": [puts in each tenth of a second from the first on]} since the start or the last reset
     POST /_reset        forget all objects and counts
     POST /_delay?ms=N   answer every later request N ms after it was complete
+    POST /_rules?limit=N&doubling=S&failing=P&from=S&until=S&halved=S    which writes every bucket refuses from now on
+                        (bucket_rules.py); without arguments none. A bucket that does as documented has
+                        limit=1000&doubling=1200&failing=0.0005, one with folders limit=8000
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import math
 import re
 import resource
 import signal
@@ -37,6 +42,8 @@ from urllib.parse import parse_qsl, quote, unquote
 import google_crc32c
 import httptools
 import uvloop
+
+from bucket_rules import Rules
 
 PAGE = 1000  # names in one page of a listing, as GCS has it
 WANTS_MD5 = "gcloud"  # the one client that deletes what it uploaded if the answer has no md5; slower than all else
@@ -108,8 +115,9 @@ class Upload:
 class Bucket:
     """Objects by name, and their names sorted once a listing wants them: puts alone never pay for the order."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules) -> None:
         self.objects: dict[str, Stored] = {}
+        self.rules = rules
         self._sorted: list[str] = []
         self._new: list[str] = []
         self._deleted = False
@@ -161,12 +169,14 @@ class Bucket:
 class Server:
     """All buckets, each there as soon as it is named, and the answer to each request."""
 
-    def __init__(self, delay: float) -> None:
-        self.delay = delay  # seconds
+    def __init__(self, delay: float, rules: Rules | None = None) -> None:
+        self.delay, self.rules = delay, rules or Rules()  # seconds; what each bucket refuses
         self._reset()
 
     def _reset(self) -> None:
-        self.buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
+        self.buckets: defaultdict[str, Bucket] = defaultdict(lambda: Bucket(self.rules.renewed()))
+        self.refused: Counter[int] = Counter()
+        self.tenths: Counter[int] = Counter()
         self.uploads: dict[str, Upload] = {}  # resumable ones
         self.requests: Counter[str] = Counter()
         self.puts = self.bytes = self.generation = self.opened = 0
@@ -196,19 +206,31 @@ class Server:
         match method, path:
             case "GET", "/_stats":
                 elapsed = time.monotonic() - self.began
-                return _json(
-                    {"seconds": elapsed, "puts": self.puts, "bytes": self.bytes, "requests": dict(self.requests)}
-                )
+                first = min(self.tenths, default=0)
+                tenths = [self.tenths[tenth] for tenth in range(first, max(self.tenths, default=-1) + 1)]
+                counts = {"puts": self.puts, "bytes": self.bytes, "requests": dict(self.requests)}
+                return _json({"seconds": elapsed, **counts, "refused": dict(self.refused), "tenths": tenths})
             case "POST", "/_reset":
                 self._reset()
             case "POST", "/_delay":
                 self.delay = seconds(query["ms"])
+            case "POST", "/_rules":
+                self.rules = rules_of(query)
+                self._reset()
             case _:
-                raise Refused(404, f"{method} {path}: expected GET /_stats, POST /_reset or POST /_delay?ms=N")
+                raise Refused(404, f"{method} {path}: expected GET /_stats, POST /_reset, /_delay?ms=N or /_rules?…")
         return Reply(204)
+
+    def _check_rate(self, bucket: str) -> None:
+        """Raise Refused for a write that the bucket's rules refuse."""
+        if status := self.buckets[bucket].rules.answer(time.monotonic()):
+            self.refused[status] += 1
+            raise Refused(status, "the bucket's rate limit is exceeded" if status == 429 else "please try again")
 
     def _xml(self, request: Request, bucket: str, name: str) -> Reply:
         self.requests[f"xml {request.method}"] += 1
+        if request.method in ("PUT", "DELETE"):
+            self._check_rate(bucket)
         if bucket in NO_BUCKETS or not name:
             raise Refused(400, f"{request.method} {request.target}: not spoken here")
         if request.method == "PUT":
@@ -252,6 +274,7 @@ class Server:
                     return _media(stored, name, request.headers.get("range"))
                 return _json(_object(host, bucket, name, stored))
             case "DELETE", "object":
+                self._check_rate(bucket)
                 self.buckets[bucket].delete(name)
                 return Reply(204)
         raise Refused(400, f"{request.method} {request.target}: not spoken here")
@@ -280,6 +303,7 @@ class Server:
         self.requests[f"upload {kind}"] += 1
         if kind == "chunk":
             return self._resume(request, query["upload_id"])
+        self._check_rate(bucket)
         about, data = dict[str, Any](), request.body()
         if kind == "multipart":
             about, data = _two_parts(data, request.headers["content-type"])
@@ -337,6 +361,7 @@ class Server:
         stored = Stored(upload.size, upload.crc32c, self.generation, data)
         bucket.put(name, stored)
         self.puts += 1
+        self.tenths[int(time.monotonic() * 10)] += 1
         self.bytes += upload.size
         return stored
 
@@ -499,6 +524,21 @@ def seconds(milliseconds: str) -> float:
     return delay
 
 
+def rules_of(query: dict[str, str]) -> Rules:
+    """Rules from their arguments' texts; `from` and `until` bound an outage."""
+    values = {key: float(text) for key, text in query.items()}
+    outage = values.pop("from", math.inf), values.pop("until", math.inf)
+    if unknown := values.keys() - {"limit", "doubling", "failing", "halved"}:
+        raise ValueError(f"{', '.join(sorted(unknown))}: expected limit, doubling, failing, from, until or halved")
+    never = math.inf
+    limit, doubling, halved = (values.get(key, never) for key in ("limit", "doubling", "halved"))
+    return Rules(limit, doubling, values.get("failing", 0.0), outage, halved)
+
+
+def rules_text(text: str) -> Rules:
+    return rules_of(dict(part.split("=", 1) for part in text.split()))
+
+
 async def serve(port: int, server: Answerer) -> None:
     """Answer on a port of this machine, which is printed, until SIGINT or SIGTERM."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -516,8 +556,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("port", type=int, help="0 for any that is free; it is printed")
     parser.add_argument("--delay-ms", type=seconds, default=0.0, dest="delay", help="of every answer (default: 0)")
+    parser.add_argument("--rules", type=rules_text, default=Rules(), help="what it refuses, as for POST /_rules")
     arguments = parser.parse_args()
-    uvloop.run(serve(arguments.port, Server(arguments.delay)))
+    uvloop.run(serve(arguments.port, Server(arguments.delay, arguments.rules)))
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ def test_a_worker_asks_nothing(front: GcsFront, hierarchical: str) -> None:
 def test_it_begins_at_8000_writes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("gcs_api.credentials_and_origin", lambda: (AnonymousCredentials(), ""))
-    assert ApiBucket("abc", is_hierarchical=True).pace.rate() == pytest.approx(8000, rel=0.01)
-    assert ApiBucket("abc", 500, is_hierarchical=True).pace.rate() == pytest.approx(500, rel=0.01)
+    assert ApiBucket("abc", is_hierarchical=True).limiter.rate() == pytest.approx(8000, rel=0.01)
+    assert ApiBucket("abc", 500, is_hierarchical=True).limiter.rate() == pytest.approx(500, rel=0.01)
 
 
 def test_the_plan_has_its_rate_its_prices_and_no_placeholders(cli: Cli, front: GcsFront, bucket: str, url: str) -> None:

@@ -44,6 +44,8 @@ LAYERS = [
     {"archives", "checksum_list", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
     {"buckets", "csv_table", "cut_images", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
     {"spans"},
+    {"buckets", "formats", "meter", "mount", "rate_limit", "tars", "zips", "web"},
+    {"congestion", "spans"},
     {"errors", "words"},
     {"answers", "local_files", "spans", "spool"},
     {"errors", "hosts", "http_status", "words"},
