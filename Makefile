@@ -1,6 +1,10 @@
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+# The newest that the packages are locked for and that is there; below 3.11 none.
+PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
+NEEDED := expected Python 3.11 or newer with its module venv; on Debian and Ubuntu: apt-get install python3-venv
 OUT ?= sample-out
+OLDEST ?= python3.11
 PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
 RUN := .venv/bin/python
@@ -17,13 +21,16 @@ help:  ## show these targets
 
 setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 
+# What suits the oldest Python suits the newer ones too: a few small packages more. Not the other way round.
 .cache/pipenv/bin/pipenv:
-	$(PYTHON) -m venv .cache/pipenv
+	$(OLDEST) -m venv .cache/pipenv
 	.cache/pipenv/bin/pip install --quiet --disable-pip-version-check pipenv==$(PIPENV_VERSION)
 
-.venv/.from-lock: Pipfile.lock | .cache/pipenv/bin/pipenv
-	$(PYTHON) -m venv .venv
-	$(PIPENV) sync --dev --quiet
+.venv/.from-lock: Pipfile.lock docker/requirements.py
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make setup: $(NEEDED)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python docker/requirements.py Pipfile.lock default develop >.venv/requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/requirements.txt
 	touch $@
 
 run: setup  ## run the whole job on the sample that comes with the tool, into ./sample-out
@@ -69,7 +76,7 @@ bench: setup  ## measure this tool beside others and at many sizes, into benchma
 	$(RUN) benchmarks/bench.py $(ARGS)
 
 lock: .cache/pipenv/bin/pipenv  ## renew Pipfile.lock from Pipfile
-	$(PIPENV) lock --dev
+	$(PIPENV) --python $(OLDEST) lock --dev
 
 clean:  ## remove what these targets made
 	rm -rf .venv .cache sample-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
