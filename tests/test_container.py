@@ -156,7 +156,7 @@ def test_docker_stop_ends_it_in_time_and_the_next_run_goes_on(front: GcsFront, b
         docker("stop", "--time", "20", name)
         seconds = time.monotonic() - begin
         status, said = ended(name)
-    assert (status, seconds < 10) == (130, True), said
+    assert (status, seconds < 10) == (143, True), said
     before = members(front, bucket)
     expected = files(stanford)
     assert len(before) < len(expected)

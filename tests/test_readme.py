@@ -39,7 +39,15 @@ printf '%s\\0' "${0##*/}" "$@" >> "$SEEN"; echo >> "$SEEN"
 
 
 def test_every_command_is_tried_below() -> None:
-    tried = ("sudo apt-get install ", "python cli.py ", "sh docker-shell.sh", "docker run ", "gcloud ", "PROJECT=", *NEWCOMERS)
+    tried = (
+        "sudo apt-get install ",
+        "python cli.py ",
+        "sh docker-shell.sh",
+        "docker run ",
+        "gcloud ",
+        "PROJECT=",
+        *NEWCOMERS,
+    )
     assert [command for command in COMMANDS if not command.startswith(tried)] == []
     assert len(OWN) == 7 and len(COMMANDS) > 20
 
