@@ -59,6 +59,7 @@ COPY --from=gcsfuse /gcsfuse /usr/local/bin/
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY docker-entrypoint.sh /usr/local/bin/
+COPY docker/component.py /usr/local/lib/spotted/
 COPY *.py card.html ./
 # What Python's own library lacks in compiled files (the official image has none) is written as it is imported.
 RUN python -m compileall -q --invalidation-mode unchecked-hash . \
