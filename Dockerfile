@@ -38,7 +38,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
       --only-binary=:all: --require-hashes -r requirements.txt \
  && /opt/venv/bin/pip uninstall --yes --quiet pip \
  && find /opt/venv -name '*.pyc' -delete \
- && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+ && /opt/venv/bin/python -m compileall -q -j 0 -x /tests/ --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM ${PYTHON_IMAGE} AS tool
 LABEL org.opencontainers.image.title="spotted-data-extraction" \
@@ -49,7 +49,7 @@ LABEL org.opencontainers.image.title="spotted-data-extraction" \
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates fuse3 tini \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && useradd --uid 1000 --create-home --shell /bin/bash spotted \
  && install --directory --mode 1777 /gcs
 ENV PATH=/opt/venv/bin:$PATH \

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 CLI = "/app/cli.py"
 STATES = "dataset", "state"
@@ -26,7 +27,7 @@ def main(executor_input: str, datasets: str, to: str, via: str) -> int:
     return tool.returncode
 
 
-def write(outputs: dict, to: str, results: list[dict]) -> None:  # type: ignore[type-arg]
+def write(outputs: dict[str, Any], to: str, results: list[dict[str, Any]]) -> None:
     """The destination as an artifact that knows each dataset's state; the sums of all figures as metrics."""
     figures = {name for result in results for name in result if name not in (*STATES, "to", "rate")}
     metadata = {
