@@ -31,7 +31,8 @@ OWN = [command.removeprefix("python cli.py ") for command in COMMANDS if command
 NEWCOMERS = "git clone", "cd ", "make run", ". .venv/bin/activate"
 # In each clone: the environment is this checkout's, which CI has just made with make setup from the same Pipfile.lock.
 LINK = f"""#!/bin/sh
-ln -s {shlex.quote(str(ROOT))}/.venv .venv && touch -t 200001010000 Pipfile.lock docker/requirements.py
+ln -s {shlex.quote(str(ROOT))}/.venv .venv
+touch -t 200001010000 Pipfile.lock docker/requirements.py
 """
 STAND_IN = """#!/bin/sh
 printf '%s\\0' "${0##*/}" "$@" >> "$SEEN"; echo >> "$SEEN"
