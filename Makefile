@@ -1,6 +1,10 @@
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+# The newest that the packages are locked for and that is there; below 3.11 none.
+PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
+NEEDED := expected Python 3.11 or newer with its module venv; on Debian and Ubuntu: apt-get install python3-venv
 OUT ?= sample-out
+OLDEST ?= python3.11
 PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv
 RUN := .venv/bin/python
@@ -10,20 +14,23 @@ ROUNDS ?= 5
 # Most tests mostly wait: four at once, on two cores.
 AT_ONCE := -n 4 --dist worksteal
 
-.PHONY: help setup run test test-browser test-reading test-image fuzz chaos check format bench lock clean
+.PHONY: help setup run test test-browser test-reading test-image test-in-image test-debian test-3.14 fuzz chaos check format bench lock clean
 
 help:  ## show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 
+# What suits the oldest Python suits the newer ones too: a few small packages more. Not the other way round.
 .cache/pipenv/bin/pipenv:
-	$(PYTHON) -m venv .cache/pipenv
+	$(OLDEST) -m venv .cache/pipenv
 	.cache/pipenv/bin/pip install --quiet --disable-pip-version-check pipenv==$(PIPENV_VERSION)
 
-.venv/.from-lock: Pipfile.lock | .cache/pipenv/bin/pipenv
-	$(PYTHON) -m venv .venv
-	$(PIPENV) sync --dev --quiet
+.venv/.from-lock: Pipfile.lock docker/requirements.py
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "make setup: $(NEEDED)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python docker/requirements.py Pipfile.lock default develop >.venv/requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/requirements.txt
 	touch $@
 
 run: setup  ## run the whole job on the sample that comes with the tool, into ./sample-out
@@ -45,6 +52,15 @@ test-reading: setup .cache/reading/.made  ## run the examples of docs/reading.md
 
 test-image: setup  ## build the image, with a Docker engine where none runs, and run its tests
 	bash -c 'set -euo pipefail; source .ci/containers; CI=true $(RUN) -m pytest -m container'
+
+test-in-image: setup  ## run the plain tests inside the image
+	bash -c 'set -euo pipefail; source .ci/containers; .ci/in-image'
+
+test-debian: setup  ## run "make run test" on a Debian 12 and 13 that have what README.md names
+	bash -c 'set -euo pipefail; source .ci/containers; .ci/on-debian bookworm trixie'
+
+test-3.14: setup  ## import everything and read archives on Python 3.14
+	bash -c 'set -euo pipefail; source .ci/containers; .ci/on-3.14'
 
 fuzz: setup .cache/atheris  ## hostile archives, the long form: 5 GB, a million members, INPUTS=1000000 to the readers
 	LONG=1 $(RUN) -m pytest tests/test_hostile.py
@@ -69,7 +85,7 @@ bench: setup  ## measure this tool beside others and at many sizes, into benchma
 	$(RUN) benchmarks/bench.py $(ARGS)
 
 lock: .cache/pipenv/bin/pipenv  ## renew Pipfile.lock from Pipfile
-	$(PIPENV) lock --dev
+	$(PIPENV) --python $(OLDEST) lock --dev
 
 clean:  ## remove what these targets made
 	rm -rf .venv .cache sample-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

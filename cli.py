@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from transfer import Crew
 
 VERSION = "1.0.0"
-INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
 DEFAULT_TO = "gs://spot-raw-data"
 Add = Callable[..., argparse.Action]
@@ -54,7 +52,7 @@ These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIER
 GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
 
 exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
-130 interrupted
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 
 
@@ -221,21 +219,29 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExtractionError.exit_status
     except (ExtractionError, OSError) as error:
-        if _interrupted.is_set():
+        if _interrupted_by:
             return _leave_at_once()
-        print(redact(f"error: {error}"), file=sys.stderr)
+        _say(logging.ERROR, f"error: {error}")
         if log.isEnabledFor(logging.DEBUG):
-            print(redact(traceback.format_exc()), file=sys.stderr)
+            _say(logging.ERROR, traceback.format_exc())
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 
-_interrupted = threading.Event()
+def _say(level: int, message: str) -> None:
+    """The last words: to the log, in its format; before there is one, and of wrong use, plainly."""
+    if log.handlers:
+        log.log(level, "%s", message)
+    else:
+        print(redact(message), file=sys.stderr)
+
+
+_interrupted_by: list[int] = []  # the signals so far
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
     # Where it is raised within a callback of the garbage collector, Python swallows it, and would print it. What it
     # leaves undone, dask's coroutines among it, Python would warn of.
-    _interrupted.set()
+    _interrupted_by.append(signum)
     sys.unraisablehook = lambda _: None
     warnings.simplefilter("ignore")
     stop = getattr(sys.modules.get("units"), "stop", None)  # which is there as soon as anything is stored
@@ -252,13 +258,13 @@ def _be_deaf() -> None:
 def _leave_at_once() -> int:
     """End well within two seconds: what is under way may end by itself, the next run does the rest."""
     _be_deaf()  # whoever asks twice has it no sooner, and gets no traceback either
-    print("interrupted; what is stored is kept: run the same command again to continue", file=sys.stderr)
+    _say(logging.WARNING, "interrupted; what is stored is kept: run the same command again to continue")
     if "units" in sys.modules:
         time.sleep(0.5)
     for process in multiprocessing.active_children():  # of --workers: one that is just starting would go on for a while
         process.kill()
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(128 + (_interrupted_by or [signal.SIGINT])[0])  # as a shell has it: 130 or 143
 
 
 def run(options: argparse.Namespace) -> int:
@@ -330,14 +336,14 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
     from events import Result
 
     for dataset in options.datasets:
-        if _interrupted.is_set():
+        if _interrupted_by:
             raise KeyboardInterrupt
         try:
             yield work(dataset)
         except (BucketError, ClusterError):
             raise
         except ExtractionError as error:  # of one dataset: the others go on
-            if _interrupted.is_set():
+            if _interrupted_by:
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=str(error))
         except BrokenPipeError:  # of the one that reads the output

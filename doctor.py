@@ -97,6 +97,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _agree(one: str, other: str) -> bool:
+    """Whether two versions differ by a patch at most, which changes no behaviour that a run rests on."""
+    return one.split(".")[:2] == other.split(".")[:2] and one != "none"
+
+
 def _packages() -> Finding:
     """Where the lock file is at hand the versions are held to it; the image has none, and was built from it."""
     found, lock = versions(), HERE / "Pipfile.lock"
@@ -104,7 +109,7 @@ def _packages() -> Finding:
     wrong = [
         f"{name} {found[name]} (expected {wanted})"
         for name in PACKAGES
-        if found[name] != (wanted := locked.get(name, {}).get("version", f"=={found[name]}")[2:]) or wanted == "none"
+        if not _agree(found[name], wanted := locked.get(name, {}).get("version", f"=={found[name]}")[2:])
     ]
     if wrong:
         return Finding("packages", False, f"{', '.join(wrong)}: run make setup, and .venv/bin/python cli.py")
@@ -180,7 +185,7 @@ def _mount(case: Case) -> Finding:
 def _place(url: str, exists: bool, region: str) -> Finding:
     if not exists:
         wanted = os.environ.get("GCS_REGION") or "us-central1"
-        return Finding("bucket", False, f"{url}: does not exist; a run creates it if the account has"
+        return Finding("bucket", True, f"{url}: does not exist; a run creates it in {wanted} if the account has"
                        " roles/storage.admin on the project; or run:"
                        f" gcloud storage buckets create {url} --location={wanted}")  # fmt: skip
     here = vm_region()
@@ -308,6 +313,10 @@ def _check_versions(found: dict[str, dict[str, str] | Exception]) -> None:
             raise ExtractionError(
                 f"{worker}: the worker cannot run this program's code ({theirs!r}): start it from the same image"
             )
-        other = [f"{name} {theirs.get(name)} (here {mine[name]})" for name in mine if theirs.get(name) != mine[name]]
+        other = [
+            f"{name} {theirs.get(name)} (here {mine[name]})"
+            for name in mine
+            if not _agree(str(theirs.get(name)), mine[name])
+        ]
         if other:
             raise ExtractionError(f"{worker}: the worker has {', '.join(other)}: start it from the same image")

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bars import Display
@@ -29,13 +30,13 @@ log = logging.getLogger("spotted")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the keys that Cloud Logging reads (severity, message, time)."""
+    """One JSON object a line, with the keys that Cloud Logging reads (severity, message, time by RFC 3339)."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "severity": record.levelname,
             "message": record.getMessage(),
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         }
         return json.dumps(fields | getattr(record, "fields", {}))
 

@@ -23,6 +23,7 @@ import doctor
 import sample
 from datasets import DATASETS
 from doctor import Case, Finding, examine
+from errors import ExtractionError
 from mount import fuse_works
 
 
@@ -68,7 +69,8 @@ def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: Gcs
                STORAGE_EMULATOR_HOST=front.url)  # fmt: skip
     assert done.returncode == 1
     found = {(line["check"], line["ok"]): line["message"] for line in map(json.loads, done.stdout.splitlines())}
-    assert "does not exist" in found["bucket", False] and "gcloud storage buckets create" in found["bucket", False]
+    assert "a run creates it in us-central1" in found["bucket", True]
+    assert "gcloud storage buckets create" in found["bucket", True]
     assert "expected a file, got an HTML page" in found["tsinghua", False]
     assert found["tsinghua", True].endswith(" kB, range requests work")
     assert front.created == []
@@ -209,6 +211,20 @@ def dask(what: str, *arguments: str, folder: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait(20)
+
+
+def test_a_patch_version_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = doctor.versions()
+    major, minor = mine["python"].split(".")[:2]
+    doctor._check_versions(
+        {"tcp://a:1": mine | {"python": f"{major}.{minor}.99", "obstore": f"{mine['obstore']}.post1"}}
+    )
+    for name, other in (("python", f"{major}.{int(minor) + 1}.0"), ("dask", "2020.1.0"), ("tool", "0" * 12)):
+        with pytest.raises(ExtractionError, match=f"the worker has {name} "):
+            doctor._check_versions({"tcp://a:1": mine | {name: other}})
+    for version, is_well in ((f"{mine['tqdm']}.1", True), ("1.0.0", False)):
+        monkeypatch.setattr(doctor, "versions", lambda version=version: mine | {"tqdm": version})
+        assert doctor._packages().is_well == is_well
 
 
 def test_a_cluster(tmp_path: Path) -> None:

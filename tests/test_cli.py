@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 import google_crc32c
@@ -294,7 +295,7 @@ def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
     process.send_signal(number)  # who is in a hurry presses Ctrl-C twice
     _, stderr = process.communicate(timeout=10)
     assert time.monotonic() - begin < 2
-    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    assert process.returncode == 128 + number and "Traceback" not in stderr, stderr
     assert stderr.splitlines()[-1] == "interrupted; what is stored is kept: run the same command again to continue"
     slow_mirror.plan("/images.tar", Plan())
     done = cli("-d", "stanford", "--mirror", slow_mirror.url, "--to", out)
@@ -342,6 +343,32 @@ def test_an_interrupt_while_dask_is_closed_is_one_line_too(tmp_path: Path) -> No
     done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130 and "complete: " in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith("interrupted; "), done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_is_json_where_the_log_is(
+    tmp_path: Path, slow_mirror: SourceServer, number: signal.Signals, status: int
+) -> None:
+    arguments = command("-d", "stanford", "--mirror", slow_mirror.url, "--to", tmp_path / "out", "--log-format", "json")
+    process = subprocess.Popen(arguments, env=clean_environment(tmp_path, {}), stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out").glob("stanford/Images/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    *_, last = map(json.loads, process.communicate(timeout=10)[1].splitlines())
+    assert (process.returncode, last["severity"]) == (status, "WARNING")
+    assert last["message"].startswith("interrupted; what is stored is kept")
+
+
+def test_what_ends_a_run_is_json_where_the_log_is(cli: Cli) -> None:
+    done = cli("-d", "stanford", "--sample", "--to", "/proc/spotted", "--log-format", "json", "-v")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    errors = [line["message"] for line in lines if line["severity"] == "ERROR"]
+    assert done.returncode == 1
+    assert errors[0].startswith("error: /proc/spotted") and errors[1].startswith("Traceback "), errors
+    times = [datetime.fromisoformat(line["time"]) for line in lines]
+    assert all(line["time"].endswith("+00:00") and re.search(r"\.\d{3}\+", line["time"]) for line in lines)
+    assert times == sorted(times) and abs(times[-1].timestamp() - time.time()) < 60
 
 
 def test_an_interrupt_does_not_wait_for_a_source_that_is_silent(tmp_path: Path, slow_mirror: SourceServer) -> None:

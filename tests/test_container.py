@@ -156,7 +156,7 @@ def test_docker_stop_ends_it_in_time_and_the_next_run_goes_on(front: GcsFront, b
         docker("stop", "--time", "20", name)
         seconds = time.monotonic() - begin
         status, said = ended(name)
-    assert (status, seconds < 10) == (130, True), said
+    assert (status, seconds < 10) == (143, True), said
     before = members(front, bucket)
     expected = files(stanford)
     assert len(before) < len(expected)
@@ -333,7 +333,10 @@ print(json.dumps([executor["container"], values]))
 """
 
 
-def test_the_step_of_a_compiled_pipeline(front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]]) -> None:
+def test_the_step_of_a_compiled_pipeline(
+    front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
     component = ROOT / "component.yaml"
     inputs = {"datasets": "stanford,tsinghua", "destination": f"gs://{bucket}", "via": "mount"}
     compiled = subprocess.run(
@@ -343,13 +346,37 @@ def test_the_step_of_a_compiled_pipeline(front: GcsFront, bucket: str, expected:
     assert compiled.returncode == 0, compiled.stderr
     step, values = json.loads(compiled.stdout.splitlines()[-1])
     assert values == inputs
-    first, *rest = (_filled(part, values) for part in [*step["command"], *step["args"]])
-    environment = ["--network", "host", "-e", f"STORAGE_EMULATOR_HOST={front.url}", "-e", "SPOTTED_SAMPLE=1"]
+    artifacts = {
+        name: {"artifacts": [{"name": f"projects/1/{name}", "uri": f"gs://my-pipelines/{name}", "metadata": {}}]}
+        for name in ("extracted", "metrics")
+    }
+    given = json.dumps({"inputs": {}, "outputs": {"artifacts": artifacts, "outputFile": "/outputs/step/output.json"}})
+    first, *rest = (_filled(part, values, given) for part in [*step["command"], *step["args"]])
+    environment = [
+        "--volume",
+        f"{tmp_path}:/outputs",
+        "--network",
+        "host",
+        "-e",
+        f"STORAGE_EMULATOR_HOST={front.url}",
+        "-e",
+        "SPOTTED_SAMPLE=1",
+    ]
     done = docker("run", "--rm", *FUSE, *environment, "--entrypoint", first, IMAGE, *rest)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["state"] for line in done.stdout.splitlines()] == ["complete", "complete"]
     assert members(front, bucket) == {key: value for key, value in expected.items() if not key.startswith("austin/")}
 
+    written = json.loads((tmp_path / "step/output.json").read_text())["artifacts"]
+    (extracted,), (metrics,) = (written[name]["artifacts"] for name in ("extracted", "metrics"))
+    assert (extracted["name"], extracted["uri"]) == ("projects/1/extracted", f"gs://{bucket}")
+    assert extracted["metadata"] == {"stanford": "complete", "tsinghua": "complete"}
+    assert metrics["uri"] == "gs://my-pipelines/metrics"
+    assert (metrics["metadata"]["objects"], metrics["metadata"]["missing"]) == (51, 0)
+    assert step["image"].startswith("docker.io/")
 
-def _filled(part: str, values: dict[str, str]) -> str:
+
+def _filled(part: str, values: dict[str, str], given: str) -> str:
+    if part == "{{$}}":
+        return given
     return re.sub(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", lambda match: values[match[1]], part)

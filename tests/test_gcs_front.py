@@ -20,6 +20,8 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from obstore.store import GCSStore
 
+import gcs_api
+
 Headers = Mapping[str, str]
 BUCKET = "canary-bucket"
 BAD_NAMES = ["", "x" * 1025, "ü" * 513, "a\nb", "a\rb", ".", "..", ".well-known/acme-challenge/token"]
@@ -234,6 +236,17 @@ def test_obstore(front: GcsFront, store: GCSStore) -> None:
     with pytest.raises(FileNotFoundError):
         obstore.get(store, name)
     assert front.counts == {"xml.put": 2, "xml.get": 2, "xml.head": 1, "xml.delete": 1}
+
+
+@pytest.mark.parametrize("status", [400, 413, 429, 500, 503])
+def test_the_status_is_in_obstores_message_alone(front: GcsFront, store: GCSStore, status: int) -> None:
+    """No attribute of its errors has it. gcs_api._status is the one place that reads the message."""
+    public = {name for name in dir(obstore.exceptions.GenericError) if not name.startswith("_")}
+    assert public == {"add_note", "args", "with_traceback"}
+    front.fail("xml.put", status, times=3)  # it is tried twice more
+    with pytest.raises(obstore.exceptions.GenericError) as caught:
+        obstore.put(store, "a/x", b"", use_multipart=False)
+    assert gcs_api._status(caught.value) == status
 
 
 def test_google_cloud_storage(front: GcsFront, bucket: storage.Bucket) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from containers import DOCKER, IMAGE, ROOT, docker
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-GLIBC = 36  # 2.36, Debian bookworm's
+GLIBC = 41  # 2.41, Debian trixie's
 AARCH64 = 183  # e_machine of an ELF file (elf(5))
 
 
@@ -34,7 +37,16 @@ def test_the_shell_scripts_are_sound() -> None:
     scripts = [
         name for name in tracked if (ROOT / name).read_bytes().startswith((b"#!/usr/bin/env bash", b"#!/bin/sh"))
     ]
-    assert {".ci/run", ".ci/containers", "docker-entrypoint.sh", "docker-shell.sh"} <= set(scripts)
+    assert {
+        ".ci/run",
+        ".ci/containers",
+        ".ci/in-image",
+        ".ci/on-debian",
+        ".ci/on-3.14",
+        ".ci/audit",
+        "docker-entrypoint.sh",
+        "docker-shell.sh",
+    } <= set(scripts)
     run("shellcheck", "--external-sources", *scripts)
     for name in scripts:
         run("sh" if (ROOT / name).read_bytes().startswith(b"#!/bin/sh") else "bash", "-n", name)
@@ -44,7 +56,58 @@ def test_the_workflows_are_sound_and_their_actions_pinned() -> None:
     run(os.environ.get("ACTIONLINT", "actionlint"), *WORKFLOWS)
     uses = [line.strip() for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
     assert uses
-    assert [line for line in uses if not re.fullmatch(r"(- )?uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
+    pinned = re.compile(r"(- )?uses: ([\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+|\./\.github/workflows/\w+\.yml .*)")
+    assert [line for line in uses if not pinned.fullmatch(line)] == []
+    run(linter("zizmor"), "--offline", "--no-progress", ".github")
+
+
+def linter(name: str) -> Path:
+    """A program that .ci/containers has fetched."""
+    return Path(os.environ.get("LINTERS", "")) / name
+
+
+def test_the_dockerfile_is_sound_and_its_bases_are_pinned() -> None:
+    run(linter("hadolint"), "Dockerfile")
+    bases = [
+        line for line in (ROOT / "Dockerfile").read_text().splitlines() if re.search(r"^FROM .*\bAS pinned-", line)
+    ]
+    assert len(bases) == 2
+    assert all(re.search(r" \w+:\d+\.\d+\.\d+-[\w-]+@sha256:[0-9a-f]{64} AS ", line) for line in bases)
+    minor = re.search(r"python:(\d+\.\d+)", bases[0])
+    assert minor and docker("run", "--rm", IMAGE, "python", "-V").stdout.startswith(f"Python {minor[1]}.")
+
+
+def test_what_the_image_imports_is_compiled() -> None:
+    """Every module of the program and of its packages; an import that is not costs milliseconds at each start."""
+    script = "import sys, extraction, outlook, verifying, gcs_api; " + (
+        "print([name for name, module in sys.modules.items() if (path := getattr(module, '__cached__', None)) "
+        "and not __import__('os').path.exists(path)])"
+    )
+    assert docker("run", "--rm", IMAGE, "python", "-c", script).stdout == "[]\n"
+
+
+def test_what_is_imported_is_a_requirement_of_its_own() -> None:
+    """A package that only another one requires may be gone, or another version, with the next release of that one."""
+    required = tomllib.loads((ROOT / "Pipfile").read_text())["packages"]
+    names = {name for path in ROOT.glob("*.py") for name in imported(path)} - sys.stdlib_module_names
+    names -= {path.stem for path in ROOT.glob("*.py")}
+    distributions = {
+        "PIL": "pillow", "distributed": "dask", "google.auth": "google-auth", "google_crc32c": "google-crc32c",
+        "google.api_core": "google-api-core", "google.cloud": "google-cloud-storage",
+    }  # fmt: skip
+    assert {distributions.get(name, name) for name in names} == required.keys()
+    assert required["obstore"].startswith("~=")  # young: each minor release may break what is there
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The packages that a module imports; those of the namespace google by two names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        found = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found = [node.module]
+        for name in found:
+            first, *rest = name.split(".")
+            yield f"{first}.{rest[0]}" if first == "google" else first
 
 
 def test_every_package_has_a_wheel_for_arm64(tmp_path: Path) -> None:
@@ -56,7 +119,7 @@ def test_every_package_has_a_wheel_for_arm64(tmp_path: Path) -> None:
     ]
     run(
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
-        "--python-version=3.11", "--implementation=cp", *platforms, "--dest", tmp_path / "wheels", "-r", wanted,
+        "--python-version=3.13", "--implementation=cp", *platforms, "--dest", tmp_path / "wheels", "-r", wanted,
     )  # fmt: skip
     assert len(list((tmp_path / "wheels").iterdir())) == len(wanted.read_text().splitlines())
 
@@ -75,10 +138,10 @@ def test_how_the_image_is_configured() -> None:
     assert config["Entrypoint"] == ["tini", "--", "docker-entrypoint.sh"]
     assert "PYTHONUNBUFFERED=1" in config["Env"]
     assert {f"org.opencontainers.image.{name}" for name in (
-        "title", "description", "licenses", "version", "revision", "base.name"
+        "title", "description", "licenses", "version", "revision", "source", "base.name"
     )} <= config["Labels"].keys()  # fmt: skip
     files = set(docker("run", "--rm", IMAGE, "ls", "-A", "/app").stdout.split())
-    assert files == {path.name for path in ROOT.glob("*.py")} | {"card.html"}
+    assert files == {path.name for path in ROOT.glob("*.py")} | {"card.html", "__pycache__"}
 
 
 def test_an_init_is_process_one_and_the_tool_runs_as_a_plain_user_without_rights() -> None:
