@@ -1,4 +1,4 @@
-"""What an error of a bucket means: which status it has, whether a later try may succeed, whether it is final for all."""
+"""What an error of a bucket means: its status, whether a later try may succeed, whether it is final for all."""
 
 from __future__ import annotations
 
