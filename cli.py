@@ -349,7 +349,7 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
         except BrokenPipeError:  # of the one that reads the output
             raise
         except OSError as error:  # of this machine, while it worked on this dataset: the others go on as well
-            if _interrupted.is_set():
+            if _interrupted_by:
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=redact(str(error)))
 
