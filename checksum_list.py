@@ -51,16 +51,16 @@ class ChecksumList:
 
     def _add(self, number: int, line: str) -> None:
         if found := PLAIN.fullmatch(line) or POWERSHELL.fullmatch(line):
-            escaped, sha256, name = found.groups()
+            backslash, sha256, name = found.groups()
         elif found := TAGGED.fullmatch(line):
-            escaped, name, sha256 = found.groups()
+            backslash, name, sha256 = found.groups()
         elif OTHER.fullmatch(line):
             return
         else:
             raise SourceError(
                 f"{self.where}: expected lines as sha256sum writes them, got {shown(line)} in line {number}"
             )
-        name = re.sub(r"\\[\\nr]", lambda each: ESCAPES[each[0]], name) if escaped else name.replace("\\", "/")
+        name = re.sub(r"\\[\\nr]", lambda each: ESCAPES[each[0]], name) if backslash else name.replace("\\", "/")
         name, this = name.removeprefix("./"), _Sum(number, sha256.lower())
         self._compare(name, self._sums.setdefault(name, this), this)
 
