@@ -17,18 +17,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
+from commands.check import print_findings
+from commands.listing import print_list
+from commands.plan_view import print_moves, print_plan
 from datasets import DATASETS, chosen
-from errors import BucketError, ClusterError, ExtractionError, UsageError
-from redaction import redact
-from screen import Screen, print_summary, start_log, tell_what_next
-from tables import print_findings, print_list, print_moves, print_plan
+from errors import BucketError, ClusterError, ExtractionError, UsageError, redact
+from report.log import start_log
+from report.summary import Screen, print_summary, tell_what_next
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from events import Result
     from gcs import Destination
-    from reading import Order
-    from transfer import Crew
+    from pipeline.cluster import Cluster
+    from pipeline.options import RunOptions
+    from pipeline.results import Result
+
 
 VERSION = "1.0.0"
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
@@ -211,16 +214,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
         status = run(options)
-        _be_deaf()  # all is done but for Python's own end
+        ignore_signals()  # all is done but for Python's own end
         return status
     except KeyboardInterrupt:
-        return _leave_at_once()
+        return force_exit()
     except BrokenPipeError:  # whoever reads the output has seen enough: `--list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExtractionError.exit_status
     except (ExtractionError, OSError) as error:
         if _interrupted_by:
-            return _leave_at_once()
+            return force_exit()
         _say(logging.ERROR, f"error: {error}")
         if log.isEnabledFor(logging.DEBUG):
             _say(logging.ERROR, traceback.format_exc())
@@ -250,14 +253,14 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _be_deaf() -> None:
+def ignore_signals() -> None:
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _leave_at_once() -> int:
+def force_exit() -> int:
     """End well within two seconds: what is under way may end by itself, the next run does the rest."""
-    _be_deaf()  # whoever asks twice has it no sooner, and gets no traceback either
+    ignore_signals()  # whoever asks twice has it no sooner, and gets no traceback either
     _say(logging.WARNING, "interrupted; what is stored is kept: run the same command again to continue")
     if "units" in sys.modules:
         time.sleep(0.5)
@@ -293,9 +296,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from costs import BYTES_A_SECOND, Rates
-    from gcs_place import HIERARCHICAL
-    from outlook import forecast_all
+    from commands.costs import BYTES_A_SECOND, Rates
+    from commands.plan import forecast_all
+    from storage.bucket_admin import HIERARCHICAL
 
     with contextlib.ExitStack() as stack:
         found = forecast_all(options.datasets, _order(options, stack), options.to, options.hierarchical)
@@ -310,7 +313,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from doctor import Case, examine
+    from commands.check import Case, examine
 
     with contextlib.ExitStack() as stack:
         case = Case(options.datasets, options.to, options.via, _mirror(options, stack), options.scheduler)
@@ -318,8 +321,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _extract(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
-    from extraction import extract  # dask and the clouds' libraries take a second: not for --help
     from gcs import open_bucket
+    from pipeline.run import extract  # dask and the clouds' libraries take a second: not for --help
 
     destination = stack.enter_context(_ready(options))
     order, workers = _workers(options, destination, stack)
@@ -333,7 +336,7 @@ def _ready(options: argparse.Namespace) -> contextlib.AbstractContextManager[Des
 
 
 def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Iterator[Result]:
-    from events import Result
+    from pipeline.results import Result
 
     for dataset in options.datasets:
         if _interrupted_by:
@@ -354,24 +357,26 @@ def _each(options: argparse.Namespace, work: Callable[[Dataset], Result]) -> Ite
             yield Result(dataset, error=redact(str(error)))
 
 
-def _workers(options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack) -> tuple[Order, Crew]:
-    from transfer import crew
-    from uploads import Settings
+def _workers(
+    options: argparse.Namespace, destination: Destination, stack: contextlib.ExitStack
+) -> tuple[RunOptions, Cluster]:
+    from pipeline.cluster import start_cluster
+    from pipeline.options import WorkerConfig
 
-    settings = Settings(destination, options.connections, options.uploads, options.timeout)
+    settings = WorkerConfig(destination, options.connections, options.uploads, options.timeout)
     order = _order(options, stack)
-    return order, stack.enter_context(crew(settings, options.workers or 0, options.scheduler))
+    return order, stack.enter_context(start_cluster(settings, options.workers or 0, options.scheduler))
 
 
-def _order(options: argparse.Namespace, stack: contextlib.ExitStack) -> Order:
-    from archives import Limits
-    from reading import Order
-    from web import set_timeout
+def _order(options: argparse.Namespace, stack: contextlib.ExitStack) -> RunOptions:
+    from archives.spans import Limits
+    from pipeline.options import RunOptions
+    from sources.http import set_timeout
 
     set_timeout(options.timeout)
     limits = Limits(options.max_ratio, options.max_unpacked)
     is_spread = bool(options.workers or options.scheduler)
-    return Order(
+    return RunOptions(
         _mirror(options, stack), options.sample, options.force, options.deep, limits, options.no_checksum, is_spread
     )
 
@@ -379,14 +384,14 @@ def _order(options: argparse.Namespace, stack: contextlib.ExitStack) -> Order:
 def _mirror(options: argparse.Namespace, stack: contextlib.ExitStack) -> str:
     if not options.sample:
         return str(options.mirror)
-    from sample import serve
+    from sources.sample import serve
 
     return stack.enter_context(serve())
 
 
 def _verify(options: argparse.Namespace, screen: Screen, stack: contextlib.ExitStack) -> Iterator[Result]:
+    from commands.verify import repair, verify, verify_deep
     from gcs import Destination, open_bucket
-    from verifying import repair, verify, verify_deep
 
     destination = Destination(options.to)
     if not options.repair and not options.deep:

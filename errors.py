@@ -1,8 +1,10 @@
-"""What can go wrong, each kind with the exit status that cli.py ends with; no message holds a secret."""
+"""What can go wrong, each kind with its exit status; and what a message may show: no secrets, no control characters."""
 
+from __future__ import annotations
+
+import logging
+import re
 from typing import Self
-
-from redaction import redact
 
 SHOWN = 200  # characters of a hostile name
 
@@ -90,7 +92,7 @@ class UploadLostError(MemberError):
     """The upload of a large member ended before it was whole; its bytes must be read again to begin anew."""
 
 
-def shown(name: str) -> str:
+def escaped(name: str) -> str:
     """A name from outside as a message can hold it: on one line, without what moves a terminal's cursor, and short."""
     text = printable(name[: SHOWN + 1])
     return text if len(name) <= SHOWN else f"{text[:SHOWN]}…"
@@ -99,3 +101,24 @@ def shown(name: str) -> str:
 def printable(text: str) -> str:
     """Text from outside on one line, without what moves a terminal's cursor."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+HIDDEN = "***"
+HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; whatever else a query says may be a signature
+_USER = re.compile(r"(?<=://)[^/\s@?#]*(?:@[^/\s@?#]*)*@")
+_QUERY = re.compile(r"(?<=[?&])([^=&?\s'\"<>]+)=([^&\s'\"<>)]+)")
+
+
+def redact(text: str) -> str:
+    """The text without user and password, and without the values of queries, in the URLs that it names."""
+    return _QUERY.sub(_hide, _USER.sub(f"{HIDDEN}@", text))
+
+
+def _hide(match: re.Match[str]) -> str:
+    return match[0] if match[1] in HARMLESS else f"{match[1]}={HIDDEN}"
+
+
+def redact_record(record: logging.LogRecord) -> bool:
+    """A filter for logging: the record goes on, its message redacted."""
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True

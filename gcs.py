@@ -6,17 +6,16 @@ import contextlib
 import logging
 import os
 import re
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from buckets import BOOKS, Bucket, Data, reason
-from errors import BucketError, MemberError, UsageError
-from folders import FolderBucket, MountFolder, probe
-from mount import is_fuse, mounted
+from errors import BucketError, UsageError
+from storage.bucket import Bucket
+from storage.directory import FolderBucket
+from storage.gcsfuse import is_fuse, mounted
+from storage.mount import MountedBucket, MountFolder
 
 log = logging.getLogger("spotted")
 
@@ -38,7 +37,7 @@ def open_bucket(destination: Destination) -> Bucket:
     if not destination.to.startswith("gs://"):
         root = Path(destination.to)
         return MountFolder(root) if is_fuse(root) else FolderBucket(root)
-    from gcs_api import ApiBucket  # half a second of imports that a directory needs nothing of
+    from storage.api import ApiBucket  # half a second of imports that a directory needs nothing of
 
     name = bucket_name(destination.to)
     api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical)
@@ -105,67 +104,3 @@ def bucket_name(url: str) -> str:
             " a-z, 0-9, '-', '_', '.', beginning and ending with a letter or digit"
         )
     return name
-
-
-class MountedBucket:
-    """A bucket whose objects are written through its mount, while the API tells what has landed.
-
-    The books go by the API too: whoever is killed while writing a file on a mount leaves a part of it, and part
-    of a manifest could be taken for the whole.
-    """
-
-    def __init__(self, api: Bucket, root: Path) -> None:
-        self._api, self._folder = api, MountFolder(root)
-        self.url, self.at_once = api.url, self._folder.at_once
-        self.get, self.read, self.list = api.get, api.read, api.list
-        self._made, self._lock = dict[str, Future[None]](), threading.Lock()
-
-    def ready(self) -> None:
-        try:
-            self._folder.put(probe(), b"")
-            arrived = self._api.get(probe()) is not None
-            self._folder.delete([probe()])
-        except (OSError, MemberError) as error:
-            raise BucketError(f"{self._folder.root}: cannot be written: {reason(error)}") from error
-        if not arrived:
-            raise BucketError(f"{self._folder.root}: is mounted, but what is written there does not reach {self.url}")
-
-    def close(self) -> None:
-        self._folder.close()
-
-    @property
-    def keeps(self) -> str:
-        return self._api.keeps
-
-    @property
-    def has_folders(self) -> bool:
-        return self._api.has_folders
-
-    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        if name.startswith(BOOKS):
-            self._api.put(name, data, content_type)
-            return
-        folder, _, file = name.rpartition("/")
-        if folder and not self.has_folders:  # GCSFuse makes them there by the API of folders, and needs no objects
-            self._make(f"{folder}/")
-        if file:
-            self._folder.put(name, data, content_type)
-
-    def _make(self, folder: str) -> None:
-        """Have a folder's placeholder made, once and by the API: a mount makes the folders in one folder in turn."""
-        with self._lock:
-            is_new = folder not in self._made
-            made = self._made.setdefault(folder, Future())
-        if is_new:
-            try:
-                self._api.put(folder, b"")
-                made.set_result(None)
-            except Exception as error:
-                del self._made[folder]
-                made.set_exception(error)
-        made.result()
-
-    def delete(self, names: Iterable[str]) -> Sequence[str]:
-        names = list(names)
-        kept = self._api.delete(name for name in names if name.startswith(BOOKS))
-        return [*kept, *self._folder.delete(name for name in names if not name.startswith(BOOKS))]

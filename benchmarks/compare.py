@@ -14,7 +14,7 @@ from course import CONNECTIONS, IN_FLIGHT, Course, Loop, prepare
 from inputs import Input
 from limits import Conditions, Limit, limit
 from measure import Failed, Figures
-from report import Row, cores, machine, markdown, row, write_csv
+from render import Row, cores, machine, markdown, row, write_csv
 from ways import SETTINGS, WAYS, Setting, lacking
 
 BARE_SHARE = 0.25  # of the input, for the bare loop
@@ -34,7 +34,7 @@ bare obstore loop (its own and the object server's) on {cores} cores.
 """
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One way under one setting, with what it is given."""
 
     setting: Setting
@@ -60,7 +60,7 @@ class Comparison:
         self.loops = defaultdict[str, list[Loop]](list)  # by setting
         self.entries = list(self._entries(only))
 
-    def _entries(self, only: Collection[str]) -> Iterator[Entry]:
+    def _entries(self, only: Collection[str]) -> Iterator[JournalEntry]:
         for setting in self.settings:
             for key, share in setting.shares.items():
                 if key not in only:
@@ -68,7 +68,7 @@ class Comparison:
                 if missing := lacking(WAYS[key]):
                     self.notes[f"{WAYS[key].title} was not run: this machine has no {', '.join(missing)}."] = None
                     continue
-                yield Entry(setting, key, share, prepare(self.at, self.scale * share, key == "archive"))
+                yield JournalEntry(setting, key, share, prepare(self.at, self.scale * share, key == "archive"))
 
     def round(self, number: int) -> None:
         """Every way once, under every setting."""
@@ -83,7 +83,7 @@ class Comparison:
         photos = round(prepare(self.at, self.scale, False).objects / 2 * BARE_SHARE)
         return self.at.bare("bucket" if setting.to_bucket else str(self.at.out), photos, setting.delay)
 
-    def _run(self, entry: Entry, number: int) -> None:
+    def _run(self, entry: JournalEntry, number: int) -> None:
         source = f"{self.at.source_at(entry.setting.rate)}/{entry.given.folder}"
         self.at.set_delay(entry.setting.delay)
         try:
@@ -108,7 +108,7 @@ class Comparison:
             for entry in self.entries if (runs := self.runs[entry.setting.title, entry.key])
         ]  # fmt: skip
 
-    def _limit(self, entry: Entry) -> Limit:
+    def _limit(self, entry: JournalEntry) -> Limit:
         setting, loop = entry.setting, self._loop(entry.setting.title)
         source = setting.rate * CONNECTIONS or self.at.full_rate()
         conditions = Conditions(source, setting.delay, IN_FLIGHT, loop.cpu_per_object, cores())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course import IN_FLIGHT
-from report import cores, table
+from render import cores, table
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_RATE, DOUBLING = 1000, 1200  # writes a second, and seconds: https://cloud.google.com/storage/docs/request-rate

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from course import Course, prepare
 from inputs import Input
 from measure import Bucket, Failed
-from report import machine, table
+from render import machine, table
 from ways import WAYS, lacking
 
 SHARE = 0.05  # of Stanford: 2,061 files, 40 MB

@@ -20,8 +20,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bucket_rules import DOUBLING, Rules
-from congestion import Congestion, Grant
-from rate_limit import SLICE, backoff
+from storage.congestion import Congestion, Grant
+from storage.rate_limit import SLICE, backoff
 
 LATENCY = 0.05  # seconds
 HEADER = (

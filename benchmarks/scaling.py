@@ -16,7 +16,7 @@ from typing import NamedTuple
 import inputs
 from course import Course, free_port, prepare
 from measure import Failed, Figures
-from report import machine, table
+from render import machine, table
 from ways import BUCKET, HERE, TOOL
 
 API = f"{TOOL} --via api --to gs://{BUCKET}"
@@ -109,7 +109,7 @@ def measure(at: Course, scale: float, only: Collection[str], out: Path | None) -
         if part in only and part != "start":
             run: Callable[[], Iterator[Point]] = getattr(bench, part)
             at.set_delay(DELAY)
-            found = list(shown(part, run()))
+            found = list(escaped(part, run()))
             points += found
             sections.append(f"### {run.__doc__}\n\n{table(HEADER, map(cells, found))}")
     if "start" in only:
@@ -126,7 +126,7 @@ def measure(at: Course, scale: float, only: Collection[str], out: Path | None) -
         write_csv(out / "scaling.csv", points)
 
 
-def shown(part: str, points: Iterator[Point]) -> Iterator[Point]:
+def escaped(part: str, points: Iterator[Point]) -> Iterator[Point]:
     """The points, each told as soon as it is known; a run that fails is the part's last."""
     try:
         for point in points:

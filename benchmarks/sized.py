@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import spans
+from archives.spans import LARGE, SPAN
+from cli import main
 
-spans.SPAN = spans.LARGE = int(sys.argv.pop(1)) << 20  # before anything takes it over
+SPAN = LARGE = int(sys.argv.pop(1)) << 20  # before anything takes it over
 
-import cli  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(cli.main())
+    sys.exit(main())

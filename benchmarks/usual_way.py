@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from mount import mounted
+from storage.gcsfuse import mounted
 
 FOLDERS = {"images.tar": "x", "annotation.tar": "x", "lists.tar": "x/lists"}
 

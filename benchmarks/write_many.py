@@ -9,13 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from gcs_api import ApiBucket
+from storage.api import ApiBucket
 
 
 def main() -> None:
     name, folder, objects, writers, rate = sys.argv[1:]
     bucket = ApiBucket(name, float(rate), int(writers))
-    with ThreadPoolExecutor(bucket.at_once) as pool:
+    with ThreadPoolExecutor(bucket.max_in_flight) as pool:
         list(pool.map(lambda number: bucket.put(f"{folder}/{number}.jpg", bytes(2000)), range(int(objects))))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from source_server import SourceServer
 
-import sample
+from sources import sample
 
 HEADER = (
     "AnimalInternal-ID,AnimalName,AnimalSex,AnimalCurrentWeightPounds,AnimalDOB,AnimalBreed,AnimalColor,AnimalPattern"

@@ -43,10 +43,11 @@ from source_server import SourceServer
 from test_cli import sums
 from test_extraction import some_members, tar_of, zip_of
 
-import photos
-import sample
-from buckets import PART, decode_crc32c, parents
 from datasets import DATASETS, Dataset
+from sources import sample
+from sources.photo_tables import join
+from storage.bucket import decode_crc32c
+from storage.names import PARTIAL_PREFIX, parents
 
 SEED = int(os.environ.get("SEED", "1"))
 LONG = bool(os.environ.get("LONG"))
@@ -56,7 +57,7 @@ END = {"after the same command again": "again"}
 LONGEST_LINE = 150  # characters of it on the page
 LIMIT = 1800 if LONG else 300  # seconds that a run may take
 MB = 1 << 20
-BOOKS = "_extraction/"
+METADATA_PREFIX = "_extraction/"
 MIXTURE = "a random mixture of these, and kills"
 KILLED = -signal.SIGKILL
 STRANGE = " is none of the dataset"
@@ -85,7 +86,7 @@ def truth(dataset: Dataset, files: dict[str, bytes]) -> dict[str, Content]:
     for archive in dataset.archives:
         found |= {archive.prefix + name: data for name, data in members(files[f"/{archive.file}"]).items()}
     if dataset.tables:
-        for photo in photos.join(files["/apa_dogs.csv"], files["/apa_photos.csv"]):
+        for photo in join(files["/apa_dogs.csv"], files["/apa_photos.csv"]):
             data = files.get("/" + photo.url.partition("://")[2].partition("/")[2], sample.HTML)
             if data != sample.HTML:
                 found[f"{dataset.tables.image_prefix}{photo.name}.png"] = data
@@ -243,15 +244,15 @@ class Site:
             ours = {name: content for name, content in stored.items() if self._is_of(name, dataset)}
             yield from (f"{name}{STRANGE}" for name in ours.keys() - expected.keys())
             yield from (f"{name} is wrong" for name in ours.keys() & expected.keys() if ours[name] != expected[name])
-            if f"{BOOKS}{dataset.name}/manifest.csv" in stored:
+            if f"{METADATA_PREFIX}{dataset.name}/manifest.csv" in stored:
                 yield from (f"the manifest says complete, without {name}" for name in expected.keys() - ours.keys())
                 yield from self._wrong_manifest(dataset, expected)
 
     def _is_of(self, name: str, dataset: Dataset) -> bool:
-        return name.startswith(dataset.folder) and not name.endswith("/") and PART not in name
+        return name.startswith(dataset.folder) and not name.endswith("/") and PARTIAL_PREFIX not in name
 
     def _wrong_manifest(self, dataset: Dataset, expected: dict[str, Content]) -> Iterator[str]:
-        table = (self.read(f"{BOOKS}{dataset.name}/manifest.csv") or b"").decode()
+        table = (self.read(f"{METADATA_PREFIX}{dataset.name}/manifest.csv") or b"").decode()
         rows = [
             (row["path"], int(row["size"]), decode_crc32c(row["crc32c"])) for row in csv.DictReader(io.StringIO(table))
         ]
@@ -263,12 +264,12 @@ class Site:
         stored = self.stored()
         expected = set[str]()
         for dataset in self.datasets:
-            objects, books = truth(dataset, self.source.files), f"{BOOKS}{dataset.name}/"
-            expected |= {*objects, *parents(objects), BOOKS, books, *(books + name for name in ALL_BOOKS)}
+            objects, books = truth(dataset, self.source.files), f"{METADATA_PREFIX}{dataset.name}/"
+            expected |= {*objects, *parents(objects), METADATA_PREFIX, books, *(books + name for name in ALL_BOOKS)}
             if f"{books}manifest.csv" not in stored:
                 yield f"{dataset.name} has no manifest"
             yield from (f"no {name}" for name in parents(objects) - stored.keys())
-        left = (name for name in stored.keys() - expected if name.startswith(BOOKS) or PART in name)
+        left = (name for name in stored.keys() - expected if name.startswith(METADATA_PREFIX) or PARTIAL_PREFIX in name)
         yield from (f"{name} is left" for name in left)
 
 

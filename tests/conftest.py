@@ -15,7 +15,7 @@ from containers import IMAGE, docker
 from gcs_front import GcsFront
 from source_server import SourceServer
 
-import sample
+from sources import sample
 
 ROOT = Path(__file__).parent.parent
 Cli = Callable[..., subprocess.CompletedProcess[str]]

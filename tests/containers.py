@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 DOCKER = os.environ.get("DOCKER", "docker")
 IMAGE = os.environ.get("CONTAINER_IMAGE", "spotted-data-extraction:test")
 FUSE = ("--cap-add", "SYS_ADMIN", "--device", "/dev/fuse", "--security-opt", "apparmor=unconfined")
-BOOKS = "_extraction/"
+METADATA_PREFIX = "_extraction/"
 Done = subprocess.CompletedProcess[str]
 
 
@@ -58,4 +58,4 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
 
 def members(front: GcsFront, bucket: str) -> dict[str, tuple[int, int]]:
     """What was extracted, with size and checksum; the books tell of times, and differ."""
-    return {name: what for name, what in front.objects(bucket).items() if not name.startswith(BOOKS)}
+    return {name: what for name, what in front.objects(bucket).items() if not name.startswith(METADATA_PREFIX)}

@@ -12,7 +12,7 @@ from gcs_front import GcsFront, flipped
 from source_server import Plan
 from test_extraction import tar_of
 
-import sample
+from sources import sample
 
 TAR, ZIP, GZ = "/images.tar", "/low-resolution.zip", "/images.tar.gz"
 SIZE = len(world()[TAR])

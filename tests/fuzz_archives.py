@@ -26,9 +26,9 @@ from types import FunctionType
 import libarchive
 from test_archives import ATTACKS, END, FALSE_STARTS, KINDS, REFUSED, SOUND, SPANS, Got, Memory, extract, member
 
-import archives
-import buckets
+from archives import kinds
 from errors import ArchiveError
+from storage.names import object_name
 
 BLOCK = 512
 LONGEST = 16 * BLOCK  # bytes of an input; all that the readers decide is decided in less
@@ -72,13 +72,13 @@ def check(data: bytes) -> None:
         return
     for got in found:
         check_name(got)
-    is_zip = archives.plan(Memory(packed))[0].kind == "zip"
+    is_zip = kinds.plan(Memory(packed))[0].kind == "zip"
     (check_zip if is_zip else check_tar)(packed, found)
 
 
 def check_name(got: Got) -> None:
     """What becomes an object is below the prefix, and has a name that a bucket takes."""
-    path, refusal = buckets.object_name(PREFIX, got.name)
+    path, refusal = object_name(PREFIX, got.name)
     path.encode()
     assert path.isprintable() or not refusal
     if refusal or got.refusal:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import sources
-import web
 from errors import SourceError
+from sources import http
+from sources.source import look, open_source
 
 DATA = bytes(range(256)) * 4
 ODD_NUMBERS = [
@@ -131,21 +131,21 @@ def test_any_answer_ends_in_bytes_or_an_error(
     head = "\r\n".join([status, *(f"{name}: {value}" for name, value in headers)])
     raw.answer = head.encode("latin-1") + b"\r\n\r\n" + body
     begin = time.monotonic()
-    for attempt in (_open, sources.look, _fetch):
+    for attempt in (_open, look, _fetch):
         message = _error_of(attempt, raw.url)
         assert message is None or (raw.url.rpartition("/")[0] in message and message.isprintable())
     assert time.monotonic() - begin < 20
 
 
 def _open(url: str) -> None:
-    source = sources.open_source((url,))
+    source = open_source((url,))
     assert 0 < source.size < 10**18 or source.read(0, 0) == b""
     if source.size <= len(DATA):
         assert len(source.read(0, source.size)) == source.size
 
 
 def _fetch(url: str) -> None:
-    web.fetch(url, 2)
+    http.fetch(url, 2)
 
 
 def _error_of(attempt: Callable[[str], object], url: str) -> str | None:

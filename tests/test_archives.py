@@ -23,11 +23,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import archives
-import spans
-import tars
-import zips
-from archives import Link, Member
+from archives import kinds, spans, tar, zip
+from archives.spans import Buffer, Member, SpanBoundary
+from archives.tar import broken_link
 from errors import ArchiveError, MemberError
 
 BLOCK = 512
@@ -71,12 +69,12 @@ class Got(NamedTuple):
 
 def taken(member: Member) -> Got:
     try:
-        return Got(member.name, member.size, joined(member.data), member.refusal, member.damaged)
+        return Got(member.name, member.size, outer_join(member.data), member.refusal, member.damaged)
     except MemberError as error:
         return Got(member.name, member.size, None, str(error), True)
 
 
-def joined(data: spans.Buffer | Iterator[bytes] | None) -> bytes | None:
+def outer_join(data: Buffer | Iterator[bytes] | None) -> bytes | None:
     if data is None or isinstance(data, bytes):
         return data
     return bytes(data) if isinstance(data, memoryview) else b"".join(data)
@@ -85,23 +83,23 @@ def joined(data: spans.Buffer | Iterator[bytes] | None) -> bytes | None:
 def extract(data: bytes, span: int = 4096, chunk: int = 1000, seed: int = 0) -> list[Got]:
     """Everything in an archive; its spans are read in an order that `seed` tells, and mended as the chain asks."""
     reader = Memory(data, chunk)
-    spans = archives.plan(reader, span)
-    links = [Link() for _ in spans]
+    spans = kinds.plan(reader, span)
+    links = [SpanBoundary() for _ in spans]
     found: list[list[Got]] = [[] for _ in spans]
 
     def read(index: int) -> None:
-        links[index] = Link()
-        found[index] = [taken(member) for member in archives.members(reader, spans[index], links[index])]
+        links[index] = SpanBoundary()
+        found[index] = [taken(member) for member in kinds.members(reader, spans[index], links[index])]
 
     for index in random.Random(seed).sample(range(len(spans)), len(spans)):
         read(index)
     repairs = 0
-    while spans[0].kind == "tar" and (broken := archives.broken_link(reader.name, spans, links)):
+    while spans[0].kind == "tar" and (broken := broken_link(reader.name, spans, links)):
         repairs += 1
         assert repairs <= 2 * len(spans), "the chain does not come to an end"
         index, mended = broken
         if mended is None:
-            found[index], links[index] = [], Link()
+            found[index], links[index] = [], SpanBoundary()
         else:
             spans[index] = mended
             read(index)
@@ -310,7 +308,7 @@ def test_chunks_may_have_any_size(kind: Kind, chunk: int) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything above 600 bytes is a large member, and comes in chunks of 100."""
-    for module in (spans, tars, zips):
+    for module in (spans, tar, zip):
         for name, value in {"SPAN": 600, "LARGE": 600, "CHUNK": 100}.items():
             monkeypatch.setattr(module, name, value, raising=False)
 
@@ -321,17 +319,17 @@ def test_large_members_come_in_chunks(kind: Kind, chunk: int) -> None:
     packed = kind.pack(SOUND)
     assert extract(packed, 512, chunk) == truth(packed)
     reader = Memory(packed, chunk)
-    for span in archives.plan(reader, 512):
-        for member in archives.members(reader, span, Link()):
-            assert isinstance(member.data, spans.Buffer) == (member.size <= 600)
+    for span in kinds.plan(reader, 512):
+        for member in kinds.members(reader, span, SpanBoundary()):
+            assert isinstance(member.data, Buffer) == (member.size <= 600)
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", TARS + COMPRESSED)  # of a zip, a large member is alone in its span
 def test_large_members_need_not_be_taken(name: str) -> None:
     reader = Memory(KINDS[name].pack(SOUND))
-    spans = archives.plan(reader, 1 << 20)
-    names = [member.name for span in spans for member in archives.members(reader, span, Link())]
+    spans = kinds.plan(reader, 1 << 20)
+    names = [member.name for span in spans for member in kinds.members(reader, span, SpanBoundary())]
     assert names == [file.name for file in SOUND]
 
 
@@ -428,13 +426,13 @@ def test_a_member_that_looks_like_headers(name: str, span: int) -> None:
 
 def test_a_false_start_is_seen_only_by_the_chain() -> None:
     reader = Memory(KINDS["ustar"].pack([File("inner.tar", FALSE_STARTS["a tar"]), File("after")]))
-    spans, links = archives.plan(reader, 1024), list[Link]()
+    spans, links = kinds.plan(reader, 1024), list[SpanBoundary]()
     for span in spans:
-        links.append(Link())
-        found = [taken(got) for got in archives.members(reader, span, links[-1])]
+        links.append(SpanBoundary())
+        found = [taken(got) for got in kinds.members(reader, span, links[-1])]
         if span.start == 2048:
             assert found[0].name == "inner/1"
-    broken = archives.broken_link(reader.name, spans, links)
+    broken = broken_link(reader.name, spans, links)
     assert broken == (2, None)
 
 
@@ -449,9 +447,9 @@ def test_global_headers_reach_every_span(span: int) -> None:
 def test_the_last_spans_of_a_long_tar_are_half_as_long() -> None:
     files = [File(f"{number:02}", bytes([number]) * 1000) for number in range(26)]
     packed = KINDS["ustar"].pack(files)[: 26 * 3 * BLOCK] + END  # 80 blocks, without what fills up tarfile's record
-    cuts = [(span.start, span.stop) for span in archives.plan(Memory(packed), 2 * BLOCK)]
+    cuts = [(span.start, span.stop) for span in kinds.plan(Memory(packed), 2 * BLOCK)]
     lengths = [(stop - start) // BLOCK for start, stop in cuts]
-    assert lengths == [2] * (40 - archives.LAST) + [1] * (2 * archives.LAST)
+    assert lengths == [2] * (40 - kinds.LAST) + [1] * (2 * kinds.LAST)
     assert [start for start, _ in cuts[1:]] == [stop for _, stop in cuts[:-1]]
     assert extract(packed, 2 * BLOCK) == truth(packed)
 

@@ -20,12 +20,12 @@ import inputs
 import limits
 import measure
 import mounting
-import report
-import uploads
+import render
 import ways
 from course import free_port, running
+from pipeline.context import PHOTOS_AT_ONCE
 
-HERE = Path(report.__file__).parent
+HERE = Path(render.__file__).parent
 FIGURES = measure.Figures(2.0, 1.0, 0.5, 100_000_000, 0, 1010, 5, 1010)
 LIMIT = limits.Limit(1.0, "delay")
 
@@ -62,21 +62,21 @@ def test_the_limit_is_the_longest_of_three(change: dict[str, float], seconds: fl
 
 def test_a_row_is_the_median_of_its_runs(tmp_path: Path) -> None:
     runs = [FIGURES._replace(wall=wall) for wall in (2.0, 9.0, 1.0)]
-    found = report.row("setting", "way", 1.0, 1000, 4_000_000, runs, LIMIT)
+    found = render.row("setting", "way", 1.0, 1000, 4_000_000, runs, LIMIT)
     assert (found.seconds, found.seconds_least, found.seconds_most) == (2.0, 1.0, 9.0)
     assert (found.objects_per_second, found.bytes_per_second, found.cpu_per_1000) == (500, 2e6, 1.0)
     assert (found.class_a_per_object, found.times_limit) == (1.01, 2.0)
-    report.write_csv(tmp_path / "rows.csv", [found, found])
+    render.write_csv(tmp_path / "rows.csv", [found, found])
     with (tmp_path / "rows.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 and lines[0]["way"] == "way" and float(lines[0]["seconds_most"]) == 9.0
 
 
 def test_a_table_has_as_many_cells_in_every_line_and_compares_with_the_first() -> None:
-    rows = [report.row("s", name, 1.0, 1000, 4_000_000, [FIGURES._replace(wall=wall)], LIMIT)
+    rows = [render.row("s", name, 1.0, 1000, 4_000_000, [FIGURES._replace(wall=wall)], LIMIT)
             for name, wall in (("this tool", 2.0), ("other", 30.0))]  # fmt: skip
-    lines = report.markdown(rows, "Title").splitlines()[2:]
-    assert {line.count("|") for line in lines} == {len(report.HEADER) + 1}
+    lines = render.markdown(rows, "Title").splitlines()[2:]
+    assert {line.count("|") for line in lines} == {len(render.HEADER) + 1}
     assert [line.split("|")[-2].strip() for line in lines[2:]] == ["1.0 times", "15.0 times"]
 
 
@@ -171,7 +171,7 @@ def test_a_worker_is_held_back_by_the_scarcest(size: float, cores: int, rate: fl
 def test_photos_are_held_back_by_the_requests_to_their_servers() -> None:
     cost = forecast.Cost(of_object=1.0, of_byte=1.0, of_photo=0.00001, class_a=1.0, class_b=0.0)
     found = forecast.worker_rate(forecast.Job("", 1000, 1e9, is_photos=True), cost, 2)
-    assert found[0] == pytest.approx(2 * uploads.PHOTOS_AT_ONCE / 0.05) and found[1] == "delay"
+    assert found[0] == pytest.approx(2 * PHOTOS_AT_ONCE / 0.05) and found[1] == "delay"
 
 
 def test_a_chart_is_xml_with_a_bar_and_a_value_for_each_way() -> None:

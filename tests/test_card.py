@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_extraction import Bench, api_bench, bench, server, tar_of
 
-import sample
-from card_facts import BINS, Histogram, label, round_step
-from card_page import amount
 from datasets import Dataset, Layout
 from errors import BucketError
-from events import Result
-from formats import content_type, misnamed
-from reading import Order
-from thumbnails import Box, Look, boxes, look
+from pipeline.options import RunOptions
+from pipeline.results import Result
+from report.card.facts import BINS, Histogram, label, round_step
+from report.card.page import amount
+from report.card.thumbnails import Box, Look, boxes, look
+from sources import sample
+from sources.content_type import content_type, misnamed
 
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
 SAFE = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "footer", "div", "p", "h1", "h2",
@@ -133,7 +133,7 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
 # ── odd files, hostile names ─────────────────────────────────────────────────────────────────────
 
 
-def extract(bench: Bench, members: dict[str, bytes], order: Order = Order()) -> Result:  # noqa: B008 - frozen
+def extract(bench: Bench, members: dict[str, bytes], order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
     made = bench.dataset(a_tar=tar_of(list(members.items())))
     dataset = Dataset(made.name, "Mini: <4> photos", "mini/", archives=made.archives, layout=LAYOUT,
                       home="http://mini.example/?a=1&b=2", licence='"none" & <nothing>', citation="a, b")  # fmt: skip
@@ -210,7 +210,7 @@ def test_nothing_at_all_and_very_many_groups(bench: Bench) -> None:
     card, page = card_of(bench)
     assert (card["images"], card["widths"], page.all("figure")) == (0, None, [])
     members = {f"images/{dog}_{rank}.jpg": sample.picture(rank) for dog in range(300) for rank in range(1 + dog % 3)}
-    assert extract(bench, members, Order(force=True)).state == "complete"
+    assert extract(bench, members, RunOptions(force=True)).state == "complete"
     card, page = card_of(bench)
     assert (card["images"], card["groups"], card["images_of"], card["looked_at"]) == (600, 300, {}, 30)
     assert card["images_per_group"]["counts"] == [0, 100, 100, 100]
@@ -229,7 +229,7 @@ def test_what_stands_in_the_way_of_a_card_is_told(
 
 
 def test_a_card_is_made_where_there_is_none_and_left_alone_where_there_is(bench: Bench) -> None:
-    def run(order: Order = Order()) -> bytes:  # noqa: B008 - frozen
+    def run(order: RunOptions = RunOptions()) -> bytes:  # noqa: B008 - frozen
         assert extract(bench, {"images/a/one.jpg": sample.picture(1)}, order).state == "complete"
         return bench.bucket.get("_extraction/mini/card.html") or b""
 
@@ -239,7 +239,7 @@ def test_a_card_is_made_where_there_is_none_and_left_alone_where_there_is(bench:
     bench.bucket.delete(["_extraction/mini/card.json"])
     assert run() == first
     bench.bucket.put("_extraction/mini/card.html", b"of another time")
-    assert run(Order(force=True)).startswith(b"<!DOCTYPE html>")
+    assert run(RunOptions(force=True)).startswith(b"<!DOCTYPE html>")
 
 
 def test_a_card_is_never_there_before_its_manifest(api_bench: Bench, front: GcsFront) -> None:
@@ -260,7 +260,10 @@ def test_a_file_of_a_card_that_is_lost_is_made_again(api_bench: Bench) -> None:
 
 def test_an_incomplete_dataset_has_no_card(bench: Bench) -> None:
     assert extract(bench, {"images/a/one.jpg": sample.picture(1)}).state == "complete"
-    assert extract(bench, {"images/a/one.jpg": sample.picture(2), "../x": b""}, Order(force=True)).state == "incomplete"
+    assert (
+        extract(bench, {"images/a/one.jpg": sample.picture(2), "../x": b""}, RunOptions(force=True)).state
+        == "incomplete"
+    )
     assert not [each for each in bench.bucket.list("_extraction/mini/") if "card" in each.name]
 
 

@@ -28,7 +28,7 @@ WORKERS = 3
 LIFE = 12  # seconds that a worker lives on average, of those that die all the time
 MODES: tuple[Literal["sys.exit", "segfault", "graceful"], ...] = ("sys.exit", "segfault", "graceful")
 LOST = "(?m)^error: the dask cluster was lost"
-Process = subprocess.Popen[bytes]
+WorkerContext = subprocess.Popen[bytes]
 
 
 class ClusterSite(Site):
@@ -38,7 +38,7 @@ class ClusterSite(Site):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.processes: list[Process] = []
+        self.processes: list[WorkerContext] = []
         self._stack.callback(self.end_cluster)
         self.begin_cluster()
         return self
@@ -55,10 +55,10 @@ class ClusterSite(Site):
             client.wait_for_workers(WORKERS, timeout=60)
         self.heal()
 
-    def start_worker(self) -> Process:
+    def start_worker(self) -> WorkerContext:
         return self._start("worker", self.address, "--nthreads", "2", "--no-nanny")
 
-    def _start(self, what: str, *options: str) -> Process:
+    def _start(self, what: str, *options: str) -> WorkerContext:
         arguments = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard", *options]
         environment = clean_environment(self.home, self.environment)
         self.processes.append(subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL))
@@ -100,7 +100,7 @@ class ClusterSite(Site):
 class Kill(NamedTuple):
     """Who is killed, and how the run must end."""
 
-    who: Callable[[ClusterSite, subprocess.Popen[str]], subprocess.Popen[str] | Process]
+    who: Callable[[ClusterSite, subprocess.Popen[str]], subprocess.Popen[str] | WorkerContext]
     status: int
     says: str
 

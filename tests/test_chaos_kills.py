@@ -19,7 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pytest
-from campaign import BOOKS, LONG, ROUNDS, Run, Site, Trial, ends_well, note, random_for
+from campaign import LONG, METADATA_PREFIX, ROUNDS, Run, Site, Trial, ends_well, note, random_for
 from conftest import children
 from source_server import Plan
 
@@ -160,15 +160,15 @@ def twice(site: Victim, there: dict[str, tuple[int, int]], stamps: dict[str, obj
     now = site.stamps()
     for name in there:
         is_again = name in site.front.puts if site.place == "api" else stamps.get(name) != now.get(name)
-        if is_again and not name.startswith(BOOKS) and not name.endswith(("/", "/large.bin")):
+        if is_again and not name.startswith(METADATA_PREFIX) and not name.endswith(("/", "/large.bin")):
             yield f"{name} was stored before, and was stored again"
 
 
 def stage(there: dict[str, tuple[int, int]]) -> str:
     """How far it was."""
     journals = sum("/journal/" in name and not name.endswith("/") for name in there)
-    files = sum(not name.startswith(BOOKS) and not name.endswith("/") for name in there)
-    ends = [name.removeprefix(BOOKS) for name in there if name.endswith(("manifest.csv", "card.json"))]
+    files = sum(not name.startswith(METADATA_PREFIX) and not name.endswith("/") for name in there)
+    ends = [name.removeprefix(METADATA_PREFIX) for name in there if name.endswith(("manifest.csv", "card.json"))]
     return f"{files} objects, {journals} journal entries, {', '.join(sorted(ends)) or 'no manifest'}"
 
 

@@ -19,12 +19,12 @@ from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 from test_cli import wait_for
 
-import doctor
-import sample
+from commands import check
+from commands.check import Case, Finding, _check_versions, _is_in, _packages, _who, examine, versions, vm_region
 from datasets import DATASETS
-from doctor import Case, Finding, examine
 from errors import ExtractionError
-from mount import fuse_works
+from sources import sample
+from storage.gcsfuse import fuse_works
 
 
 def findings(to: str, *datasets: str, via: str = "api", mirror: str = "", scheduler: str = "") -> dict[str, Finding]:
@@ -104,7 +104,7 @@ def test_the_machine_and_the_bucket_should_be_in_one_region(
 ) -> None:
     mirror.files["/computeMetadata/v1/instance/zone"] = f"projects/1234/zones/{zone}".encode()
     monkeypatch.setenv("GCE_METADATA_HOST", mirror.url.removeprefix("http://"))
-    assert doctor.vm_region() == zone[:-2]
+    assert vm_region() == zone[:-2]
     found = findings(bucket)["bucket"]
     assert found.is_well == is_well, found
     assert ("as this machine" if is_well else "this machine is in europe-west4") in found.says
@@ -113,10 +113,8 @@ def test_the_machine_and_the_bucket_should_be_in_one_region(
 
 def test_multi_regions_have_their_regions() -> None:
     pairs = ("us-central1", "us"), ("europe-west4", "eu"), ("us-east1", "nam4"), ("us-east1", "us-east1")
-    assert all(doctor._is_in(*pair) for pair in pairs)
-    assert not any(
-        doctor._is_in(*pair) for pair in (("us-central1", "eu"), ("us-east1", "us-east4"), ("europe-west1", "us"))
-    )
+    assert all(_is_in(*pair) for pair in pairs)
+    assert not any(_is_in(*pair) for pair in (("us-central1", "eu"), ("us-east1", "us-east4"), ("europe-west1", "us")))
 
 
 def test_the_account_is_told_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +123,7 @@ def test_the_account_is_told_and_no_secret(tmp_path: Path, monkeypatch: pytest.M
     key.write_text(json.dumps(user | {"account": "ann@example.com"}))
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
-    assert doctor._who() == f"ann@example.com, from {key}"
+    assert _who() == f"ann@example.com, from {key}"
 
 
 def test_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,17 +212,15 @@ def dask(what: str, *arguments: str, folder: Path) -> Iterator[None]:
 
 
 def test_a_patch_version_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = doctor.versions()
+    mine = versions()
     major, minor = mine["python"].split(".")[:2]
-    doctor._check_versions(
-        {"tcp://a:1": mine | {"python": f"{major}.{minor}.99", "obstore": f"{mine['obstore']}.post1"}}
-    )
+    _check_versions({"tcp://a:1": mine | {"python": f"{major}.{minor}.99", "obstore": f"{mine['obstore']}.post1"}})
     for name, other in (("python", f"{major}.{int(minor) + 1}.0"), ("dask", "2020.1.0"), ("tool", "0" * 12)):
         with pytest.raises(ExtractionError, match=f"the worker has {name} "):
-            doctor._check_versions({"tcp://a:1": mine | {name: other}})
+            _check_versions({"tcp://a:1": mine | {name: other}})
     for version, is_well in ((f"{mine['tqdm']}.1", True), ("1.0.0", False)):
-        monkeypatch.setattr(doctor, "versions", lambda version=version: mine | {"tqdm": version})
-        assert doctor._packages().is_well == is_well
+        monkeypatch.setattr(check, "versions", lambda version=version: mine | {"tqdm": version})
+        assert _packages().is_well == is_well
 
 
 def test_a_cluster(tmp_path: Path) -> None:

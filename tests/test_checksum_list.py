@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from source_server import Plan, SourceServer
 from test_cli import message, sums
 
-from archives import LIMITS
-from checksum_list import ChecksumList
+from archives.spans import LIMITS
 from datasets import DATASETS, Archive
 from errors import SourceError
-from planning import plan
+from pipeline.planner import plan
+from sources.checksum_list import ChecksumList
 
 NAME, DATA = "images.tar", b"an archive"
 SUM = hashlib.sha256(DATA).hexdigest()

@@ -25,9 +25,9 @@ from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 from test_extraction import some_members, tar_of
 
-import sample
-from buckets import PART
 from cli import parse
+from sources import sample
+from storage.names import PARTIAL_PREFIX
 
 DATA = {path: data for path, data in sample.sources().items() if not path.startswith("sites/")}
 
@@ -499,7 +499,7 @@ def test_a_full_disk(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and "No space left on device" in message(done)
-    assert "stanford" in done.stdout and PART not in done.stdout
+    assert "stanford" in done.stdout and PARTIAL_PREFIX not in done.stdout
 
 
 def test_too_many_photos_gone_is_incomplete(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:

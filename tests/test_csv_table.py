@@ -16,7 +16,7 @@ from source_server import SourceServer
 from test_cli import message
 
 from errors import SourceError
-from photos import Photo, join
+from sources.photo_tables import Photo, join
 
 DOGS = f"{austin.HEADER}\n{austin.DOG}\n8,Bo,Male,9,20150306,Beagle,White,NULL\n"
 PHOTOS = "AnimalInternal-ID,PhotoUrl\n7,https://www.shelterluv.com/a.jpg\n8,https://www.shelterluv.com/b.jpg\n"

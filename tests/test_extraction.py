@@ -18,19 +18,18 @@ from distributed import LocalCluster
 from gcs_front import GcsFront
 from source_server import Plan, SourceServer
 
-import tars
-import transfer
-import uploads
-from buckets import PART, Bucket
+from archives import tar
+from commands.verify import verify
 from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
-from events import Progress, Result
-from extraction import extract
 from gcs import Destination, open_bucket
-from reading import Order
-from transfer import Crew, crew
-from uploads import Settings
-from verifying import verify
+from pipeline import cluster, uploads
+from pipeline.cluster import Cluster, start_cluster
+from pipeline.options import RunOptions, WorkerConfig
+from pipeline.results import Progress, Result
+from pipeline.run import extract
+from storage.bucket import Bucket
+from storage.names import PARTIAL_PREFIX
 
 MB = 1 << 20
 
@@ -61,7 +60,7 @@ def some_members(count: int, size: int, seed: int = 1) -> list[tuple[str, bytes]
 class Bench:
     """A source server, a destination and a crew, and what it takes to extract archives with them."""
 
-    def __init__(self, server: SourceServer, destination: Destination, workers: Crew) -> None:
+    def __init__(self, server: SourceServer, destination: Destination, workers: Cluster) -> None:
         self.server, self.destination, self.workers = server, destination, workers
         self.events: list[Progress] = []
 
@@ -79,7 +78,7 @@ class Bench:
             found.append(Archive((f"{self.server.url}/{name}",), "mini/", name, *pins))
         return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
 
-    def extract(self, dataset: Dataset, order: Order = Order()) -> Result:  # noqa: B008 - frozen
+    def extract(self, dataset: Dataset, order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
         return extract(dataset, order, self.bucket, self.workers, self.events.append)
 
     def objects(self) -> dict[str, bytes | None]:
@@ -100,7 +99,7 @@ def server() -> Iterator[SourceServer]:
 @pytest.fixture
 def bench(server: SourceServer, tmp_path: Path) -> Iterator[Bench]:
     destination = Destination(str(tmp_path / "out"))
-    with crew(Settings(destination, connections=4)) as workers:
+    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
         yield Bench(server, destination, workers)
 
 
@@ -109,7 +108,7 @@ def api_bench(server: SourceServer, front: GcsFront, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
     destination = Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api")
     open_bucket(destination).ready()
-    with crew(Settings(destination, connections=4)) as workers:
+    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
         yield Bench(server, destination, workers)
 
 
@@ -166,7 +165,7 @@ def test_no_byte_is_fetched_twice_but_the_seams(bench: Bench) -> None:
     fetched = sum(
         int(stop) - int(start) + 1 for start, stop in (header.removeprefix("bytes=").split("-") for header in wanted)
     )
-    assert len(data) <= fetched <= len(data) + 4 * (tars.LOOK_BACK + tars.BEYOND)
+    assert len(data) <= fetched <= len(data) + 4 * (tar.LOOK_BACK + tar.BEYOND)
 
 
 # ── hostile and damaged archives ─────────────────────────────────────────────────────────────────
@@ -306,7 +305,11 @@ def test_a_second_run_only_lists(api_bench: Bench, front: GcsFront) -> None:
 def test_what_a_run_killed_at_its_very_end_left_goes_with_the_next(bench: Bench) -> None:
     dataset = bench.dataset(a_tar=tar_of(some_members(30, 1000)))
     bench.extract(dataset)
-    left = ("_extraction/mini/journal/a.tar/0-1.json", f"_extraction/mini/{PART}1", f"mini/f3/{PART}2")
+    left = (
+        "_extraction/mini/journal/a.tar/0-1.json",
+        f"_extraction/mini/{PARTIAL_PREFIX}1",
+        f"mini/f3/{PARTIAL_PREFIX}2",
+    )
     for name in left:
         bench.bucket.put(name, b"{")
     assert bench.extract(dataset).was_complete
@@ -337,7 +340,7 @@ def test_force_extracts_again_and_removes_what_no_longer_belongs(api_bench: Benc
     members = some_members(30, 1000)
     api_bench.extract(api_bench.dataset(a_tar=tar_of([*members, ("old.jpg", b"x")])))
     front.reset()
-    assert api_bench.extract(api_bench.dataset(a_tar=tar_of(members)), Order(force=True)).state == "complete"
+    assert api_bench.extract(api_bench.dataset(a_tar=tar_of(members)), RunOptions(force=True)).state == "complete"
     assert api_bench.objects() == dict(members)
     assert all(front.puts[f"mini/{name}"] == 1 for name, _ in members)
 
@@ -353,10 +356,10 @@ def test_a_partial_folder_is_not_taken_for_a_complete_one(bench: Bench) -> None:
 
 def test_the_sample_and_the_real_thing_do_not_mix(bench: Bench) -> None:
     dataset = bench.dataset(a_tar=tar_of(some_members(3, 100)))
-    bench.extract(dataset, Order(is_sample=True))
+    bench.extract(dataset, RunOptions(is_sample=True))
     with pytest.raises(ExtractionError, match="holds the sample of it; --force"):
         bench.extract(dataset)
-    assert bench.extract(dataset, Order(force=True)).state == "complete"
+    assert bench.extract(dataset, RunOptions(force=True)).state == "complete"
 
 
 def test_a_member_that_the_bucket_refuses_is_missing_and_comes_with_the_next_run(
@@ -377,8 +380,8 @@ def test_a_machine_that_slept_has_not_lost_its_worker(bench: Bench) -> None:
 
 
 def test_a_cluster_without_workers_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "ARRIVAL", 0.2)
+    monkeypatch.setattr(cluster, "ARRIVAL", 0.2)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
         with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
-            with crew(Settings(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
+            with start_cluster(WorkerConfig(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
                 pytest.fail("nobody is there to work")

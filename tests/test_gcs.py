@@ -11,10 +11,11 @@ import google_crc32c
 import pytest
 from gcs_front import GcsFront
 
-from buckets import PART, Bucket, object_name
 from errors import BucketError, MemberError, UsageError
-from folders import FolderBucket
 from gcs import Destination, bucket_name, open_bucket
+from storage.bucket import Bucket
+from storage.directory import FolderBucket
+from storage.names import PARTIAL_PREFIX, object_name
 
 JPEG = b"\xff\xd8\xff" + bytes(5000)
 
@@ -199,7 +200,7 @@ def test_a_directory_under_a_file_cannot_be_written(tmp_path: Path) -> None:
 def test_a_name_that_the_file_system_refuses_is_one_members_trouble(tmp_path: Path) -> None:
     with pytest.raises(MemberError, match="name too long"):
         FolderBucket(tmp_path).put("a/" + "x" * 300, b"1")
-    assert not list(tmp_path.glob(f"**/{PART}*"))
+    assert not list(tmp_path.glob(f"**/{PARTIAL_PREFIX}*"))
 
 
 def test_a_file_that_another_run_takes_for_a_left_over_is_written_again(

@@ -20,7 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from obstore.store import GCSStore
 
-import gcs_api
+from storage.api_errors import status_of
 
 Headers = Mapping[str, str]
 BUCKET = "canary-bucket"
@@ -240,13 +240,13 @@ def test_obstore(front: GcsFront, store: GCSStore) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 429, 500, 503])
 def test_the_status_is_in_obstores_message_alone(front: GcsFront, store: GCSStore, status: int) -> None:
-    """No attribute of its errors has it. gcs_api._status is the one place that reads the message."""
+    """No attribute of its errors has it. api_errors.status_of is the one place that reads the message."""
     public = {name for name in dir(obstore.exceptions.GenericError) if not name.startswith("_")}
     assert public == {"add_note", "args", "with_traceback"}
     front.fail("xml.put", status, times=3)  # it is tried twice more
     with pytest.raises(obstore.exceptions.GenericError) as caught:
         obstore.put(store, "a/x", b"", use_multipart=False)
-    assert gcs_api._status(caught.value) == status
+    assert status_of(caught.value) == status
 
 
 def test_google_cloud_storage(front: GcsFront, bucket: storage.Bucket) -> None:

@@ -10,9 +10,9 @@ from conftest import Cli
 from gcs_front import GcsFront
 from google.auth.credentials import AnonymousCredentials
 
-import costs
+from commands import costs
 from gcs import Destination, open_bucket, ready
-from gcs_api import ApiBucket
+from storage.api import ApiBucket
 
 
 @pytest.fixture

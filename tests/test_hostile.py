@@ -54,17 +54,15 @@ from test_archives import (
     zipped,
 )
 from test_extraction import Bench
-from vast import Vast, joined, served, tar_of_many, tar_of_one, zip_of_one
+from vast import Vast, outer_join, served, tar_of_many, tar_of_one, zip_of_one
 
-import archives
-import spans
-from archives import Limits
+from archives import kinds, spans
+from archives.spans import ALWAYS_ALLOWED, Limits
 from datasets import Dataset
 from errors import ArchiveError
 from gcs import Destination, open_bucket
-from reading import Order
-from transfer import crew
-from uploads import Settings
+from pipeline.cluster import start_cluster
+from pipeline.options import RunOptions, WorkerConfig
 
 MB = 1 << 20
 CPYTHON = Path(__file__).parent / "cpython"
@@ -84,7 +82,7 @@ def server() -> Iterator[SourceServer]:
 @pytest.fixture
 def folder(server: SourceServer, tmp_path: Path) -> Iterator[Bench]:
     destination = Destination(str(tmp_path / "out"))
-    with crew(Settings(destination, connections=4)) as workers:
+    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
         yield Bench(server, destination, workers)
 
 
@@ -93,7 +91,7 @@ def api(server: SourceServer, front: GcsFront, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
     destination = Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api")
     open_bucket(destination).ready()
-    with crew(Settings(destination, connections=4)) as workers:
+    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
         yield Bench(server, destination, workers)
 
 
@@ -324,7 +322,7 @@ BOMBS = bombs()
 def test_a_bomb_is_refused(name: str, folder: Bench) -> None:
     dataset = only(folder, name, BOMBS[name])
     with frugal(seconds=20), pytest.raises(ArchiveError, match=r"a\.\w+(\.\w+)?: unpacks to .* --max-ratio"):
-        folder.extract(dataset, Order(limits=TIGHT))
+        folder.extract(dataset, RunOptions(limits=TIGHT))
     assert folder.about() == {}
     assert "bomb.jpg" not in folder.objects()
 
@@ -332,12 +330,12 @@ def test_a_bomb_is_refused(name: str, folder: Bench) -> None:
 @pytest.mark.usefixtures("nothing_free")
 def test_what_the_user_allows_is_no_bomb(folder: Bench) -> None:
     dataset = folder.dataset(a_zip=BOMBS["zip"])
-    assert folder.extract(dataset, Order(limits=Limits(ratio=2000))).state == "complete"
+    assert folder.extract(dataset, RunOptions(limits=Limits(ratio=2000))).state == "complete"
     assert folder.objects() == {"bomb.jpg": bytes(4 * MB)}
 
 
 def test_a_small_archive_may_unpack_to_much() -> None:
-    assert Limits().most(1000) == spans.ALWAYS_ALLOWED == 1 << 30
+    assert Limits().most(1000) == ALWAYS_ALLOWED == 1 << 30
     assert extract(BOMBS["zip"]) == [Got("bomb.jpg", 4 * MB, bytes(4 * MB))]
 
 
@@ -441,7 +439,7 @@ def test_a_zip_directory_of_half_a_terabyte_is_not_read() -> None:
     end = end64 + struct.pack("<4sIQI", b"PK\6\7", 0, size - 98, 1)
     end += struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     with frugal(), pytest.raises(ArchiveError, match=r"vast\.zip: a zip directory of 536,870,912,000 bytes; at most"):
-        archives.plan(Endless(size, end))
+        kinds.plan(Endless(size, end))
 
 
 def test_a_tar_that_claims_more_than_the_limit_is_not_begun() -> None:
@@ -450,9 +448,9 @@ def test_a_tar_that_claims_more_than_the_limit_is_not_begun() -> None:
             return member("a")
 
     with frugal(), pytest.raises(ArchiveError, match=r"--max-unpacked"):
-        archives.plan(Tar(10**13, b"", "vast.tar"))
+        kinds.plan(Tar(10**13, b"", "vast.tar"))
     with frugal():
-        assert len(archives.plan(Tar(5 * 10**9, b"", "five.tar"))) == 597 + archives.LAST  # halves
+        assert len(kinds.plan(Tar(5 * 10**9, b"", "five.tar"))) == 597 + kinds.LAST  # halves
 
 
 @pytest.mark.parametrize("limit", ["--max-ratio", "--max-unpacked"])
@@ -505,8 +503,8 @@ MEMORY = 220 * MB  # of the whole program, half of which it has before it begins
 
 def extracted(vast: dict[str, Vast], to: Path) -> tuple[int, int]:
     """Run the program on these in the place of Stanford's archives; its exit status, and its memory at most (bytes)."""
-    rest = {"/images.tar": joined(END), "/annotation.tar": joined(END), "/lists.tar": joined(END)}
-    with served({**rest, "/SHA256SUMS": joined(b""), **vast}) as url:
+    rest = {"/images.tar": outer_join(END), "/annotation.tar": outer_join(END), "/lists.tar": outer_join(END)}
+    with served({**rest, "/SHA256SUMS": outer_join(b""), **vast}) as url:
         process = subprocess.Popen(
             command("-d", "stanford", "--mirror", url, "--to", to, "--quiet"),
             env=clean_environment(to.parent, {}),

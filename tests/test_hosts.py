@@ -20,11 +20,10 @@ import pytest
 from conftest import Cli, clean_environment, command
 from source_server import Plan, SourceServer
 
-import hosts
-import sample
-import sources
-import web
 from errors import SourceError
+from sources import hosts, http, sample
+from sources.hosts import Host, host_of
+from sources.source import open_source
 
 CONF = """
 {user} daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;
@@ -85,7 +84,7 @@ def test_a_server_of_few_connections_is_read_to_the_end(tmp_path: Path, connecti
     data = bytes(range(256)) * 1000
     (tmp_path / "files" / "a").write_bytes(data)
     with nginx(tmp_path, f"limit_conn address {connections}; limit_rate 200k;") as url:
-        source = sources.open_source((f"{url}/a",))
+        source = open_source((f"{url}/a",))
         with ThreadPoolExecutor(8) as pool:
             parts = pool.map(lambda at: source.read(at * 16_000, at * 16_000 + 16_000), range(16))
             assert b"".join(parts) == data
@@ -98,7 +97,7 @@ def test_photos_keep_to_the_connections_of_the_server(tmp_path: Path) -> None:
     for number, photo in enumerate(photos):
         (tmp_path / "files" / str(number)).write_bytes(photo)
     with nginx(tmp_path, "limit_conn address 2; limit_rate 200k;") as url, ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(lambda number: web.fetch(f"{url}/{number}"), range(16))) == photos
+        assert list(pool.map(lambda number: http.fetch(f"{url}/{number}"), range(16))) == photos
     assert "503" in statuses(tmp_path)
 
 
@@ -107,7 +106,7 @@ def test_fifty_photos_a_second_and_no_more(tmp_path: Path) -> None:
     for number in range(150):
         (tmp_path / "files" / str(number)).write_bytes(b"%d" % number)
     with nginx(tmp_path, "limit_req zone=turn;") as url, ThreadPoolExecutor(100) as pool:
-        got = list(pool.map(lambda number: web.fetch(f"{url}/{number}"), range(150)))
+        got = list(pool.map(lambda number: http.fetch(f"{url}/{number}"), range(150)))
     assert got == [b"%d" % number for number in range(150)]
 
 
@@ -143,7 +142,7 @@ def test_a_server_that_closes_what_is_too_much() -> None:
     with OneAtATime() as server:
         data = bytes(range(256)) * 400
         server.files["/a"] = data
-        source = sources.open_source((server.url + "/a",))
+        source = open_source((server.url + "/a",))
         server.plan("/a", Plan(drip=0.02))
         with ThreadPoolExecutor(6) as pool:
             parts = pool.map(lambda at: source.read(at * 10_240, at * 10_240 + 10_240), range(10))
@@ -159,12 +158,12 @@ def test_a_server_that_refuses_everything_is_given_up(monkeypatch: pytest.Monkey
 
         def fails(number: int) -> str:
             with pytest.raises(SourceError) as caught:
-                web.fetch(f"{server.url}/{number}")
+                http.fetch(f"{server.url}/{number}")
             return str(caught.value)
 
         with ThreadPoolExecutor(20) as pool:
             assert all("given up after 8 tries: status 503" in text for text in pool.map(fails, range(20)))
-        assert len(server.requests) < 20 * (web.ATTEMPTS + web.FREE_REFUSALS + 2)
+        assert len(server.requests) < 20 * (http.ATTEMPTS + http.FREE_REFUSALS + 2)
 
 
 def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,12 +175,12 @@ def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch
 
         def go_on() -> None:
             while not over.wait(0.01):
-                assert web.fetch(f"{server.url}/good") == b"good"
+                assert http.fetch(f"{server.url}/good") == b"good"
 
         with ThreadPoolExecutor(2) as pool:
             others = [pool.submit(go_on) for _ in range(2)]
             with pytest.raises(SourceError, match="given up after 8 tries: status 429"):
-                web.fetch(f"{server.url}/bad")
+                http.fetch(f"{server.url}/bad")
             over.set()
             for each in others:
                 each.result()
@@ -192,7 +191,7 @@ def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch
 
 def test_the_limit_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "PROBE_AFTER", 0)
-    host = hosts.Host("http://x")
+    host = Host("http://x")
     with host.request(), host.request():
         host.refuse()
     taken = threading.Event()
@@ -210,8 +209,8 @@ def test_the_limit_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_of_two_users_is_one_server() -> None:
-    assert hosts.host_of("http://u:p@h:1/a") is hosts.host_of("http://h:1/b")
-    assert hosts.host_of("http://h:1/a") is not hosts.host_of("https://h:1/a")
+    assert host_of("http://u:p@h:1/a") is host_of("http://h:1/b")
+    assert host_of("http://h:1/a") is not host_of("https://h:1/a")
 
 
 def test_an_interrupt_is_not_delayed_by_what_waits(files: Path, tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ from gcs_front import GcsFront, flipped
 from source_server import Plan, SourceServer
 from test_extraction import Bench, api_bench, bench, server, some_members, tar_of, zip_of
 
-import sample
-from archives import Link
+from archives.spans import SpanBoundary
+from commands.verify import DIFFERENT, repair, verify, verify_deep
 from errors import ArchiveError, DamagedError
-from folders import FolderBucket
-from journal import Entry
-from manifest import Book
-from reading import Order
-from rows import Row, Rows
-from verifying import DIFFERENT, repair, verify, verify_deep
+from manifest.journal import JournalEntry
+from manifest.records import Row, Rows
+from manifest.store import ManifestStore
+from pipeline.options import RunOptions
+from sources import sample
+from storage.directory import FolderBucket
 
 __all__ = ["api_bench", "bench", "server"]  # fixtures
 MEMBERS = some_members(60, 20_000)
@@ -56,7 +56,7 @@ def test_tar_without_a_checksum_proves_its_headers_but_not_its_members(bench: Be
     bench.server.files["/a.tar"] = flipped(data, inside(data, DATA))
     assert bench.extract(dataset).state == "complete"  # nothing in a tar could tell
     bench.server.files["/a.tar"] = data
-    deep = verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in deep.missing] == [(f"mini/{VICTIM}", DIFFERENT)]
 
 
@@ -141,15 +141,15 @@ def test_after_it_was_stored(place: str, request: pytest.FixtureRequest) -> None
     found = verify(dataset, bench.bucket)
     if place == "bench":  # a directory's listing has sizes only: its files must be read
         assert found.status == 0
-        found = verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+        found = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in found.missing] == [(f"mini/{VICTIM}", DIFFERENT)]
-    assert repair(dataset, Order(is_deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, RunOptions(is_deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
     assert bench.objects() == dict(MEMBERS)
 
 
 @pytest.mark.parametrize("file", ["manifest.csv", "manifest.json"])
 def test_every_bit_of_the_manifest(tmp_path: Path, file: str) -> None:
-    book = Book(FolderBucket(tmp_path), "d")
+    book = ManifestStore(FolderBucket(tmp_path), "d")
     rows = Rows.of([Row("d/é,1.jpg", 3, 7, "http://x/a.tar", 512), Row("d/b", 0, 0, "http://x/a.tar", 1024)])
     book.finish(rows, [], {"objects": 2, "sources": [{"file": "a.tar", "sha256": None}], "gone": 0})
     path = tmp_path / "_extraction/d" / file
@@ -159,21 +159,25 @@ def test_every_bit_of_the_manifest(tmp_path: Path, file: str) -> None:
         for bit in (0, 5):  # one that makes other letters and digits, one that makes small letters large
             path.write_bytes(flipped(whole, at, bit))
             with pytest.raises(DamagedError):
-                Book(FolderBucket(tmp_path), "d").manifest()
+                ManifestStore(FolderBucket(tmp_path), "d").manifest()
     path.write_bytes(whole)
-    assert Book(FolderBucket(tmp_path), "d").manifest() is not None
+    assert ManifestStore(FolderBucket(tmp_path), "d").manifest() is not None
 
 
 def test_every_bit_of_a_journal_entry(tmp_path: Path) -> None:
-    entry = Entry(
-        "a.tar/000", "v", Rows.of([Row("d/é", 3, 7, "http://x/a.tar", 512)]), 9, Link(512, 1024, (("path", "x"),), True)
+    entry = JournalEntry(
+        "a.tar/000",
+        "v",
+        Rows.of([Row("d/é", 3, 7, "http://x/a.tar", 512)]),
+        9,
+        SpanBoundary(512, 1024, (("path", "x"),), True),
     )
     whole = entry.encode()
-    assert Entry.decode(whole) == entry
+    assert JournalEntry.decode(whole) == entry
     for at in range(len(whole)):
         for bit in range(8):
             with pytest.raises((ValueError, KeyError, TypeError)):
-                Entry.decode(flipped(whole, at, bit))
+                JournalEntry.decode(flipped(whole, at, bit))
 
 
 def test_a_damaged_journal_entry_is_told_and_its_piece_read_again(bench: Bench) -> None:
@@ -188,6 +192,6 @@ def test_a_damaged_journal_entry_is_told_and_its_piece_read_again(bench: Bench) 
     assert [
         each for each in bench.server.ranges("/a.tar") if each and each.startswith("bytes=0-") and each[8:] != "511"
     ]
-    assert bench.objects() == dict(members) and Book(bench.bucket, "mini").journal().keys() == {
+    assert bench.objects() == dict(members) and ManifestStore(bench.bucket, "mini").journal().keys() == {
         name.partition("/journal/")[2].removesuffix(".json") for name in entries
     }

@@ -10,14 +10,14 @@ from conftest import Cli
 from gcs_front import GcsFront
 from test_extraction import Bench, api_bench, server, some_members, tar_of  # noqa: F401 - fixtures
 
-from buckets import Bucket
+from commands.verify import repair
 from errors import ExtractionError, KeptError
 from gcs import Destination, open_bucket
-from journal import Entry
-from manifest import Book
-from reading import Order
-from rows import FAILED, Row, Rows
-from verifying import repair
+from manifest.journal import JournalEntry
+from manifest.records import FAILED, Row, Rows
+from manifest.store import ManifestStore
+from pipeline.options import RunOptions
+from storage.bucket import Bucket
 
 MB = 1 << 20
 PHOTO = b"\xff\xd8\xff" + bytes(1000)
@@ -159,25 +159,25 @@ def rows(*paths: str) -> Rows:
 
 
 def test_of_several_entries_of_a_unit_the_last_counts(kept: Bucket) -> None:
-    book = Book(kept, "mini")
+    book = ManifestStore(kept, "mini")
     for number in range(12):
-        book.write(Entry("a.tar/1", f"version {number}", rows("mini/x")))
-        book.write(Entry("a.tar/1", f"version {number}", rows("mini/x")))  # a run that is repeated adds none
+        book.write(JournalEntry("a.tar/1", f"version {number}", rows("mini/x")))
+        book.write(JournalEntry("a.tar/1", f"version {number}", rows("mini/x")))  # a run that is repeated adds none
     assert {unit: entry.fingerprint for unit, entry in book.journal().items()} == {"a.tar/1": "version 11"}
     assert len([*kept.list("_extraction/mini/journal/")]) == 12
 
 
 def test_what_is_forgotten_does_not_count(kept: Bucket) -> None:
-    book = Book(kept, "mini")
+    book = ManifestStore(kept, "mini")
     for unit in ("a.tar/1", "a.tar/2"):
-        book.write(Entry(unit, "version", rows("mini/x")))
+        book.write(JournalEntry(unit, "version", rows("mini/x")))
     book.forget(["a.tar/1"])
     found = book.journal()
     assert found["a.tar/1"].fingerprint == "" and found["a.tar/2"].fingerprint == "version"
 
 
 def test_failures_of_an_earlier_run_are_followed_by_newer_ones(kept: Bucket) -> None:
-    book, row = Book(kept, "mini"), Row("mini/x", 0, 0, "http://x", 0, FAILED, "first")
+    book, row = ManifestStore(kept, "mini"), Row("mini/x", 0, 0, "http://x", 0, FAILED, "first")
     for failures in ([row], [row._replace(reason="second")], []):
         book.write_failures(failures)
         assert [each.reason for each in book.failures()] == [each.reason for each in failures]
@@ -188,7 +188,7 @@ def about(number: int) -> dict[str, object]:
 
 
 def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Bucket, front: GcsFront) -> None:
-    book = Book(kept, "mini")
+    book = ManifestStore(kept, "mini")
     front.fail("xml.put", 404, name="_extraction/mini/manifest.csv")
     with pytest.raises(ExtractionError):
         book.finish(rows("mini/x"), [], about(1))
@@ -198,7 +198,7 @@ def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Buck
 
 
 def test_a_manifest_of_other_objects_is_in_the_way(kept: Bucket, front: GcsFront) -> None:
-    book = Book(kept, "mini")
+    book = ManifestStore(kept, "mini")
     front.fail("xml.put", 404, name="_extraction/mini/manifest.csv")
     with pytest.raises(ExtractionError):
         book.finish(rows("mini/x"), [], about(1))
@@ -243,7 +243,7 @@ def test_repair_stores_what_is_missing_and_says_what_it_cannot_replace(
     api_bench.bucket.put("mini/f2/2.jpg", b"another")
     front.keeping.add(api_bench.destination.to.removeprefix("gs://"))
     with caplog.at_level("WARNING", "spotted"):
-        found = repair(dataset, Order(), api_bench.bucket, api_bench.workers, api_bench.events.append)
+        found = repair(dataset, RunOptions(), api_bench.bucket, api_bench.workers, api_bench.events.append)
     assert [row.path for row in found.missing] == ["mini/f2/2.jpg"]
     assert "mini/f2/2.jpg cannot be repaired" in caplog.text and "may not be replaced" in caplog.text
     assert json.loads(api_bench.bucket.get("_extraction/mini/manifest.json") or b"{}")["objects"] == 20

@@ -16,15 +16,15 @@ from test_archives import END, block, extended, member, padded, record
 from test_extraction import Bench, api_bench, bench, server, some_members
 from test_hostile import failures
 
-import links
+from archives.spans import Extent, Span
+from commands.verify import repair, verify, verify_deep
 from errors import ArchiveError
 from gcs import Destination
-from reading import Order
-from rows import FAILED, LINKED, REFUSED, STORED, Row, Rows
-from spans import Extent, Span
-from transfer import crew
-from uploads import Settings
-from verifying import repair, verify, verify_deep
+from manifest.records import FAILED, LINKED, REFUSED, STORED, Row, Rows
+from pipeline import hard_links
+from pipeline.cluster import start_cluster
+from pipeline.hard_links import resolve, spans_with
+from pipeline.options import RunOptions, WorkerConfig
 
 __all__ = ["api_bench", "bench", "server"]  # fixtures
 
@@ -85,7 +85,7 @@ def test_a_link_is_what_tar_makes_of_it(name: str, kind: str, bench: Bench, tmp_
     dataset = bench.dataset(True, **{kind: PACKS[kind](packed)})
     assert bench.extract(dataset).state == "complete"
     assert bench.objects() == right
-    assert verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append).state == "complete"
+    assert verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append).state == "complete"
 
 
 @pytest.mark.parametrize("kind", PACKS)
@@ -170,13 +170,13 @@ def test_a_lost_link_is_repaired(kind: str, bench: Bench) -> None:
     right = bench.objects()
     assert right == {"a": b"22", "l": b"1", "m": b"1", "z": bytes(9 * MB), "large": bytes(9 * MB)}
     bench.bucket.delete(["mini/l", "mini/m", "mini/large", "mini/a"])
-    result = repair(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    result = repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert (result.state, bench.objects()) == ("complete", right)
 
 
 def test_processes_share_the_links(server: SourceServer, tmp_path: Path) -> None:
     destination = Destination(str(tmp_path / "out"))
-    with crew(Settings(destination, connections=2), workers=2) as workers:
+    with start_cluster(WorkerConfig(destination, connections=2), workers=2) as workers:
         bench = Bench(server, destination, workers)
         packed = CASES["of an earlier span"] + END
         assert bench.extract(bench.dataset(a_tar=packed, b_tar_gz=gzip.compress(packed, 1))).state == "complete"
@@ -196,13 +196,13 @@ def test_links_mean_the_last_member_before_them_in_whatever_unit() -> None:
         Rows.of([row("m", 4096, LINKED, "a"), row("n", 4608, LINKED, "l"), row("o", 9000, LINKED, "none")]),
         Rows.of([row("x", 9500, FAILED, "full"), row("p", 9900, LINKED, "x"), row("q", 9950, REFUSED, "bad")]),
     ]
-    found = {extent.name: extent for extent in links.resolve(runs)}
+    found = {extent.name: extent for extent in resolve(runs)}
     assert {name: extent.offset for name, extent in found.items() if not extent.refusal} == {
         "l": 512, "m": 2560, "n": 512,
     }  # fmt: skip
     assert {name for name, extent in found.items() if extent.refusal} == {"o", "p"}
     assert "full" in found["p"].refusal
-    assert links.resolve([Rows.of([row("a", 512)])]) == []
+    assert resolve([Rows.of([row("a", 512)])]) == []
 
 
 def test_a_name_in_a_link_stays_as_it_is_when_it_is_written_down() -> None:
@@ -213,16 +213,16 @@ def test_a_name_in_a_link_stays_as_it_is_when_it_is_written_down() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "SPAN", 4000)
-    monkeypatch.setattr(links, "LARGE", 4000)
-    monkeypatch.setattr(links, "GAP", 1000)
+    monkeypatch.setattr(hard_links, "SPAN", 4000)
+    monkeypatch.setattr(hard_links, "LARGE", 4000)
+    monkeypatch.setattr(hard_links, "GAP", 1000)
 
 
 @pytest.mark.usefixtures("small")
 def test_links_are_read_in_spans() -> None:
     extents = [Extent("a", 0, 500), Extent("b", 900, 500), Extent("c", 9000, 500), Extent("d", 9000, 500)]
     extents += [Extent("e", 20_000, 9000), Extent("f", 20_000, 9000), Extent("g", 1, 0, refusal="no")]
-    plain = [[extent.name for extent in span.extents] for span in links.spans_with(extents, Span("tar", 0, 99_999))]
+    plain = [[extent.name for extent in span.extents] for span in spans_with(extents, Span("tar", 0, 99_999))]
     assert plain == [["a", "b"], ["c", "d"], ["e"], ["f", "g"]]
-    passes = [[extent.name for extent in span.extents] for span in links.spans_with(extents, Span("gz", 0, 999))]
+    passes = [[extent.name for extent in span.extents] for span in spans_with(extents, Span("gz", 0, 999))]
     assert passes[0][:5] == ["a", "b", "c", "d", "e"] and passes[1][0] == "f"

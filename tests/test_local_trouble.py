@@ -14,14 +14,12 @@ import pytest
 from conftest import ROOT, Cli, clean_environment, command
 from source_server import Plan, SourceServer
 
-import http_status
-import sample
-import sources
-import spool
-import web
 from errors import SourceError
-from local_files import read_at
-from spool import TemporaryCopy
+from sources import http, sample
+from sources.http_status import RETRYABLE_STATUSES
+from sources.local_files import read_at
+from sources.source import look, open_source
+from sources.spool import TemporaryCopy, check_space, leads_to
 
 DATA = bytes(range(256)) * 40
 
@@ -35,7 +33,7 @@ def special_files(folder: Path) -> list[str]:
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for name in special_files(tmp_path):
-        for attempt in (lambda name: sources.open_source((name,)), sources.look, web.fetch):
+        for attempt in (lambda name: open_source((name,)), look, http.fetch):
             with pytest.raises(SourceError) as caught:
                 attempt(name)
             assert repr(name)[1:-1] in str(caught.value)
@@ -55,7 +53,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails(tmp_path: Path) -> None:
-    source = sources.open_source(("/proc/self/cmdline",))  # a plain file
+    source = open_source(("/proc/self/cmdline",))  # a plain file
     with open("/proc/self/mem", "rb") as file, pytest.raises(SourceError, match="x: cannot be read at byte 0: Input"):
         read_at(file.fileno(), 10, 0, "x")  # address 0 is mapped nowhere: EIO
     assert source.size == 0
@@ -75,7 +73,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
             with pytest.raises(
                 SourceError, match=rf"{server.url}/a: its temporary copy in .* after 4,096 bytes: .*TMPDIR"
             ):
-                sources.open_source((server.url + "/a",))
+                open_source((server.url + "/a",))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, handler)
@@ -86,12 +84,12 @@ def test_the_space_is_looked_for_first() -> None:
     with SourceServer() as server:
         server.plan("/a", Plan(body=b"x", ranges=False, headers={"Content-Length": str(10**17)}))
         with pytest.raises(SourceError, match=rf"{server.url}/a: .* expected 100,000,000,000,000,000 bytes .*TMPDIR"):
-            sources.open_source((server.url + "/a",))
+            open_source((server.url + "/a",))
 
 
 def test_a_copy_that_has_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
-    for attempt in (lambda: TemporaryCopy("http://x/a"), lambda: spool.check_space("http://x/a", 1)):
+    for attempt in (lambda: TemporaryCopy("http://x/a"), lambda: check_space("http://x/a", 1)):
         with pytest.raises(SourceError, match="http://x/a: no temporary file can be made.*TMPDIR"):
             attempt()
 
@@ -99,9 +97,9 @@ def test_a_copy_that_has_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_the_space_is_free_again_with_the_last_reader(tmp_path: Path) -> None:
     copy = TemporaryCopy("http://x/a")
     path, target = copy.path, copy.target
-    assert spool.leads_to(path, target)
+    assert leads_to(path, target)
     del copy
-    assert not spool.leads_to(path, target)
+    assert not leads_to(path, target)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -138,10 +136,10 @@ def test_local_trouble_belongs_to_its_dataset(tmp_path: Path, mirror: SourceServ
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 506, 507, 508, 509, 520, 522, 530, 555, 599])
 def test_statuses_that_pass(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.time.sleep", lambda _: None)
-    assert status in http_status.RETRYABLE_STATUSES
+    assert status in RETRYABLE_STATUSES
     with SourceServer() as server:
         server.files["/a"] = DATA
-        source = sources.open_source((server.url + "/a",))
+        source = open_source((server.url + "/a",))
         server.plan("/a", Plan(status=status), times=3)
         assert source.read(5, 500) == DATA[5:500]
 
@@ -151,5 +149,5 @@ def test_statuses_that_do_not(status: int) -> None:
     with SourceServer() as server:
         server.plan("/a", Plan(status=status))
         with pytest.raises(SourceError, match=f"{server.url}/a: expected status 200 or 206, got status {status}"):
-            sources.open_source((server.url + "/a",))
+            open_source((server.url + "/a",))
         assert len(server.requests) == 1

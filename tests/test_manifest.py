@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archives import Link
-from buckets import Stored, parents
+from archives.spans import SpanBoundary
 from datasets import DATASETS
 from errors import BucketError
-from folders import FolderBucket
-from journal import Entry
-from manifest import Book
-from reading import take_stock
-from rows import FAILED, GONE, NOT_AN_IMAGE, REFUSED, STORED, Row, Rows, agrees, joined, marks, merged, winners
+from manifest.compare import last_wins, marks, matches, merge_sorted, outer_join
+from manifest.journal import JournalEntry
+from manifest.records import FAILED, GONE, NOT_AN_IMAGE, REFUSED, STORED, Row, Rows
+from manifest.store import ManifestStore
+from pipeline.existing import existing_state
+from storage.bucket import Stored
+from storage.directory import FolderBucket
+from storage.names import parents
 
 ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)
 
@@ -36,13 +38,13 @@ ROW = Row("d/a", 3, 7, "http://x/a.tar", 512)
     ],
 )
 def test_agrees(stored: Stored | None, expected: bool) -> None:
-    assert agrees(ROW, stored) is expected
+    assert matches(ROW, stored) is expected
 
 
 def test_the_last_member_of_a_name_wins_and_only_stored_ones_count() -> None:
     later, refused = ROW._replace(offset=1024), ROW._replace(offset=2048, outcome=REFUSED)
-    assert [each.row for each in winners([Rows.of([ROW, later, refused])])] == [later]
-    assert [each[1:] for each in winners([Rows.of([later]), Rows.of([refused]), Rows.of([ROW])])] == [(2, 2)]
+    assert [each.row for each in last_wins([Rows.of([ROW, later, refused])])] == [later]
+    assert [each[1:] for each in last_wins([Rows.of([later]), Rows.of([refused]), Rows.of([ROW])])] == [(2, 2)]
 
 
 def test_a_journal_entry_counts_while_its_objects_are_there_and_of_one_that_does_not_the_rest_is_loose(
@@ -53,18 +55,18 @@ def test_a_journal_entry_counts_while_its_objects_are_there_and_of_one_that_does
         bucket.put(f"stanford/{name}", b"123")
     rows = {unit: [ROW._replace(path=f"stanford/{unit}/{number}") for number in (1, 2)] for unit in "ab"}
     refused = ROW._replace(path="stanford/a/3", outcome=REFUSED)
-    journal = {unit: Entry(unit, "v", Rows.of([*found, refused])) for unit, found in rows.items()}
-    stock = take_stock(bucket, stanford, journal)
+    journal = {unit: JournalEntry(unit, "v", Rows.of([*found, refused])) for unit, found in rows.items()}
+    stock = existing_state(bucket, stanford, journal)
     assert stock.kept == {"a": journal["a"]}
     assert stock.loose == {name: Stored(name, 3, None) for name in ("stanford/b/1", "stanford/c")}
     assert stock.folders == {"stanford/", "stanford/a/", "stanford/b/"} and stock.objects == 4
     bucket.put("stanford/a/1", b"1234")
-    assert take_stock(bucket, stanford, journal).kept == {}
+    assert existing_state(bucket, stanford, journal).kept == {}
 
 
 def test_an_entry_survives_being_written_down(tmp_path: Path) -> None:
-    book = Book(FolderBucket(tmp_path), "d")
-    entry = Entry("a.tar/000", "v", Rows.of([ROW]), 5, Link(512, 1024, (("path", "x"),), True))
+    book = ManifestStore(FolderBucket(tmp_path), "d")
+    entry = JournalEntry("a.tar/000", "v", Rows.of([ROW]), 5, SpanBoundary(512, 1024, (("path", "x"),), True))
     book.write(entry)
     assert book.journal() == {"a.tar/000": entry}
     book.forget(["a.tar/000"])
@@ -77,13 +79,13 @@ def test_an_entry_survives_being_written_down(tmp_path: Path) -> None:
 def test_a_torn_journal_entry_is_no_entry(tmp_path: Path, rest: bytes) -> None:
     bucket = FolderBucket(tmp_path)
     bucket.put("_extraction/d/journal/a.tar/000.json", rest)
-    assert Book(bucket, "d").journal() == {}
+    assert ManifestStore(bucket, "d").journal() == {}
 
 
 def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
-    book = Book(FolderBucket(tmp_path), "d")
+    book = ManifestStore(FolderBucket(tmp_path), "d")
     rows = Rows.of([ROW, Row('d/with, "comma"', 0, 0xFFFFFFFF, "http://x/a.tar", 0)])
-    book.write(Entry("a.tar/000", "v"))
+    book.write(JournalEntry("a.tar/000", "v"))
     assert book.manifest() is None
     book.finish(rows, [ROW._replace(outcome=FAILED, reason="r")], {"objects": 2})
     assert book.manifest() == (rows, {"objects": 2})
@@ -126,7 +128,7 @@ def test_what_counts_beside_what_is_there_is_what_dictionaries_would_tell(
     ordered = (row for rows in units for row in sorted(rows, key=lambda row: row.offset))
     won = {row.path: row for row in ordered if row.outcome == STORED}
     listing = [Stored(name, size, None) for name, size in sorted(there.items())]
-    found = list(joined(winners(runs), listing))
+    found = list(outer_join(last_wins(runs), listing))
     assert {each.row.path: each.row for each, _ in found if each} == won
     assert [stored for _, stored in found if stored] == listing
     assert [each.row.path if each else stored and stored.name for each, stored in found] == sorted({*won, *there})
@@ -143,7 +145,7 @@ def test_runs_are_opened_when_their_first_path_is_due(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Rows, "__iter__", watched)
     runs = [Rows.of(ROW._replace(path=f"d/{run}{number}") for number in range(9)) for run in (2, 0, 1)]
-    rows = merged(runs)
+    rows = merge_sorted(runs)
     assert [next(rows)[0].path for _ in range(9)][-1] == "d/08"
     assert opened == ["d/00"]
     assert next(rows) == (ROW._replace(path="d/10"), 2)
@@ -168,7 +170,7 @@ def test_pieces_of_a_listing_are_of_one_size_though_the_units_are_not() -> None:
 
 def test_a_listing_that_is_out_of_order_is_no_listing() -> None:
     with pytest.raises(BucketError, match="out of order: a comes after b"):
-        list(joined([], [Stored("b", 0, None), Stored("a", 0, None)]))
+        list(outer_join([], [Stored("b", 0, None), Stored("a", 0, None)]))
 
 
 def test_rows_of_an_older_journal_which_called_all_absent_photos_gone() -> None:

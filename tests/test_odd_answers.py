@@ -13,10 +13,10 @@ from gcs_front import GcsFront
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buckets import Stored
 from errors import BucketError, MemberError
 from gcs import Destination, open_bucket
-from gcs_api import ApiBucket
+from storage.api import ApiBucket
+from storage.bucket import Stored
 
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 CRC = base64.b64encode(b"\0\0\0\1").decode()

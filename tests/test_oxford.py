@@ -14,9 +14,9 @@ from gcs_front import GcsFront
 from test_cli import dataset_files
 from test_extraction import Bench, api_bench, server, some_members, tar_of
 
-import sample
 from datasets import OXFORD, chosen
 from errors import ArchiveError
+from sources import sample
 
 __all__ = ["api_bench", "server"]  # fixtures
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from source_server import Plan, SourceServer
 
-import fetching
-import sample
-import uploads
-from cut_images import cut_off
-from formats import content_type, describe, image_type, is_image, misnamed
+from pipeline import context
+from sources import sample
+from sources.content_type import content_type, describe, image_type, is_image, misnamed
+from sources.cut_images import cut_off
+from sources.photos import LARGEST_PHOTO, USUAL_PHOTO
 
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
@@ -193,16 +193,16 @@ def test_a_photo_that_is_cut_off_at_the_source_is_listed(cli: Cli, tmp_path: Pat
 def test_a_large_photo_is_fetched_alone_and_one_that_is_too_large_is_listed(
     cli: Cli, tmp_path: Path, mirror: SourceServer
 ) -> None:
-    large = sample.picture(1) + bytes(fetching.USUAL_PHOTO)
+    large = sample.picture(1) + bytes(USUAL_PHOTO)
     austin.serve(mirror, [large, large, sample.picture(2), sample.picture(3)])
     unsaid: dict[str, str | None] = {"Content-Length": None}
     mirror.plan(austin.path(2), Plan(headers=unsaid, cut=len(large)))
-    mirror.plan(austin.path(3), Plan(headers={"Content-Length": str(fetching.LARGEST_PHOTO + 1)}))
+    mirror.plan(austin.path(3), Plan(headers={"Content-Length": str(LARGEST_PHOTO + 1)}))
     mirror.plan(austin.path(4), Plan(body=large * 9, headers=unsaid, cut=len(large) * 9))
     done = cli("-i", "--mirror", mirror.url, "--to", tmp_path)
     assert done.returncode == 3
     assert austin.photos(tmp_path) == {"7_1.png": large, "7_2.png": large}
-    why = f"expected at most {uploads.BYTES_AT_ONCE:,} bytes, got more"
+    why = f"expected at most {context.BYTES_AT_ONCE:,} bytes, got more"
     assert austin.failures(tmp_path) == {
         f"7_{rank}.png": ("refused", f"{mirror.url}{austin.path(rank)}: {why}") for rank in (3, 4)
     }

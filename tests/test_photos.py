@@ -7,7 +7,7 @@ import json
 import pytest
 
 from errors import SourceError
-from photos import join, ranks
+from sources.photo_tables import join, ranks
 
 DOGS = b"""\
 "AnimalID","AnimalInternal-ID","AnimalName","AnimalType","AnimalSex","AnimalCurrentWeightPounds","AnimalDOB","AnimalBreed","AnimalColor","AnimalPattern"

@@ -14,11 +14,11 @@ from source_server import Plan, SourceServer
 from test_cli import files_under
 from test_extraction import some_members, zip_of
 
-import costs
-from costs import Rates, Work
+from commands import costs
+from commands.costs import Rates, Work
+from commands.plan import forecast_all
 from datasets import DATASETS
-from outlook import forecast_all
-from reading import Order
+from pipeline.options import RunOptions
 
 # Of class B, json.bucket.get is left out: the library asks for buckets by itself, now and then.
 CLASS_A, CLASS_B = ("xml.put", "json.upload", "json.list"), ("xml.get", "json.get", "json.media")
@@ -97,7 +97,7 @@ def test_without_credentials_only_what_is_there_is_unknown(cli: Cli) -> None:
 
 def test_what_an_interrupted_run_left_is_counted(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     def outlook(force: bool = False) -> tuple[int, int | None, int]:
-        (found,) = forecast_all([DATASETS["tsinghua"]], Order(mirror.url, force=force), str(out))
+        (found,) = forecast_all([DATASETS["tsinghua"]], RunOptions(mirror.url, force=force), str(out))
         return found.objects, found.there, found.work.objects
 
     out = tmp_path / "out"

@@ -21,20 +21,20 @@ from conftest import ROOT, Cli, clean_environment, command
 from source_server import Plan, SourceServer
 from test_extraction import MB, Bench, bench, server, some_members, tar_of, zip_of  # noqa: F401 - fixtures
 
-import bars
-import meter
-from archives import LIMITS
-from bars import Display, Rate
+from archives.spans import LIMITS
 from datasets import DATASETS
-from events import Progress
 from gcs import Destination
-from journal import Entry
-from planning import plan
-from screen import JsonFormatter
-from tally import Tally
-from transfer import crew
-from uploads import Settings
-from words import amount, duration
+from manifest.journal import JournalEntry
+from pipeline import progress
+from pipeline.cluster import start_cluster
+from pipeline.options import WorkerConfig
+from pipeline.planner import plan
+from pipeline.progress import Tally
+from pipeline.results import Progress
+from report import progress_bar
+from report.humanize import amount, duration
+from report.log import JsonFormatter
+from report.progress_bar import DRAW_EVERY, Display, Rate
 
 
 def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str]) -> str:
@@ -43,13 +43,13 @@ def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str
     termios.tcsetwinsize(terminal, (24, columns))
     process = subprocess.Popen(arguments, env=environment, stdout=terminal, stderr=terminal)
     os.close(terminal)
-    shown = b""
+    escaped = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end of a terminal is closed
         while chunk := os.read(screen, 65536):
-            shown += chunk
+            escaped += chunk
     os.close(screen)
-    assert process.wait() == 0, shown.decode()
-    return shown.decode()
+    assert process.wait() == 0, escaped.decode()
+    return escaped.decode()
 
 
 @pytest.mark.parametrize("columns", [120, 60])
@@ -58,25 +58,25 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
     mirror.files["/SHA256SUMS"] = b""
     mirror.plan("/images.tar", Plan(drip=0.002))
     begin = time.monotonic()
-    shown = on_a_terminal(
+    escaped = on_a_terminal(
         columns, command("-b", "--mirror", mirror.url, "--to", tmp_path / "out"), clean_environment(tmp_path, {})
     )
     seconds = time.monotonic() - begin
-    drawn = re.findall(r"\r([^\r\n\x1b]*(?:%|objects)[^\r\n\x1b]*/s[^\r\n\x1b]*)", shown)
+    drawn = re.findall(r"\r([^\r\n\x1b]*(?:%|objects)[^\r\n\x1b]*/s[^\r\n\x1b]*)", escaped)
     assert [line for line in drawn if line.startswith("stanford: 100%")]
     assert [line for line in drawn if line.startswith(" ") and " objects" in line]
     assert max(map(len, drawn)) <= columns
-    assert ("█" in shown) == (columns == 120)  # without room for a bar there are the figures
+    assert ("█" in escaped) == (columns == 120)  # without room for a bar there are the figures
     lines = (
-        shown.count("done, ") + shown.count("sha256 ") + shown.count("complete: ")
+        escaped.count("done, ") + escaped.count("sha256 ") + escaped.count("complete: ")
     )  # after each, both are drawn again
-    assert len(drawn) <= 2 * (seconds / bars.DRAW_EVERY + lines + 8)
-    last = shown[shown.rindex("extra  gone") :]
+    assert len(drawn) <= 2 * (seconds / DRAW_EVERY + lines + 8)
+    last = escaped[escaped.rindex("extra  gone") :]
     assert "%" not in last and "\x1b" not in last
 
 
 def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr(meter, "TELL_EVERY", 0)
+    monkeypatch.setattr(progress, "TELL_EVERY", 0)
     bench.extract(bench.dataset(a_tar=tar_of([("large.bin", bytes(20 * MB))])))
     seen = [event.bytes for event in bench.events]
     total = bench.events[-1].bytes_total
@@ -88,7 +88,7 @@ def test_it_moves_on_a_cluster_too(server: SourceServer, tmp_path: Path) -> None
     server.plan("/a.zip", Plan(), times=4)  # what is read of it beforehand
     server.plan("/a.zip", Plan(drip=0.0016))
     destination = Destination(str(tmp_path / "out"))
-    with crew(Settings(destination, connections=1), workers=1) as workers:
+    with start_cluster(WorkerConfig(destination, connections=1), workers=1) as workers:
         bench = Bench(server, destination, workers)
         bench.extract(bench.dataset(a_zip=zip_of([("a.bin", os.urandom(2 * MB)), ("b.bin", os.urandom(MB))])))
     assert len({event.bytes for event in bench.events}) > 2
@@ -139,7 +139,7 @@ def documented(place: str) -> set[str]:
 
 
 def test_a_line_now_and_then_with_the_documented_fields(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bars, "LINE_EVERY", 0.01)
+    monkeypatch.setattr(progress_bar, "LINE_EVERY", 0.01)
     display = Display(with_bars=False)
     with display.open():
         display.show(Progress("stanford", 100, None, 1_000_000, 4_000_000))
@@ -209,7 +209,7 @@ def test_totals_are_told_only_when_they_are_known(mirror: SourceServer) -> None:
         unit = next(iter(units))
         tally.hear(unit, 100, 1)
         tally.hear("of another run/000", 100, 1)
-        tally.take(units[unit], Entry(unit, ""))
+        tally.take(units[unit], JournalEntry(unit, ""))
         tally.hear(unit, 200, 2)  # late news of what is over
     totals = {
         name: [(each.objects_total, each.bytes_total is None) for each in events] for name, events in seen.items()

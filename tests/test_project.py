@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from gcs_front import GcsFront
 from googleapis import Google
 
-from gcs_login import project
+from storage.credentials import project
 
 NAMES = ("GCP_PROJECT", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS",
          "STORAGE_EMULATOR_HOST", "CLOUDSDK_CONFIG")  # fmt: skip

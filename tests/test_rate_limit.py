@@ -14,9 +14,9 @@ from source_server import SourceServer
 from test_cli import sums
 from test_extraction import some_members, tar_of
 
-from congestion import MIN_RATE, Congestion
 from gcs import Destination, open_bucket
-from rate_limit import MAX_BACKOFF, START, TIMEOUT, Failure, RateLimiter, WriteStats, backoff, retry_after
+from storage.congestion import MIN_RATE, Congestion
+from storage.rate_limit import MAX_BACKOFF, START, TIMEOUT, Failure, RateLimiter, WriteStats, backoff, retry_after
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -261,7 +261,7 @@ def test_a_simulation_is_the_same_each_time() -> None:
 
 
 def test_a_bucket_of_google_begins_at_1000_and_processes_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gcs_api import ApiBucket
+    from storage.api import ApiBucket
 
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("gcs_api.credentials_and_origin", anonymous)

@@ -21,7 +21,7 @@ from conftest import ROOT, Cli, clean_environment
 from gcs_front import GcsFront
 from source_server import SourceServer
 
-import cli as program
+from cli import parse
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -76,13 +76,13 @@ def newcomers(home: Path, **more: str) -> dict[str, str]:
 
 def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     clone, login = (block for block in BLOCKS if any(command in block for command in NEWCOMERS))
-    shown = re.search(r"^\$ make run\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    escaped = re.search(r"^\$ make run\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     url = re.search(r"git clone (\S+)", clone)
     hook = tmp_path / "template/hooks/post-checkout"
     hook.parent.mkdir(parents=True)
     hook.write_text(LINK)
     hook.chmod(0o755)
-    assert shown and url
+    assert escaped and url
     git = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{repository(tmp_path / 'origin')}.insteadOf"}
     git |= {"GIT_CONFIG_VALUE_0": url[1], "GIT_TEMPLATE_DIR": str(tmp_path / "template")}
     environment = newcomers(tmp_path, **stand_ins(tmp_path), **git)
@@ -91,7 +91,7 @@ def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     _, made, printed = done.stdout.partition("cli.py --all --sample --to sample-out\n")
     printed, _, python = printed.rstrip("\n").rpartition("\n")
-    assert made and settled(printed) == settled(shown[1])
+    assert made and settled(printed) == settled(escaped[1])
     assert Path(python) == ROOT / ".venv/bin/python"  # it is activated
     (card,) = re.findall(r"open `(\S+card.html)`", README)
     assert (tmp_path / "spotted-data-extraction" / card).is_file()
@@ -138,9 +138,9 @@ def test_commands_of_docker(tmp_path: Path) -> None:
     (block,) = (block for block in BLOCKS if "docker-shell.sh" in block)
     runs = [command for command in seen(tmp_path, block) if command[1] == "run"]
     assert [handed_over(run) for run in runs] == [[], ["--sample", "--to", "gs://my-bucket"], ["-a"]]
-    assert program.parse(handed_over(runs[1]), {}).sample
+    assert parse(handed_over(runs[1]), {}).sample
     assert runs[2][3:5] == ["-e", "SPOTTED_TO=gs://my-bucket"]
-    assert program.parse(handed_over(runs[2]), {"SPOTTED_TO": "gs://my-bucket"}).to == "gs://my-bucket"
+    assert parse(handed_over(runs[2]), {"SPOTTED_TO": "gs://my-bucket"}).to == "gs://my-bucket"
 
 
 def test_commands_of_google(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_commands_of_google(tmp_path: Path) -> None:
     commands = seen(tmp_path, block)
     assert len(commands) == block.count("\ngcloud ")
     remote = next(command[-1] for command in commands if "ssh" in command)
-    options = program.parse(handed_over(shlex.split(remote)), {})
+    options = parse(handed_over(shlex.split(remote)), {})
     assert (options.to, options.via, len(options.datasets)) == ("gs://my-bucket", "api", 3)
     if shutil.which("gcloud"):
         check_with_gcloud([*commands, ["gcloud", "auth", "application-default", "login"]], tmp_path)

@@ -13,9 +13,9 @@ from conftest import ROOT, Cli, clean_environment
 from gcs_front import GcsFront
 from test_extraction import Bench, api_bench, server, some_members, tar_of, zip_of  # noqa: F401 - fixtures
 
-from buckets import Bucket
 from errors import BucketError, MemberError, UploadLostError
 from gcs import Destination, open_bucket
+from storage.bucket import Bucket
 
 MB = 1 << 20
 LARGE = random.Random(5).randbytes(20 * MB)

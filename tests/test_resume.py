@@ -18,14 +18,14 @@ from source_server import Plan, SourceServer
 from test_cli import sums
 from test_extraction import Bench, api_bench, bench, server, some_members, tar_of, zip_of
 
-import parts
-from archives import Link
-from folders import FolderBucket
-from journal import Entry, joined_parts, seal
-from manifest import Book
-from parts import Mark, PartWriter
-from rows import FAILED, Row, Rows
-from spans import Span
+from archives.spans import Span, SpanBoundary
+from manifest.journal import JournalEntry, joined_parts
+from manifest.records import FAILED, Row, Rows
+from manifest.seal import seal
+from manifest.store import ManifestStore
+from pipeline import parts
+from pipeline.parts import Mark, PartWriter
+from storage.directory import FolderBucket
 
 __all__ = ["api_bench", "bench", "server"]  # fixtures
 MEMBERS = some_members(400, 20_000)  # one piece of 6 MB
@@ -220,13 +220,15 @@ def test_a_tar_in_the_tar_goes_on_from_its_parts(bench: Bench, is_inner: bool, m
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def writer(written: list[Entry], begin: int = 0) -> PartWriter:
-    return PartWriter(written.append, Entry("u", "v", begin=begin), Span("tar", 0, 9 << 20), Link(0), time.monotonic())
+def writer(written: list[JournalEntry], begin: int = 0) -> PartWriter:
+    return PartWriter(
+        written.append, JournalEntry("u", "v", begin=begin), Span("tar", 0, 9 << 20), SpanBoundary(0), time.monotonic()
+    )
 
 
 def test_parts_are_in_order_whatever_is_stored_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "SHORTEST", 0)
-    written: list[Entry] = []
+    written: list[JournalEntry] = []
     to = writer(written)
     to.take(1, [ROWS[1]], Mark(2048))
     assert written == []
@@ -237,12 +239,12 @@ def test_parts_are_in_order_whatever_is_stored_first(monkeypatch: pytest.MonkeyP
     ]  # fmt: skip
     whole = joined_parts(written)["u"]
     assert (list(whole.rows), whole.upto, whole.size) == (ROWS[:3], 3072, 3072)
-    assert whole.link == Link(0, 3072, (("path", "x"),))
+    assert whole.link == SpanBoundary(0, 3072, (("path", "x"),))
 
 
 def test_nothing_after_a_member_that_failed_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "SHORTEST", 0)
-    written: list[Entry] = []
+    written: list[JournalEntry] = []
     to = writer(written)
     to.take(0, [ROWS[0]], Mark(1024))
     to.take(1, [ROWS[1]._replace(outcome=FAILED, reason="no")], Mark(2048))
@@ -252,21 +254,21 @@ def test_nothing_after_a_member_that_failed_is_a_part(monkeypatch: pytest.Monkey
 
 
 def test_parts_that_do_not_join_do_not_count() -> None:
-    found = [Entry("u", "v", Rows.of(ROWS[at : at + 1]), begin=at * 9, upto=at * 9 + 9) for at in range(4)]
+    found = [JournalEntry("u", "v", Rows.of(ROWS[at : at + 1]), begin=at * 9, upto=at * 9 + 9) for at in range(4)]
     assert joined_parts(found)["u"].upto == 36
     assert joined_parts([found[0], *found[2:]])["u"].upto == 9
     assert "u" not in joined_parts(found[1:])
-    other = Entry("u", "another version", begin=9, upto=18)
+    other = JournalEntry("u", "another version", begin=9, upto=18)
     assert joined_parts([found[0], other, *found[2:]])["u"].upto == 9
 
 
 def test_parts_of_a_finished_piece_are_passed_over_and_forgotten_with_it(tmp_path: Path) -> None:
-    book = Book(FolderBucket(tmp_path), "d")
-    book.write(Entry("a.tar/0-9", "v", Rows.of(ROWS[:1]), begin=0, upto=5))
-    book.write(Entry("a.tar/0-9", "v", Rows.of(ROWS[1:2]), begin=5, upto=7))
-    book.write(Entry("a.tar/sha256", "v", sha256="0" * 64))
+    book = ManifestStore(FolderBucket(tmp_path), "d")
+    book.write(JournalEntry("a.tar/0-9", "v", Rows.of(ROWS[:1]), begin=0, upto=5))
+    book.write(JournalEntry("a.tar/0-9", "v", Rows.of(ROWS[1:2]), begin=5, upto=7))
+    book.write(JournalEntry("a.tar/sha256", "v", sha256="0" * 64))
     assert book.journal()["a.tar/0-9"].upto == 7
-    whole = Entry("a.tar/0-9", "v", Rows.of(ROWS), 9)
+    whole = JournalEntry("a.tar/0-9", "v", Rows.of(ROWS), 9)
     book.write(whole)
     assert book.journal()["a.tar/0-9"] == whole
     book.forget(["a.tar/0-9"])
@@ -280,6 +282,8 @@ def test_an_entry_of_the_first_version_is_read_and_one_of_a_later_is_not() -> No
     }  # fmt: skip
     link = {"first": 512, "end": 1024, "pax": [["path", "x"]], "ended": True}
     fields = {"unit": "a.tar/0", "fingerprint": "v", "size": 5, "link": link, "rows": rows}
-    assert Entry.decode(seal(fields)) == Entry("a.tar/0", "v", size=5, link=Link(512, 1024, (("path", "x"),), True))
+    assert JournalEntry.decode(seal(fields)) == JournalEntry(
+        "a.tar/0", "v", size=5, link=SpanBoundary(512, 1024, (("path", "x"),), True)
+    )
     with pytest.raises(ValueError, match="newer"):
-        Entry.decode(seal({**fields, "version": 2}))
+        JournalEntry.decode(seal({**fields, "version": 2}))

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_server import Plan, SourceServer
 
-import sources
-import web
 from errors import GoneError, SourceChangedError, SourceError
-from sources import ConcatSource, FileSource, HttpSource, Source, SpooledSource
+from sources import http
+from sources.file_source import FileSource, SpooledSource
+from sources.http_source import PROGRESS, HttpSource
+from sources.source import ConcatSource, Source, open_source
 
 DATA = random.Random(1).randbytes(5000)
 LONG = random.Random(2).randbytes(400_000)
@@ -48,7 +49,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def opened(server: SourceServer, path: str = PATH, size: int | None = None) -> Source:
     """The source at `path`, with what opening it asked for forgotten."""
-    source = sources.open_source((server.url + path,), size)
+    source = open_source((server.url + path,), size)
     server.requests.clear()
     return source
 
@@ -66,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
         server.files |= {"/a": DATA[:700], "/b": DATA[1033:3000], "/c": DATA[3000:]}
         server.plan("/b", Plan(ranges=False))
         names = server.url + "/a", str(folder / "local"), str(folder / "empty"), server.url + "/b", server.url + "/c"
-        yield sources.open_source(names, len(DATA))
+        yield open_source(names, len(DATA))
 
 
 @settings(max_examples=80, deadline=None)
@@ -87,7 +88,7 @@ def test_parts_are_one_file(whole: Source) -> None:
 
 def test_parts_ask_only_for_what_is_wanted(server: SourceServer) -> None:
     server.files |= {"/a": DATA[:2000], "/b": DATA[2000:]}
-    source = sources.open_source((server.url + "/a", server.url + "/b"))
+    source = open_source((server.url + "/a", server.url + "/b"))
     server.requests.clear()
     assert source.read(1990, 2010) == DATA[1990:2010]
     assert source.read(100, 200) == DATA[100:200]
@@ -133,10 +134,10 @@ def test_continued_at_the_byte_where_it_broke(cuts: list[int], start: int) -> No
 
 
 def test_progress_renews_patience(server: SourceServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
-    monkeypatch.setattr(web, "ATTEMPTS", 2)
+    monkeypatch.setattr(http, "ATTEMPTS", 2)
     server.files[PATH] = LONG
     source = opened(server)
-    server.plan(PATH, Plan(cut=sources.PROGRESS), times=6)
+    server.plan(PATH, Plan(cut=PROGRESS), times=6)
     assert source.read(0, len(LONG)) == LONG
     assert len(server.requests) == 7
 
@@ -146,7 +147,7 @@ def test_patience_ends(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=10))
     with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: given up after 8 tries"):
         source.read(0, 5000)
-    assert len(server.requests) == web.ATTEMPTS == 8
+    assert len(server.requests) == http.ATTEMPTS == 8
     assert all(0.75 <= wait / 2 ** (index - 1) <= 1.25 for index, wait in enumerate(waits))
     assert len(waits) == 7
 
@@ -154,7 +155,7 @@ def test_patience_ends(server: SourceServer, waits: list[float]) -> None:
 def test_silence_is_a_broken_connection(
     server: SourceServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
-    monkeypatch.setattr(web, "TIMEOUT", (1, 0.2))
+    monkeypatch.setattr(http, "TIMEOUT", (1, 0.2))
     source = opened(server)
     server.plan(PATH, Plan(stall=1), times=1)  # nothing at all
     server.plan(PATH, Plan(drip=1), times=1)  # headers, and then nothing
@@ -165,7 +166,7 @@ def test_silence_is_a_broken_connection(
 def test_a_connection_that_breaks_while_opening(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=0), times=1)
     server.plan(PATH, Plan(cut=100), times=1)
-    source = sources.open_source((server.url + PATH,), 5000)
+    source = open_source((server.url + PATH,), 5000)
     assert source.read(0, 5000) == DATA
 
 
@@ -273,7 +274,7 @@ def test_a_retry_after_without_sense_is_no_retry_after(server: SourceServer, wai
 def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(status=429, headers={"Retry-After": "7200"}))
     with pytest.raises(SourceError, match=r"after 1 tries: status 429 .*asks to wait 7,200 s"):
-        sources.open_source((server.url + PATH,))
+        open_source((server.url + PATH,))
     assert (len(server.requests), waits) == (1, [])
 
 
@@ -284,7 +285,7 @@ def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float])
 def test_gone(server: SourceServer, status: int) -> None:
     source = opened(server)
     server.plan(PATH, Plan(status=status))
-    for attempt in (lambda: sources.open_source((server.url + PATH,)), lambda: source.read(0, 10)):
+    for attempt in (lambda: open_source((server.url + PATH,)), lambda: source.read(0, 10)):
         with pytest.raises(GoneError, match=f"{server.url}{PATH}: .*{status}"):
             attempt()
     assert len(server.requests) == 2
@@ -294,7 +295,7 @@ def test_gone(server: SourceServer, status: int) -> None:
 def test_refused(server: SourceServer, waits: list[float], status: int, tries: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*{status}") as caught:
-        sources.open_source((server.url + PATH,))
+        open_source((server.url + PATH,))
     assert type(caught.value) is SourceError
     assert len(server.requests) == tries
 
@@ -303,32 +304,32 @@ def test_refused(server: SourceServer, waits: list[float], status: int, tries: i
 def test_a_web_page_is_not_a_file(server: SourceServer, ranges: bool) -> None:
     server.plan(PATH, Plan(body=HTML, ranges=ranges))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected a file, got an HTML page"):
-        sources.open_source((server.url + PATH,))
+        open_source((server.url + PATH,))
 
 
 @pytest.mark.parametrize("plan", [Plan(), Plan(ranges=False), Plan(ranges=False, headers={"Content-Length": None})])
 def test_the_size_must_be_right(server: SourceServer, plan: Plan) -> None:
     server.plan(PATH, plan)
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected 5,001 bytes, got 5,000"):
-        sources.open_source((server.url + PATH,), 5001)
+        open_source((server.url + PATH,), 5001)
 
 
 def test_the_size_of_parts_is_that_of_the_whole(server: SourceServer) -> None:
     with pytest.raises(SourceError, match="expected 9,999 bytes, got 10,000"):
-        sources.open_source((server.url + PATH, server.url + PATH), 9999)
+        open_source((server.url + PATH, server.url + PATH), 9999)
 
 
 def test_an_empty_file_is_not_an_archive(server: SourceServer) -> None:
     server.files[PATH] = b""
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected a file, got an empty one"):
-        sources.open_source((server.url + PATH,))
+        open_source((server.url + PATH,))
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_bytes_that_are_packed_on_the_way(server: SourceServer, ranges: bool) -> None:
     server.plan(PATH, Plan(ranges=ranges, headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
-        sources.open_source((server.url + PATH,))
+        open_source((server.url + PATH,))
 
 
 def test_an_encoding_that_is_the_files_own(server: SourceServer) -> None:
@@ -341,7 +342,7 @@ def test_an_encoding_that_is_the_files_own(server: SourceServer) -> None:
 def test_a_part_is_not_taken_for_the_whole(server: SourceServer, waits: list[float], value: str | None) -> None:
     server.plan(PATH, Plan(headers={"Content-Range": value}))
     try:
-        got: int | str = sources.open_source((server.url + PATH,)).size
+        got: int | str = open_source((server.url + PATH,)).size
     except SourceError as error:
         got = str(error)
     assert got == 5000 or server.url + PATH in str(got)
@@ -351,9 +352,9 @@ def test_nobody_listens(waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/data.bin"
     for attempt in (
-        lambda: sources.open_source((url,)),
+        lambda: open_source((url,)),
         lambda: HttpSource(url, 9, "").read(0, 9),
-        lambda: web.fetch(url),
+        lambda: http.fetch(url),
     ):
         with pytest.raises(SourceError, match=f"{url}.*Connection refused") as caught:
             attempt()
@@ -365,7 +366,7 @@ def test_nobody_listens(waits: list[float]) -> None:
 
 def test_an_expired_share_is_opened_again_from_its_link(server: SourceServer) -> None:
     link = server.share("1f2e3d", DATA, uses=3)
-    source = sources.open_source((link,), 5000)
+    source = open_source((link,), 5000)
     for at in range(5):
         assert source.read(at, at + 100) == DATA[at : at + 100]
     steps = ["link" if request.path.startswith("/f/") else request.path for request in server.requests]
@@ -376,7 +377,7 @@ def test_an_expired_share_is_opened_again_from_its_link(server: SourceServer) ->
 
 def test_a_share_that_is_taken_back(server: SourceServer) -> None:
     link = server.share("1f2e3d", DATA, uses=1, expired=404)
-    source = sources.open_source((link,))
+    source = open_source((link,))
     server.share("1f2e3d", DATA, uses=0, expired=404)
     with pytest.raises(GoneError, match="1f2e3d"):
         source.read(0, 10)
@@ -385,7 +386,7 @@ def test_a_share_that_is_taken_back(server: SourceServer) -> None:
 @pytest.mark.parametrize("location", ["/loop", "file:///etc/passwd", "ftp://127.0.0.1/data.bin", "http://"])
 def test_redirects_that_lead_nowhere(server: SourceServer, location: str) -> None:
     server.redirect("/loop", location)
-    for attempt in (sources.open_source, lambda urls: web.fetch(urls[0])):
+    for attempt in (open_source, lambda urls: http.fetch(urls[0])):
         with pytest.raises(SourceError, match=f"{server.url}/loop"):
             attempt((f"{server.url}/loop",))
 
@@ -397,7 +398,7 @@ def test_redirects_that_lead_nowhere(server: SourceServer, location: str) -> Non
 def test_without_ranges_a_file_is_fetched_once(server: SourceServer, headers: dict[str, str | None]) -> None:
     server.files[PATH] = LONG
     server.plan(PATH, Plan(ranges=False, headers=headers))
-    source = sources.open_source((server.url + PATH,), len(LONG))
+    source = open_source((server.url + PATH,), len(LONG))
     assert isinstance(source, FileSource)
     assert (source.name, source.version) == (server.url + PATH, '"1"')
     assert source.read(1234, 300_000) == LONG[1234:300_000]
@@ -410,7 +411,7 @@ def test_a_spooled_file_is_whole_and_alone(server: SourceServer, waits: list[flo
     server.plan(PATH, Plan(ranges=False))
     folder = Path(tempfile.gettempdir())
     before = set(folder.iterdir())
-    source = sources.open_source((server.url + PATH,))
+    source = open_source((server.url + PATH,))
     assert source.read(0, 5000) == DATA
     assert not {path for path in set(folder.iterdir()) - before if path.name.startswith("spotted-")}
 
@@ -422,32 +423,32 @@ def test_local_files(tmp_path: Path) -> None:
     path = tmp_path / "a b é%.bin"
     path.write_bytes(DATA)
     for name in (str(path), path.as_uri()):
-        source = sources.open_source((name,), 5000)
+        source = open_source((name,), 5000)
         assert (source.read(100, 5000), source.size) == (DATA[100:], 5000)
-        assert web.fetch(name) == DATA
+        assert http.fetch(name) == DATA
     with path.open("ab") as file:
         file.write(b"more")
-    assert sources.open_source((str(path),)).version != source.version
+    assert open_source((str(path),)).version != source.version
 
 
 def test_local_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "page").write_bytes(HTML)
     for name, error in {"none": GoneError, "page/none": GoneError, ".": SourceError, "page": SourceError}.items():
         with pytest.raises(error, match=str(tmp_path)):
-            sources.open_source((str(tmp_path / name),))
+            open_source((str(tmp_path / name),))
 
 
 @pytest.mark.parametrize(("name", "error"), [("none", GoneError), ("file/none", GoneError), (".", SourceError)])
 def test_local_files_that_cannot_be_fetched(tmp_path: Path, name: str, error: type[SourceError]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(error, match=str(tmp_path)):
-        web.fetch(str(tmp_path / name))
+        http.fetch(str(tmp_path / name))
 
 
 def test_a_local_file_that_becomes_shorter(tmp_path: Path) -> None:
     path = tmp_path / "data.bin"
     path.write_bytes(DATA)
-    source = sources.open_source((str(path),))
+    source = open_source((str(path),))
     path.write_bytes(DATA[:3000])
     assert source.read(0, 3000) == DATA[:3000]
     with pytest.raises(SourceChangedError, match="expected 5,000 bytes, it ends after 3,000"):
@@ -457,7 +458,7 @@ def test_a_local_file_that_becomes_shorter(tmp_path: Path) -> None:
 def test_a_local_file_that_vanishes(tmp_path: Path) -> None:
     path = tmp_path / "data.bin"
     path.write_bytes(DATA)
-    source = sources.open_source((str(path),))
+    source = open_source((str(path),))
     path.unlink()
     with pytest.raises(SourceError, match=str(path)):
         source.read(0, 10)
@@ -468,7 +469,7 @@ def test_every_source_can_be_sent_to_another_process(server: SourceServer, tmp_p
     server.files["/spooled"] = DATA
     server.plan("/spooled", Plan(ranges=False))
     urls = server.url + PATH, server.url + "/spooled", str(tmp_path / "local")
-    for source in (*(sources.open_source((url,)) for url in urls), sources.open_source(urls)):
+    for source in (*(open_source((url,)) for url in urls), open_source(urls)):
         copy = pickle.loads(pickle.dumps(source))
         assert copy == source
         assert (copy.name, copy.size, copy.version) == (source.name, source.size, source.version)
@@ -484,37 +485,37 @@ def test_fetch_under_any_name(server: SourceServer, path: str) -> None:
     server.plan(path.replace("é", "%C3%A9"), Plan(body=DATA))
     server.plan(path.replace("[d]", "%5Bd%5D"), Plan(body=DATA))
     server.plan("/b", Plan(body=DATA))
-    assert web.fetch(server.url + path) == DATA
+    assert http.fetch(server.url + path) == DATA
 
 
 def test_fetch_asks_once(server: SourceServer) -> None:
-    assert web.fetch(server.url + PATH) == DATA
+    assert http.fetch(server.url + PATH) == DATA
     assert server.ranges(PATH) == [None]
 
 
 def test_fetch_of_an_empty_file(server: SourceServer) -> None:
     server.files[PATH] = b""
-    assert web.fetch(server.url + PATH) == b""
+    assert http.fetch(server.url + PATH) == b""
 
 
 def test_fetch_follows(server: SourceServer) -> None:
     server.redirect("/old", server.url + PATH)
-    assert web.fetch(server.url + "/old") == DATA
-    assert web.fetch(server.share("1f2e3d", DATA, uses=1)) == DATA
+    assert http.fetch(server.url + "/old") == DATA
+    assert http.fetch(server.share("1f2e3d", DATA, uses=1)) == DATA
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_fetch_of_what_is_gone(server: SourceServer, status: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(GoneError, match=f"{server.url}{PATH}: .*{status}"):
-        web.fetch(server.url + PATH)
+        http.fetch(server.url + PATH)
 
 
 @pytest.mark.parametrize("status", [403, 500])
 def test_fetch_of_what_is_refused(server: SourceServer, waits: list[float], status: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*{status}") as caught:
-        web.fetch(server.url + PATH)
+        http.fetch(server.url + PATH)
     assert type(caught.value) is SourceError
 
 
@@ -525,25 +526,25 @@ def test_fetch_of_what_is_refused(server: SourceServer, waits: list[float], stat
 )
 def test_fetch_goes_on_trying(server: SourceServer, waits: list[float], plan: Plan) -> None:
     server.plan(PATH, plan, times=4)
-    assert web.fetch(server.url + PATH) == DATA
+    assert http.fetch(server.url + PATH) == DATA
     assert len(server.requests) == 5
 
 
 def test_fetch_gives_up(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=3000))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: given up after 8 tries"):
-        web.fetch(server.url + PATH)
+        http.fetch(server.url + PATH)
 
 
 def test_fetch_of_bytes_that_are_packed_on_the_way(server: SourceServer) -> None:
     server.plan(PATH, Plan(headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
-        web.fetch(server.url + PATH)
+        http.fetch(server.url + PATH)
 
 
 def test_a_spooled_copy_that_is_on_another_machine_is_made_again_once(server: SourceServer) -> None:
     server.plan(PATH, Plan(ranges=False))
-    source = pickle.loads(pickle.dumps(sources.open_source((server.url + PATH,))))
+    source = pickle.loads(pickle.dumps(open_source((server.url + PATH,))))
     assert isinstance(source, SpooledSource)
     assert not Path(source.path).exists()  # gone with the one that made it
     with ThreadPoolExecutor(8) as pool:

@@ -27,9 +27,9 @@ from test_archives import (
     truth,
 )
 
-import archives
-import compressed
-import tar_headers
+from archives import kinds
+from archives.decompress import UNPACKED, unpack
+from archives.tar_headers import number
 from errors import ArchiveError
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", b""
@@ -160,7 +160,7 @@ def test_a_first_header_that_is_bad_is_told() -> None:
     (b"\xff" * 7 + b"\0", -256),
 ])  # fmt: skip
 def test_numbers(field: bytes, expected: int | None) -> None:
-    assert tar_headers.number(field) == expected
+    assert number(field) == expected
 
 
 # ── ends ─────────────────────────────────────────────────────────────────────────────────────────
@@ -238,8 +238,8 @@ def test_a_compressed_tar_without_end_blocks(kind: str, caplog: pytest.LogCaptur
 
 def test_a_little_that_unpacks_to_much_is_handed_on_piece_by_piece() -> None:
     packed = gzip.compress(bytes(50 << 20))
-    assert max(map(len, compressed.unpack("a", "gz", iter([packed])))) <= compressed.UNPACKED
-    assert sum(map(len, compressed.unpack("a", "gz", iter([packed])))) == 50 << 20
+    assert max(map(len, unpack("a", "gz", iter([packed])))) <= UNPACKED
+    assert sum(map(len, unpack("a", "gz", iter([packed])))) == 50 << 20
 
 
 # ── other formats ────────────────────────────────────────────────────────────────────────────────
@@ -255,12 +255,12 @@ def test_other_formats_are_named_with_what_to_do(head: bytes, name: str) -> None
     packed = head.ljust(40_000, b"?")
     packed = b"?" + packed[1:] if not head[0] else packed
     with pytest.raises(ArchiveError, match=rf"got an? .*{name}.*: unpack it, pack the files as tar, tar\.gz or zip"):
-        archives.plan(Memory(packed))
+        kinds.plan(Memory(packed))
 
 
 def test_a_disk_image_of_macos() -> None:
     with pytest.raises(ArchiveError, match=r"a disk image \(\.dmg\)"):
-        archives.plan(Memory(b"?" * 4096 + b"koly".ljust(512, b"\0")))
+        kinds.plan(Memory(b"?" * 4096 + b"koly".ljust(512, b"\0")))
 
 
 def test_the_members_before_a_wrong_checksum_are_not_enough() -> None:

@@ -14,10 +14,10 @@ from gcs_front import GcsFront
 from source_server import SourceServer
 from test_extraction import Bench, api_bench, bench, server, some_members, tar_of, zip_of
 
+from commands.verify import DIFFERENT, EXTRA, MISSING, UNREAD, repair, verify, verify_deep
 from datasets import Dataset
 from errors import ExtractionError
-from reading import Order
-from verifying import DIFFERENT, EXTRA, MISSING, UNREAD, repair, verify, verify_deep
+from pipeline.options import RunOptions
 
 __all__ = ["api_bench", "bench", "server"]  # fixtures
 MEMBERS = some_members(300, 90_000)  # three spans
@@ -53,7 +53,7 @@ def test_what_is_wrong_is_named_and_just_that_put_right(
     assert findings(bench, dataset) == wrong
     front.puts.clear()
     bench.server.requests.clear()
-    result = repair(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    result = repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [row.path for row in result.extra] == ["mini/f5/notes.txt"] and not result.missing and result.status == 3
     assert bench.objects() == {**dict(MEMBERS), "f5/notes.txt": b"mine"}
     assert set(front.puts) <= wrong.keys() - {"mini/f5/notes.txt"}
@@ -70,7 +70,7 @@ def test_a_repair_reads_only_what_holds_the_member(bench: Bench) -> None:
     bench.extract(bench.dataset(a_tar=data))
     bench.bucket.delete(["mini/f3/500.jpg"])
     bench.server.requests.clear()
-    repair(bench.dataset(a_tar=data), Order(), bench.bucket, bench.workers, bench.events.append)
+    repair(bench.dataset(a_tar=data), RunOptions(), bench.bucket, bench.workers, bench.events.append)
     ranges = [request.range.removeprefix("bytes=").split("-") for request in bench.server.requests if request.range]
     assert sum(int(stop) - int(start) + 1 for start, stop in ranges) < 50_000
     assert bench.objects() == dict(members)
@@ -84,7 +84,7 @@ def test_members_of_a_tar_in_a_tar_and_twice_of_one_name_are_repaired_as_they_we
     dataset = bench.dataset(a_tar=tar_of(members))
     bench.extract(dataset)
     bench.bucket.delete([f"mini/{name}" for name, _ in members])
-    repair(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert bench.objects() == dict(members)
 
 
@@ -94,7 +94,7 @@ def test_a_lost_placeholder_is_missing_and_made_again(api_bench: Bench) -> None:
     api_bench.bucket.delete(["mini/x/"])
     assert findings(api_bench, dataset) == {"mini/x/": MISSING}
     api_bench.server.requests.clear()
-    assert repair(dataset, Order(), api_bench.bucket, api_bench.workers, api_bench.events.append).status == 0
+    assert repair(dataset, RunOptions(), api_bench.bucket, api_bench.workers, api_bench.events.append).status == 0
     assert api_bench.server.requests == []
 
 
@@ -105,7 +105,7 @@ def test_a_source_with_other_bytes_by_now_is_not_stored(bench: Bench) -> None:
     bench.bucket.delete(["mini/f3/3.jpg"])
     changed = [(name, bytes(len(data)) if name == "f3/3.jpg" else data) for name, data in members]
     bench.server.files["/a.tar"] = tar_of(changed)
-    result = repair(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    result = repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in result.missing] == [("mini/f3/3.jpg", MISSING)]
     assert "f3/3.jpg" not in bench.objects()
 
@@ -123,12 +123,12 @@ def test_deep_compares_the_sources_and_stores_nothing(
     bench.extract(dataset)
     front.reset()
     before = {stored.name: stored for stored in bench.bucket.list("mini/")}
-    deep = verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert (deep.status, deep.objects, deep.is_verification) == (0, 300, True)
     changed = [*MEMBERS[:299], ("new.jpg", b"1")]
     changed[5] = (changed[5][0], bytes(len(changed[5][1])))
     bench.server.files["/a"] = pack(changed)
-    deep = verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert deep.status == 3 and {row.path: (row.outcome, row.reason[:10]) for row in deep.missing} == {
         f"mini/{MEMBERS[5][0]}": (DIFFERENT, f"expected {len(MEMBERS[5][1]):,}"[:10]),
         f"mini/{MEMBERS[299][0]}": (UNREAD, "the source"),
@@ -143,7 +143,7 @@ def test_deep_finds_another_sha256_where_no_member_differs(bench: Bench) -> None
     bench.extract(dataset)
     data[-1] = 1  # behind the end-of-archive block
     bench.server.files["/a.tar"] = bytes(data)
-    deep = verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in deep.missing] == [("a.tar", DIFFERENT)]
 
 
@@ -152,9 +152,9 @@ def test_in_a_directory_only_deep_sees_other_bytes_of_the_same_size(bench: Bench
     bench.extract(dataset)
     bench.bucket.put("mini/f3/3.jpg", bytes(len(dict(MEMBERS)["f3/3.jpg"])))
     assert findings(bench, dataset) == {}
-    deep = verify_deep(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in deep.missing] == [("mini/f3/3.jpg", DIFFERENT)]
-    order = Order(is_deep=True)
+    order = RunOptions(is_deep=True)
     assert repair(dataset, order, bench.bucket, bench.workers, bench.events.append).status == 0
     assert bench.objects() == dict(MEMBERS)
 
@@ -162,9 +162,9 @@ def test_in_a_directory_only_deep_sees_other_bytes_of_the_same_size(bench: Bench
 @pytest.mark.parametrize("work", [verify_deep, repair])
 def test_the_sample_is_not_compared_with_the_real_sources(bench: Bench, work: Callable[..., object]) -> None:
     dataset = bench.dataset(a_tar=tar_of(MEMBERS[:9]))
-    bench.extract(dataset, Order(is_sample=True))
+    bench.extract(dataset, RunOptions(is_sample=True))
     with pytest.raises(ExtractionError, match="holds the sample of it"):
-        work(dataset, Order(), bench.bucket, bench.workers, bench.events.append)
+        work(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────

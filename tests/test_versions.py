@@ -12,10 +12,10 @@ import pytest
 from conftest import Cli
 from source_server import Plan, SourceServer
 
-import sources
-from answers import Version
 from errors import SourceChangedError
-from sources import HttpSource, Source, proven
+from sources.http_answers import Version
+from sources.http_source import HttpSource
+from sources.source import Source, open_source, proven
 
 DATA = random.Random(3).randbytes(5000)
 PATH = "/data.bin"
@@ -39,7 +39,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def opened(server: SourceServer, is_proven: bool = False) -> Source:
-    source = sources.open_source((server.url + PATH,), None, is_proven)
+    source = open_source((server.url + PATH,), None, is_proven)
     server.requests.clear()
     return source
 
@@ -111,7 +111,7 @@ def test_else_they_are_another_version(server: SourceServer, is_proven: bool, pl
 
 
 def test_parts_are_proven_together(server: SourceServer) -> None:
-    source = proven(sources.open_source((server.url + PATH,) * 2), True)
+    source = proven(open_source((server.url + PATH,) * 2), True)
     server.plan(PATH, REPLICA)
     assert source.read(4990, 5010) == DATA[-10:] + DATA[:10]
 

@@ -23,7 +23,7 @@ class Vast(NamedTuple):
     part: Callable[[int, int], bytes]
 
 
-def joined(*parts: bytes | int) -> Vast:
+def outer_join(*parts: bytes | int) -> Vast:
     """These bytes one after the other, a number being so many zeros."""
 
     def part(start: int, stop: int) -> bytes:
@@ -42,7 +42,7 @@ def joined(*parts: bytes | int) -> Vast:
 def tar_of_one(size: int) -> Vast:
     """A tar with one member of so many zeros between two small ones."""
     first, last = (block(name, 1) + padded(b"1") for name in (b"first", b"last"))
-    return joined(first, block(b"large", size), size + -size % BLOCK, last, END)
+    return outer_join(first, block(b"large", size), size + -size % BLOCK, last, END)
 
 
 def zip_of_one(size: int) -> Vast:
@@ -58,7 +58,7 @@ def zip_of_one(size: int) -> Vast:
     end64 = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(entry), begin)
     end64 += struct.pack("<4sIQI", b"PK\6\7", 0, begin + len(entry), 1)
     end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 1, 1, len(entry), 0xFFFFFFFF, 0)
-    return joined(local, size, entry + end64 + end)
+    return outer_join(local, size, entry + end64 + end)
 
 
 def tar_of_many(count: int) -> Vast:

@@ -1,0 +1,241 @@
+"""Bytes become the headers of a tar's members; the format of each header decides what its fields mean.
+
+v7 (Unix, 1979) has names of 100 bytes. ustar (POSIX.1-1988) has a prefix to the name; GNU's own format has times and a
+sparse map in that place, and star's has times in its last bytes. Longer names come in extended headers before the
+member: GNU's L and K, and pax records (POSIX.1-2001). Read are only the fields that change a byte or a name: an owner,
+a mode, a time or a device number may be broken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from archives.spans import LONGEST_HEADER, LONGEST_HEADERS, Pax
+from errors import ArchiveError, escaped
+
+BLOCK = 512
+FILES = (b"0", b"\0", b"7")  # 7: contiguous, on systems that had such files
+FOLDERS = (b"5", b"D")  # D: GNU's dump of a folder, whose data are the names in it
+HARD_LINK, SYMBOLIC_LINK, SPARSE, CONTINUED = b"1", b"2", b"S", b"M"
+DEVICES = (b"3", b"4", b"6")
+WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # whatever their size says
+LONG_NAME, LONG_LINK, GLOBAL = b"L", b"K", b"g"
+PAX = (b"x", b"X")  # X: Solaris, before the standard
+PASSED_OVER = (b"V", b"A")  # a volume's label, and Solaris' access lists
+PLAIN, LINKS = frozenset(FILES), frozenset((HARD_LINK, SYMBOLIC_LINK))
+EXTENDED = (LONG_NAME, LONG_LINK, GLOBAL, *PAX, *PASSED_OVER)  # what stands before the header of a member
+PAX_THAT_MATTERS = ("path", "linkpath", "size", "GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
+SPARSE_KEYS = PAX_THAT_MATTERS[3:]
+SPARSE_GOES_ON = 504  # the byte of a block of a sparse map that says so
+
+_CHECKSUM = re.compile(rb"[ \t]*([0-7]{1,8})[ \0]*")
+_OCTAL = re.compile(rb"[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
+_RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]+)=")
+_MINUS = bytes(range(128, 256))
+
+Take = Callable[[int, int], bytes]  # the bytes [start, stop), or fewer where the archive ends
+
+
+class Header(NamedTuple):
+    """One block with a right checksum."""
+
+    name: bytes
+    size: int | None  # bytes; None where the field is no number
+    kind: bytes  # one byte
+    link: bytes
+    is_posix: bool  # ustar, pax or star
+    is_extended: bool = False  # blocks with the rest of a sparse map follow
+    real_size: int | None = None  # bytes of a sparse file with its holes
+
+
+class JournalEntry(NamedTuple):
+    """A member, as all of its headers say together. Offsets and sizes in bytes."""
+
+    name: str
+    size: int
+    kind: bytes
+    link: str
+    is_sparse: bool
+    offset: int  # where the data begin
+    end: int  # where the data end; the next header is at the next full block
+
+
+def parse(block: bytes) -> Header | None:
+    """The header that a block is, or None for a block that is none by its checksum.
+
+    Some old writers added the bytes up as signed ones, so both sums are right (POSIX.1-2001, pax, "ustar").
+    """
+    found = _CHECKSUM.fullmatch(block, 148, 156)
+    if not found or len(block) != BLOCK:
+        return None
+    wrong = int(found[1], 8) - sum(block) + sum(block[148:156]) - 8 * ord(" ")
+    if wrong and wrong != -256 * (BLOCK - len((block[:148] + block[156:]).translate(None, _MINUS)) - 8):
+        return None
+    kind, name = block[156:157], block[:100].partition(b"\0")[0]
+    link = block[157:257].partition(b"\0")[0] if kind in LINKS else b""
+    is_posix = block[257:262] == b"ustar" and block[262:265] != b"  \0"  # which is GNU's magic number
+    if is_posix and block[345]:
+        name = _prefix(block).removesuffix(b"/") + b"/" + name
+    if kind == SPARSE:
+        return Header(name, number(block[124:136]), kind, link, is_posix, *_sparse(block))
+    return Header(name, number(block[124:136]), kind, link, is_posix)
+
+
+def _prefix(block: bytes) -> bytes:
+    is_star = block[508:512] == b"tar\0"  # its prefix is shorter: times follow at byte 476
+    return block[345 : 476 if is_star else 500].partition(b"\0")[0]
+
+
+def _sparse(block: bytes) -> tuple[bool, int | None]:
+    # GNU tar, src/tar.h: struct oldgnu_header and struct star_in_header
+    is_star = block[508:512] == b"tar\0"
+    return block[355 if is_star else 482] not in (0, ord("0")), number(block[452:464] if is_star else block[483:495])
+
+
+def number(field: bytes) -> int | None:
+    """A number in octal digits, or in binary where the first bit is set (GNU and star, for 8 GiB and more)."""
+    if field[0] & 0x80:
+        bits = 8 * len(field) - 1
+        value = int.from_bytes(field, "big") & ((1 << bits) - 1)
+        return value - (1 << bits) if value >> (bits - 1) else value
+    found = _OCTAL.fullmatch(field)
+    return int(found[1] or b"0", 8) if found else None
+
+
+def padded(size: int) -> int:
+    """The bytes that so many take up, in full blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def parse_pax(archive: str, body: bytes, at: int = 0) -> dict[str, str]:
+    """The records of a pax header that matter: each is its own length, a space, a key, "=", a value, and a line end."""
+    found, begin = dict[str, str](), 0
+    while begin < len(body) and body[begin]:
+        match = _RECORD.match(body, begin)
+        end = begin + int(match[1]) if match else 0
+        if not match or not match.end() < end <= len(body) or body[end - 1] != ord("\n"):
+            raise ArchiveError(
+                f"{archive}: bad pax header before byte {at:,}: {escaped(str(body[begin : begin + 40]))}"
+            )
+        key = match[2].decode("utf-8", "surrogateescape")
+        if key.startswith(PAX_THAT_MATTERS):
+            found[key] = body[match.end() : end - 1].decode("utf-8", "surrogateescape")
+        begin = end
+    return found
+
+
+def _size(archive: str, value: str, at: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,20}", value):
+        raise ArchiveError(f"{archive}: the pax header before byte {at:,} has an impossible size: {escaped(value)}")
+    return int(value)
+
+
+def _name(pax: str | None, long: bytes | None, short: bytes) -> str:
+    return pax or (long or short).decode("utf-8", "surrogateescape")
+
+
+class HeaderReader:
+    """Reads the headers of one archive; `pax` are the global records in force."""
+
+    def __init__(self, archive: str, take: Take, pax: Pax) -> None:
+        self.archive, self.take, self.pax = archive, take, dict(pax)
+
+    def read(self, start: int) -> tuple[JournalEntry | None, int]:
+        """The member whose headers begin at `start`, and where the next one's do.
+
+        None where there is no header, with where that was found. Raises ArchiveError for headers that cannot be
+        read, or that are too large to be honest.
+        """
+        header, at = parse(self.take(start, start + BLOCK)), start + BLOCK
+        if header and header.kind in PLAIN and header.size and header.size > 0 and not self.pax:  # almost all: be quick
+            name, size = header.name.decode("utf-8", "surrogateescape"), header.size
+            if not name.endswith("/"):
+                return JournalEntry(name, size, header.kind, "", False, at, at + size), at + padded(size)
+        return self._read(header, start)
+
+    def _read(self, header: Header | None, start: int) -> tuple[JournalEntry | None, int]:
+        at, own, long = start, dict[str, str](), dict[bytes, bytes]()
+        while header:
+            at += BLOCK
+            if header.kind not in EXTENDED:
+                entry = self._entry(header, at, {**self.pax, **own} if own or self.pax else own, long)
+                return entry, entry.offset + padded(entry.end - entry.offset)
+            is_bare = header.kind in PASSED_OVER and not self._has_data(header, at)
+            body = b"" if is_bare else self._body(header, at)
+            at += padded(len(body))
+            self._check_length(start, at)
+            if header.kind in (LONG_NAME, LONG_LINK):
+                long[header.kind] = body.partition(b"\0")[0]
+            elif header.kind not in PASSED_OVER:
+                (self.pax if header.kind == GLOBAL else own).update(parse_pax(self.archive, body, at))
+            header = parse(self.take(at, at + BLOCK))
+        if own or long or (at > start and not self.take(at, at + 1)):
+            raise ArchiveError(f"{self.archive}: cut off: an extended header without its member at byte {start:,}")
+        return None, at
+
+    def _check_length(self, start: int, at: int) -> None:
+        if at - start > LONGEST_HEADERS:
+            raise ArchiveError(f"{self.archive}: more than {LONGEST_HEADERS:,} bytes of headers for one member")
+
+    def _body(self, header: Header, at: int) -> bytes:
+        size = self._checked(header.size, at)
+        if size > LONGEST_HEADER:
+            raise ArchiveError(
+                f"{self.archive}: an extended header of {size:,} bytes at byte {at:,}; at most {LONGEST_HEADER:,}"
+                " are read"
+            )
+        body = self.take(at, at + size)
+        if len(body) < size:
+            raise ArchiveError(
+                f"{self.archive}: cut off: an extended header at byte {at:,} has {len(body):,} of {size:,} bytes"
+            )
+        return body
+
+    def _checked(self, size: int | None, at: int) -> int:
+        if size is None or size < 0:
+            raise ArchiveError(f"{self.archive}: the tar header before byte {at:,} has an impossible size")
+        return size
+
+    def _entry(self, header: Header, at: int, pax: Mapping[str, str], long: Mapping[bytes, bytes]) -> JournalEntry:
+        name = _name(pax.get("path"), long.get(LONG_NAME), header.name)
+        link = _name(pax.get("linkpath"), long.get(LONG_LINK), header.link)
+        at = self._after_map(at) if header.is_extended else at
+        kind, size = header.kind, 0
+        if kind == HARD_LINK and header.is_posix and self._has_data(header, at):
+            kind = FILES[0]
+        if kind not in WITHOUT_DATA and not (name.endswith("/") and not self._has_data(header, at)):
+            size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
+        if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
+            name, real_size = pax.get("GNU.sparse.name") or name, self._real_size(header, at, pax, size)
+            return JournalEntry(name, real_size, kind, link, True, at, at + size)
+        return JournalEntry(name, size, kind, link, False, at, at + size)
+
+    def _real_size(self, header: Header, at: int, pax: Mapping[str, str], size: int) -> int:
+        said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
+        return _size(self.archive, said, at) if said else max(header.real_size or 0, 0) or size
+
+    def _after_map(self, start: int) -> int:
+        """Where the blocks with the rest of a sparse map end; each says whether another one follows."""
+        at, block = start, b""
+        while not block or block[SPARSE_GOES_ON] not in (0, ord("0")):
+            block = self.take(at, at + BLOCK)
+            if len(block) < BLOCK:
+                raise ArchiveError(f"{self.archive}: cut off: a sparse map without end at byte {start:,}")
+            at += BLOCK
+            self._check_length(start, at)
+        return at
+
+    def _has_data(self, header: Header, at: int) -> bool:
+        """Whether bytes follow what mostly has none: a folder, or a hard link, to which pax can add those of the file.
+
+        Most writers' sizes mean nothing here. As libarchive has it, there are none where a header follows.
+        """
+        block = self.take(at, at + BLOCK) if header.size else b""
+        return any(block) and parse(block) is None
+
+
+def pax_that_matters(pax: Mapping[str, str]) -> Pax:
+    """Global records in a form that can be compared and written down."""
+    return tuple(sorted(pax.items()))

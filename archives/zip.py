@@ -1,0 +1,211 @@
+"""Zip: the central directory cut into spans, and a span's members."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+
+from archives.spans import LARGE, SPAN, Buffer, Member, Reader, Span, ZipEntry
+from archives.zip_directory import LOCAL_SIZE, Record, has_end, read_directory
+from archives.zip_methods import AES, DEFLATED, MOST_INFLATED, STORED, method_refusal, unpack
+from archives.zip_names import names, unix_mode
+from errors import MemberError, escaped
+
+log = logging.getLogger("spotted")
+
+ENCRYPTED, PATCHED, STRONGLY, MASKED = 0x1, 0x20, 0x40, 0x2000  # flags (APPNOTE.TXT 4.4.4)
+UNREADABLE = ENCRYPTED | PATCHED | STRONGLY | MASKED
+UNIX_MODE = 0xFFFF  # external attributes beyond this hold an st_mode
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
+MOST_LOOKS = 100  # local headers read in advance, of entries that lie in another one's bytes
+
+
+Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another name, and that name
+
+
+def is_zip(reader: Reader) -> bool:
+    """Whether there is the end of a zip, which may stand after anything."""
+    return has_end(reader)
+
+
+def plan(reader: Reader, span: int) -> list[Span]:
+    entries, lost, end = _entries(reader)
+    spans, start, group = [], 0, list[ZipEntry]()
+    for entry in entries:
+        if group and entry.stop - start > span:
+            spans.append(Span("zip", start, entry.offset, tuple(group)))
+            start, group = entry.offset, []
+        group.append(entry)
+    return [*spans, Span("zip", start, end, (*group, *lost))]
+
+
+def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
+    """The entries in file order, only the last of each name; those that are not there; where the directory begins."""
+    records, end = read_directory(reader)
+    entries = list(map(_entry, records, names(reader.name, records)))
+    if any(_is_short(each, end) for each in entries):
+        entries = [_placed(each) if _is_short(each, end) else each for each in entries]
+    lost = [each for each in entries if not 0 <= each.offset < end]
+    if lost:
+        entries = [each for each in entries if 0 <= each.offset < end]
+    entries.sort(key=lambda entry: entry.offset)
+    astray = _astray(reader, entries)
+    if astray:
+        lost += astray
+        entries = [each for each in entries if each not in astray]
+    last = {entry.name: index for index, entry in enumerate(entries) if entry.is_sure}
+    stops = [*(entry.offset for entry in entries[1:]), end]
+    whole = [
+        entry._replace(stop=stop)
+        for index, (entry, stop) in enumerate(zip(entries, stops, strict=False))
+        if not entry.is_sure or last[entry.name] == index
+    ]
+    if len(whole) < len(entries):
+        log.info("%s: %d members were replaced by a later one of the same name", reader.name, len(entries) - len(whole))
+    return whole, list(map(_placed, lost)), end
+
+
+def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
+    """Entries that lie in another one's bytes, where no local header is: they must not make that one damaged."""
+    found, reach, looks = set[ZipEntry](), 0, 0
+    for entry in entries:
+        if entry.offset < reach and looks < MOST_LOOKS:
+            looks += 1
+            if bytes(reader.read(entry.offset, entry.offset + 4)[:]) != b"PK\3\4":
+                found.add(entry)
+                continue
+        reach = max(reach, entry.offset + LOCAL_SIZE + len(entry.raw_name) + entry.packed)
+    return found
+
+
+def _is_short(entry: ZipEntry, end: int) -> bool:
+    return not 0 <= entry.offset <= end - LOCAL_SIZE - entry.packed
+
+
+def _place_refusal(entry: ZipEntry) -> str:
+    return f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
+
+
+def _placed(entry: ZipEntry) -> ZipEntry:
+    return entry._replace(offset=max(entry.offset, 0), refusal=entry.refusal or _place_refusal(entry))
+
+
+def _entry(record: Record, name: str) -> ZipEntry:
+    size = record.size
+    if record.method == STORED and not record.flags & ENCRYPTED:
+        size = record.packed  # as unzip has it; the CRC-32 tells whether it is right
+    places = record.offset, record.packed, size
+    refusal, is_sure = _refusal(record), not record.is_damaged
+    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
+
+
+def _refusal(record: Record) -> str:
+    if record.attributes > UNIX_MODE and (refusal := _kind_refusal(record)):
+        return refusal
+    if record.flags & UNREADABLE and (refusal := _flag_refusal(record)):
+        return refusal
+    if record.method != DEFLATED:
+        return method_refusal(record.method)
+    is_possible = record.size <= (record.packed + 1) * MOST_INFLATED
+    return "" if is_possible else f"damaged: {record.packed:,} bytes cannot unpack to {record.size:,}"
+
+
+def _kind_refusal(record: Record) -> str:
+    kind = stat.S_IFMT(unix_mode(record))
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFIFO and record.raw_name == b"-"):
+        return ""  # a pipe of this name: what Info-ZIP was given on its standard input
+    return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
+
+
+def _flag_refusal(record: Record) -> str:
+    if record.flags & (STRONGLY | MASKED):
+        return "encrypted (PKWARE strong encryption)"
+    if record.flags & ENCRYPTED:
+        return "encrypted (AES)" if record.method == AES else "encrypted (ZipCrypto)"
+    return "a patch to another file"
+
+
+def read_span(reader: Reader, span: Span) -> Iterator[Member]:
+    spelled: Spelled = []
+    if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
+        yield from _large_member(reader, span, spelled)
+    else:
+        data = reader.read(span.start, span.stop)
+        for entry in span.entries:
+            chunks = (data[start - span.start : stop - span.start] for start, stop in [(entry.offset, entry.stop)])
+            yield _member(reader.name, entry, chunks, spelled)
+    if spelled:
+        what = f"{escaped(spelled[0][1].decode('utf-8', 'replace'))} is {escaped(spelled[0][0].name)} in the directory"
+        log.info(
+            "%s: %d local headers spell the name otherwise; the directory's counts: %s", reader.name, len(spelled), what
+        )
+
+
+def _large_member(reader: Reader, span: Span, spelled: Spelled) -> Iterator[Member]:
+    chunks = reader.stream(span.start, span.stop)
+    for entry in span.entries:
+        yield _member(reader.name, entry, _skip(chunks, entry.offset - span.start), spelled)
+    for _ in chunks:  # to the end, whatever became of the member: the archive's checksum is over every byte
+        pass
+
+
+def _member(name: str, entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Member:
+    where = entry.name, entry.size, entry.offset
+    if entry.refusal:
+        return Member(*where, None, entry.refusal, damaged=entry.refusal.startswith("damaged"))
+    if entry.name.endswith("/") and not entry.size:
+        return Member(*where, b"")
+    unpacked = _unpack(entry, _packed(entry, chunks, spelled))
+    if entry.size > LARGE:
+        return Member(*where, unpacked)
+    try:
+        return Member(*where, b"".join(unpacked))
+    except MemberError as error:
+        return Member(*where, None, f"{error} (in {name})", damaged=True)
+
+
+def _skip(chunks: Iterator[Buffer], count: int) -> Iterator[Buffer]:
+    for chunk in chunks:
+        if count < len(chunk):
+            yield memoryview(chunk)[count:]
+        count -= min(count, len(chunk))
+
+
+def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iterator[Buffer]:
+    """The member's own bytes, after its local header; whether it is that member its size and CRC-32 will prove."""
+    first: Buffer = b""
+    while len(first) < LOCAL_HEADER.size + len(entry.raw_name) and (chunk := next(chunks, b"")):
+        first = bytes(first) + bytes(chunk) if first else chunk
+    signature, name, extra = LOCAL_HEADER.unpack_from(bytes(first[: LOCAL_HEADER.size]).ljust(LOCAL_HEADER.size, b"\0"))
+    if signature != b"PK\3\4":
+        raise MemberError(f"damaged: no local header at byte {entry.offset:,}")
+    if entry.offset + LOCAL_HEADER.size + name + extra + entry.packed > entry.stop:
+        raise MemberError("damaged: it overlaps the next member")
+    spelling = bytes(first[LOCAL_HEADER.size :][:name])
+    if spelling != entry.raw_name and spelling.replace(b"\\", b"/") != entry.raw_name.replace(b"\\", b"/"):
+        if not entry.is_sure:
+            raise MemberError("damaged: its record in the zip directory is not whole")
+        spelled.append((entry, spelling))
+    left = entry.packed
+    for chunk in _skip(itertools.chain([first], chunks), LOCAL_HEADER.size + name + extra):
+        yield chunk[:left]
+        left -= min(left, len(chunk))
+        if not left:
+            return
+
+
+def _unpack(entry: ZipEntry, chunks: Iterator[Buffer]) -> Iterator[bytes]:
+    size = crc = 0
+    for chunk in unpack(entry.method, chunks, entry.size):
+        size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+        if size > entry.size:
+            break
+        yield chunk
+    if (size, crc) != (entry.size, entry.crc):
+        raise MemberError(
+            f"damaged: expected {entry.size:,} bytes of CRC-32 {entry.crc:08x}, got {size:,} of {crc:08x}"
+        )

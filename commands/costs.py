@@ -1,0 +1,98 @@
+"""What an extraction costs: calls to the bucket's API by class, dollars, minutes. Arithmetic alone.
+
+Prices are those of Standard storage in one region, as of November 2026.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from storage.rate_limit import DOUBLING, START
+
+# https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
+CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
+HIERARCHICAL_CLASS_A, HIERARCHICAL_CLASS_B = 0.0065 / 1000, 0.0005 / 1000  # in a bucket with a hierarchical namespace
+MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
+LISTED = 1000  # objects in one answer
+# Measured; README says how.
+OBJECTS_A_SECOND = {"api": 3500, "mount": 400, "directory": 9000}
+BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be stored, fetched and looked at."""
+
+    objects: int = 0  # to store
+    bytes: int = 0  # to fetch
+    units: int = 0  # pieces, each with a journal entry; none where all is complete
+    folders: int = 0  # placeholders
+    listed: int = 0  # objects there when it begins
+    in_the_end: int = 0  # objects there when it is over
+    kept: int = 0  # journal entries of an earlier run
+    checksums: int = 0  # archives that are compared with a published one, each with a journal entry
+
+
+def calls(work: Work, via: str) -> tuple[int, int]:
+    """Calls of class A and B for one dataset, as they are counted in the tests.
+
+    A mount looks each new name up: one get and one list (mount.py).
+    """
+    if via == "directory":
+        return 0, 0
+    if not work.units:  # complete: its manifest's two files are read, and compared with the listing
+        return pages(work.listed) + 1, 2  # whether a journal is left, and a card is there
+    look_ups = work.objects + work.folders if via == "mount" else 0
+    lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
+    a = (
+        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 4
+    )  # the manifest's two files, the card's
+    return a + look_ups, 1 + work.kept + look_ups + card_reads(work.in_the_end)
+
+
+def card_reads(objects: int) -> int:
+    """Images and annotations that are read back for the card, where every second object is an image."""
+    from report.card.facts import SAMPLE, SHARE, THUMBNAILS  # which draws pictures: not for --help
+
+    return min(SAMPLE, max(objects // 2 // SHARE, THUMBNAILS)) + THUMBNAILS
+
+
+def pages(objects: int) -> int:
+    """Calls that it takes to list so many objects."""
+    return max(1, -(-objects // LISTED))
+
+
+def dollars(a: int, b: int, is_hierarchical: bool = False) -> float:
+    """What so many calls of class A and B cost."""
+    if is_hierarchical:
+        return a * HIERARCHICAL_CLASS_A + b * HIERARCHICAL_CLASS_B
+    return a * CLASS_A + b * CLASS_B
+
+
+def storing(objects: float, own_rate: float, first_rate: float = START) -> float:
+    """Seconds to store so many, at no more than `own_rate`, and no more than a bucket is asked to take (pace.py)."""
+    seconds, limit = 0.0, first_rate
+    while limit < own_rate and objects > limit * DOUBLING:
+        objects, seconds, limit = objects - limit * DOUBLING, seconds + DOUBLING, 2 * limit
+    return seconds + objects / min(own_rate, limit)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is taken for granted: what the source gives, and what the bucket takes at first."""
+
+    source: float = 8 * BYTES_A_SECOND  # bytes a second
+    bucket: float = START  # objects a second
+    is_hierarchical: bool = False
+
+
+def best_seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+    """The same for a bucket that is warm, and refuses nothing."""
+    return max(objects / OBJECTS_A_SECOND[via], size / rates.source)
+
+
+def seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+    """How long it takes to fetch so many bytes and to store so many objects, which go on at once."""
+    rate = OBJECTS_A_SECOND[via]
+    store = objects / rate if via == "directory" else storing(objects, rate, rates.bucket)
+    return max(store, size / rates.source)

@@ -1,0 +1,49 @@
+"""--list: the datasets that can be extracted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from typing import TYPE_CHECKING
+
+from report.humanize import amount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from datasets import Dataset
+
+
+WIDEST = 120  # columns of running text
+
+
+# ── --list ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_list(datasets: Iterable[Dataset], is_json: bool) -> None:
+    """What can be extracted."""
+    for each in datasets:
+        if is_json:
+            fields = {"dataset": each.name, "title": each.title, "group": each.group, "objects": each.objects,
+                      "bytes": each.size, "licence": each.licence, "home": each.home}  # fmt: skip
+            print(json.dumps(fields))
+        else:
+            print("\n".join(_listed(each)), end="\n\n")
+
+
+def _listed(each: Dataset) -> Iterator[str]:
+    """A dataset's name and title, and below them a line for each fact, which goes on under itself."""
+    options = {"breed": "-a, -b", "individual": "-a, -i", "": ""}[each.group]
+    about = "about " if each.tables else ""  # some photos are always gone
+    facts = {
+        "options": ", ".join(filter(None, (options, f"-d {each.name}"))),
+        "size": f"{about}{amount(each.size)} to download",
+        "objects": f"{about}{each.objects:,}" if each.objects else "not known before it is extracted",
+        "licence": each.licence,
+        "home": each.home,
+    }
+    yield f"{each.name}: {each.title}"
+    for name, text in facts.items():
+        yield textwrap.fill(text, min(shutil.get_terminal_size().columns, WIDEST), initial_indent=f"  {name:<9}",
+                            subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)  # fmt: skip

@@ -1,0 +1,257 @@
+"""What an extraction would do, found out without writing: from the sources' directories and the bucket's listing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from archives.spans import SPAN
+from commands.costs import Work
+from datasets import Archive, Dataset
+from errors import BucketError, ExtractionError, SourceError
+from gcs import Destination, open_bucket
+from manifest.journal import JournalEntry, checksum_id
+from manifest.store import ManifestStore
+from pipeline.existing import ExistingState, existing_state
+from pipeline.options import RunOptions
+from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
+from pipeline.run import check_kind, readable_manifest
+from pipeline.unit import PhotoWork, Unit, is_whole
+from report.humanize import amount
+from sources import source
+from storage.bucket import Bucket
+from storage.bucket_admin import DEFAULT_REGION
+from storage.names import object_name, parents
+
+log = logging.getLogger("spotted")
+
+
+@dataclass
+class Forecast:
+    """What would be done for one dataset."""
+
+    dataset: Dataset
+    objects: int = 0
+    there: int | None = None  # objects that need not be stored; None where the bucket cannot be looked at
+    work: Work = field(default_factory=Work)
+    moves: list[tuple[str, str]] = field(default_factory=list)  # source => destination, as far as they are known
+    is_exact: bool = True
+    is_counted: bool = True  # False: there are more objects, whose number an archive does not tell beforehand
+    is_complete: bool = False
+    notes: list[str] = field(default_factory=list)
+    error: str = ""  # why an extraction begun now would fail
+    is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or would get one
+
+
+@dataclass(frozen=True)
+class There:
+    """What a bucket has of one dataset."""
+
+    stock: ExistingState = field(default_factory=lambda: ExistingState({}))
+    complete: int | None = None  # objects of a complete dataset
+
+
+def look_at(to: str) -> tuple[Bucket | None, str]:
+    """The bucket, or None where there is none yet, or where it cannot be looked at: then also why. Creates nothing."""
+    if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
+        return None, "expected a directory, got a file"
+    try:
+        bucket = open_bucket(Destination(to))
+        look = getattr(bucket, "look", None)  # a directory needs none
+        return (bucket if look is None or look()[0] else None), ""
+    except BucketError as error:
+        return None, str(error)
+
+
+def forecast(
+    dataset: Dataset, order: RunOptions, bucket: Bucket | None, is_known: bool, is_hierarchical: bool = False
+) -> Forecast:
+    """What extracting a dataset would do; with `is_known`, no bucket means that nothing is there."""
+    try:
+        there = _there(dataset, order, bucket) if bucket else There()
+    except ExtractionError as error:
+        return Forecast(dataset, error=str(error))
+    if there.complete is not None:
+        return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects), is_complete=True)
+    survey = _Survey(dataset, there, order)
+    try:
+        for located in locate(dataset, order.mirror):
+            survey.look_at(located)
+        survey.count(plan_photos(dataset, order.mirror))
+        found = survey.result()
+    except SourceError as error:
+        work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
+        found = Forecast(dataset, dataset.objects, 0, work, is_exact=False, error=str(error))
+        found.notes.append("showing the published figures")
+    if not (bucket or is_known):
+        found.there = None
+    if is_hierarchical:  # its folders need no placeholders
+        found.is_hierarchical, found.work = True, replace(found.work, folders=0)
+    return found
+
+
+def forecast_all(
+    datasets: Iterable[Dataset], order: RunOptions, to: str, is_hierarchical: bool = False
+) -> list[Forecast]:
+    """A forecast for each; the log tells what is not as one would expect.
+
+    With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
+    """
+    bucket, why = look_at(to)
+    if bucket is None:
+        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
+        log.warning(
+            "%s: %s", to, f"cannot tell what is there already: {why}" if why else f"would be created in {region}"
+        )
+    elif is_hierarchical and not bucket.has_folders:
+        log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", to)
+    has_folders = is_hierarchical if bucket is None else bucket.has_folders
+    if has_folders:
+        log.info("%s: has a hierarchical namespace, or gets it: its folders need no placeholders", to)
+    found = []
+    for dataset in datasets:
+        each = forecast(dataset, order, bucket, not why, has_folders)
+        if each.error:
+            log.error("error: %s", each.error)
+        for note in each.notes:
+            log.warning("%s: %s", dataset.name, note)
+        found.append(each)
+    return found
+
+
+def _there(dataset: Dataset, order: RunOptions, bucket: Bucket) -> There:
+    book = ManifestStore(bucket, dataset.name)
+    found = None if order.force else readable_manifest(book)
+    if found:
+        check_kind(dataset, order, bucket, found[1])
+    if order.force:  # nothing of it counts
+        return There()
+    if found and (stock := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
+        return There(stock, len(found[0]))
+    return There(existing_state(bucket, dataset, book.journal()))
+
+
+class _Survey:
+    """Goes through a dataset's sources and sums up what is left to do."""
+
+    def __init__(self, dataset: Dataset, there: There, order: RunOptions) -> None:
+        self.dataset, self.there, self.order, self.limits = dataset, there, order, order.limits
+        self.objects = self.bytes = self.units = self.done = self.checksums = 0
+        self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
+        self.kept: list[JournalEntry] = []
+        self.parts: list[JournalEntry] = []  # of units that are begun
+        self.unnamed: dict[str, str] = {}  # where objects whose names are not known come from → their prefix
+        self.is_exact = self.is_counted = True
+        self.notes = list[str]()
+
+    def look_at(self, located: ArchiveLocation) -> None:
+        """One archive; one without ranges is not read, for that would be all of it."""
+        looks = [source.look(url) for url in located.urls]
+        if all(look.has_ranges for look in looks):
+            self._count_archive(plan_archive(self.dataset, located, self.limits))
+            return
+        size = sum(look.size or 0 for look in looks)
+        self._guess(located.archive, located.urls[0], size)
+        self.unnamed[located.urls[0]] = located.archive.prefix
+        self.bytes, self.units = self.bytes + size, self.units + -(-size // SPAN)
+        note = "the server does not support range requests: a run downloads it into a temporary file first"
+        self.notes.append(f"{located.urls[0]}: {note}")
+
+    def _guess(self, archive: Archive, source: str, size: int) -> None:
+        if archive.objects is None:
+            self.notes.append(f"{source}: the number of its objects is not known before it has been read")
+            self.is_counted = False
+        self.objects += round((archive.objects or 0) * (size / archive.size if archive.size else 1))
+        self.is_exact = False
+
+    def _count_archive(self, planned: PlannedArchive) -> None:
+        kept = len(self.kept)
+        self.count(planned.units)
+        self._count_again(planned)
+        if planned.kind == "zip":
+            return
+        if len(self.kept) - kept < len(planned.units):
+            self.unnamed[planned.source.name] = planned.archive.prefix
+        if planned.objects is None:
+            self._guess(planned.archive, planned.source.name, planned.source.size)
+        else:
+            self.objects += planned.objects
+
+    def _count_again(self, planned: PlannedArchive) -> None:
+        """What is read once more, for the archive's checksum alone."""
+        if not planned.sha256 or self.order.no_checksum:
+            return
+        stored = [self._entry(unit) for unit in planned.units]
+        known = self.there.stock.kept.get(checksum_id(planned.archive.file))
+        is_same = known and (known.fingerprint, known.sha256) == (planned.units[0].fingerprint, planned.sha256)
+        if is_same and all(entry and is_whole(entry) for entry in stored):
+            return
+        self.checksums += 1
+        size = planned.source.size if self.order.is_spread else sum(entry.size for entry in stored if entry)
+        if size:
+            self.bytes += size
+            cause = "several processes read it" if self.order.is_spread else "an earlier run stored them"
+            what = f"{planned.archive.file}: {amount(size)} are read once more to be compared with its sha256: {cause}"
+            self.notes.append(f"{what} (--no-checksum: not)")
+
+    def _entry(self, unit: Unit) -> JournalEntry | None:
+        entry = self.there.stock.kept.get(unit.id)
+        return entry if entry and entry.fingerprint == unit.fingerprint else None
+
+    def count(self, units: Iterable[Unit]) -> None:
+        """Units, of which those that the journal vouches for are done."""
+        for unit in units:
+            self.units, self.objects = self.units + 1, self.objects + (unit.objects or 0)
+            entry = self._entry(unit)
+            if entry and is_whole(entry):
+                self.kept.append(entry)
+                continue
+            self.names |= _names(unit)
+            self.bytes += unit.size or self._size_of_photos(unit)
+            if entry:  # a part of it
+                self.parts.append(entry)
+                self.bytes -= entry.size
+                for row in entry.rows:
+                    self.names.pop(row.path, None)
+
+    def _size_of_photos(self, unit: Unit) -> int:
+        self.is_exact = False
+        return self.dataset.size * (unit.objects or 0) // max(1, self.dataset.objects)
+
+    def result(self) -> Forecast:
+        """The sum of it."""
+        stock, prefixes = self.there.stock, tuple(self.unnamed.values())
+        loose = {name for name in stock.loose if name in self.names or (prefixes and name.startswith(prefixes))}
+        there = sum(entry.rows.stored for entry in (*self.kept, *self.parts)) + len(loose)
+        self.objects = self.objects if self.is_counted else max(self.objects, there)
+        there = min(self.objects, there)
+        folders = parents(self.names) - stock.folders
+        work = Work(
+            self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept),
+            self.checksums,
+        )  # fmt: skip
+        moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
+        found = Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.is_counted)
+        found.notes = self.notes
+        return found
+
+
+def _names(unit: Unit) -> dict[str, str]:
+    """The objects of a unit, as far as they are known beforehand, and where each comes from."""
+    work = unit.work
+    if isinstance(work, PhotoWork):
+        pairs = ((work.image_prefix, ".png"), (work.annotation_prefix, ".json"))
+        return {
+            f"{prefix}{photo.name}{end}": photo.url
+            for photo in work.photos
+            if not photo.refusal
+            for prefix, end in pairs
+        }
+    found = ((object_name(work.prefix, entry.name), entry) for entry in work.span.entries)
+    return {
+        path: f"{work.source.name}: {entry.name}"
+        for (path, refusal), entry in found
+        if not (refusal or entry.refusal or path.endswith("/"))
+    }

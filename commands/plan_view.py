@@ -1,0 +1,112 @@
+"""--plan as a table or JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from commands import costs
+from commands.costs import Rates
+from errors import redact
+from report.humanize import amount, duration
+from report.tables import _count, print_table
+from storage.rate_limit import DOUBLING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from commands.plan import Forecast
+
+
+PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
+BUCKET, DIRECTORY = ("api", "mount"), ("directory",)
+COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
+
+
+# ── --plan ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) -> None:
+    """What would be done, and what it would cost."""
+    ways = {via: _cost(found, via, rates) for via in (BUCKET if to.startswith("gs://") else DIRECTORY)}
+    if is_json:
+        for each in found:
+            print(redact(json.dumps(_fields(each))))
+        print(
+            json.dumps(
+                {"to": to, "bytes_a_second": round(rates.source), "objects_a_second": round(rates.bucket), **ways}
+            )
+        )
+        return
+    lines = [_plan_line(each.dataset.name, [each]) for each in found]
+    print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
+    print("\n~ means about, as far as can be told beforehand." if "~" in str(lines) else "")
+    if all(each.is_complete for each in found):
+        print("Nothing to do: everything is there.")
+        return
+    if not all(each.is_counted for each in found):
+        print("The objects whose number is unknown are left out below.")
+    if to.startswith("gs://"):
+        _print_costs(ways, sum(each.work.bytes for each in found), rates)
+    else:
+        taken = duration(ways["directory"]["seconds"])
+        print(f"It takes about {taken} if the source gives {amount(rates.source)}/s (--source-rate).")
+
+
+def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
+    print(
+        f"Time: if the source gives {amount(rates.source)}/s (--source-rate) and the bucket takes"
+        f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate);"
+        " at best, if it takes all at once."
+        f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"
+        f" {_dollars(size * costs.MONTH)} per month.\n"
+    )
+    lines = [
+        (f"--via {via}", f"{cost['class_a']:,}", f"{cost['class_b']:,}", _dollars(cost["dollars"]),
+         duration(cost["seconds"]), duration(cost["best_seconds"]))
+        for via, cost in ways.items()
+    ]  # fmt: skip
+    print_table(COSTS, lines, left=1)
+
+
+def _dollars(value: float) -> str:
+    return f"${value:,.2f}" if value >= 0.01 or not value else "< $0.01"
+
+
+def print_moves(found: Iterable[Forecast], to: str) -> None:
+    """A line for each object whose name is known beforehand, and for each archive where they are not."""
+    for each in found:
+        for source, name in each.moves:
+            print(redact(f"{source} => {to.rstrip('/')}/{name}"))
+
+
+def _cost(found: Sequence[Forecast], via: str, rates: Rates) -> dict[str, float]:
+    counts = [costs.calls(each.work, via) for each in found]
+    a, b = (sum(column) for column in zip(*counts, strict=True))
+    objects, size = sum(each.work.objects for each in found), sum(each.work.bytes for each in found)
+    seconds = costs.seconds(objects, size, via, rates)
+    best = costs.best_seconds(objects, size, via, rates)
+    return {
+        "class_a": a,
+        "class_b": b,
+        "dollars": round(costs.dollars(a, b, rates.is_hierarchical), 4),
+        "seconds": round(seconds, 1),
+        "best_seconds": round(best, 1),
+    }
+
+
+def _fields(each: Forecast) -> dict[str, object]:
+    return {
+        "dataset": each.dataset.name, "objects": each.objects, "there": each.there, "to_store": each.work.objects,
+        "bytes_to_fetch": each.work.bytes, "exact": each.is_exact, "counted": each.is_counted,
+        "complete": each.is_complete, "notes": each.notes, "error": each.error,
+    }  # fmt: skip
+
+
+def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
+    about = "" if all(each.is_exact for each in found) else "~"
+    objects, to_store = sum(each.objects for each in found), sum(each.work.objects for each in found)
+    there = [each.there for each in found if each.there is not None]
+    known = f"{sum(there):,}" if len(there) == len(found) else "unknown"
+    size = amount(sum(each.work.bytes for each in found))
+    return name, _count(objects, found), known, _count(to_store, found), f"{about}{size}"

@@ -1,0 +1,100 @@
+"""Rows of several units compared with a listing, as streams in the order of their paths."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from errors import BucketError, escaped
+from manifest.records import STORED, Row, Rows
+from storage.bucket import Stored
+
+PIECE = 1900  # paths, about, of a piece that it lists by itself: two pages, with room for folders' placeholders
+
+
+# ── many of them ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Resolved(NamedTuple):
+    """The row that counts for a path, the run of rows it is in, and how many runs stored something there."""
+
+    row: Row
+    run: int
+    runs: int
+
+
+def merge_sorted(runs: Sequence[Rows]) -> Iterator[tuple[Row, int]]:
+    """All rows in the order of their paths, each with the index of its run; of one path, later runs come later.
+
+    A run is unpacked from when its first path is due: where the runs hardly overlap, few are open at a time.
+    """
+    waiting = sorted(((run.marks[0], index) for index, run in enumerate(runs) if run.count), reverse=True)
+    opened: list[tuple[str, int, Row, Iterator[Row]]] = []
+    while opened or waiting:
+        while waiting and (not opened or waiting[-1] <= opened[0][:2]):
+            _, index = waiting.pop()
+            rest = iter(runs[index])
+            row = next(rest)
+            heapq.heappush(opened, (row.path, index, row, rest))
+        _, index, row, rest = opened[0]
+        yield row, index
+        following = next(rest, None)
+        if following:
+            heapq.heapreplace(opened, (following.path, index, following, rest))
+        else:
+            heapq.heappop(opened)
+
+
+def last_wins(runs: Sequence[Rows]) -> Iterator[Resolved]:
+    """The row that counts for each stored path: of several members of one name the last, as tar and zip have it."""
+    stored = ((row, run) for row, run in merge_sorted(runs) if row.outcome == STORED)
+    for _, same in groupby(stored, lambda each: each[0].path):
+        found = list(same)
+        yield Resolved(*found[-1], len({run for _, run in found}))
+
+
+def marks(runs: Sequence[Rows]) -> list[str]:
+    """Paths that part all rows into pieces of about the same length."""
+    found = sorted(mark for run in runs for mark in run.marks)
+    step = max(1, len(found) * PIECE // max(1, sum(run.count for run in runs)))
+    return found[step::step]
+
+
+# ── and listings ─────────────────────────────────────────────────────────────────────────────────
+
+
+def matches(row: Row, stored: Stored | None) -> bool:
+    """Whether the listing shows what the row says; a listing without checksums can only tell by the size."""
+    return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
+
+
+def outer_join(won: Iterable[Resolved], listing: Iterable[Stored]) -> Iterator[tuple[Resolved | None, Stored | None]]:
+    """What should be there beside what is, by path, both in the order of their paths; None where one lacks it.
+
+    Raises BucketError for a listing that is out of order, of which no comparison would be true.
+    """
+    rest = _in_order(listing)
+    stored = next(rest, None)
+    for each in won:
+        while stored and stored.name < each.row.path:
+            yield None, stored
+            stored = next(rest, None)
+        if stored and stored.name == each.row.path:
+            yield each, stored
+            stored = next(rest, None)
+        else:
+            yield each, None
+    while stored:
+        yield None, stored
+        stored = next(rest, None)
+
+
+def _in_order(listing: Iterable[Stored]) -> Iterator[Stored]:
+    last = ""
+    for stored in listing:
+        if stored.name <= last:
+            raise BucketError(f"the listing is out of order: {escaped(stored.name)} comes after {escaped(last)}")
+        last = stored.name
+        yield stored

@@ -1,0 +1,47 @@
+"""Counts with a few examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from manifest.records import Row
+
+EXAMPLES = 5  # named of what is only counted
+
+
+# ── what is told in a few words ──────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class CountWithExamples:
+    """How many there are, and the names of the first few."""
+
+    count: int
+    examples: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> CountWithExamples:
+        """Of these names."""
+        listed = sorted(names)
+        return cls(len(listed), tuple(listed[:EXAMPLES]))
+
+
+class ReasonCounter:
+    """The paths that have a reason to be told, counted by that reason as they pass in order."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._found: dict[str, CountWithExamples] = {}
+        for row in sorted(rows):
+            self.take(row)
+
+    def take(self, row: Row) -> None:
+        """Count this one too."""
+        if row.reason:
+            some = self._found.get(row.reason, CountWithExamples(0, ()))
+            examples = some.examples if some.count >= EXAMPLES else (*some.examples, row.path)
+            self._found[row.reason] = CountWithExamples(some.count + 1, examples)
+
+    def told(self) -> dict[str, CountWithExamples]:
+        """How many by each reason."""
+        return dict(sorted(self._found.items()))

@@ -1,0 +1,177 @@
+"""What became of each member: rows, packed in the order of their paths, and compared with listings as streams.
+
+A row unpacked takes 500 bytes, packed about 30. So a run keeps all its rows packed, and whatever looks at all of
+them goes through them once, from the first path to the last: its memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import IO, Any, NamedTuple, cast
+
+from errors import redact
+from storage.bucket import decode_crc32c, encode_crc32c
+from storage.names import parents
+
+STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED = "stored", "gone", "not an image", "refused", "failed"
+LINKED = "linked"  # a hard link, until the bytes of its target are stored; its reason is the target's object name
+ABSENT = frozenset({GONE, NOT_AN_IMAGE})  # photos that the source does not have: of some this is normal
+EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
+MARKED = 250  # every so many paths one is remembered, for a bucket to list between
+
+
+class Row(NamedTuple):
+    """What became of one member or photo."""
+
+    path: str  # object name, from the bucket's root
+    size: int  # bytes
+    crc32c: int
+    source: str  # URL of the archive or photo
+    offset: int  # bytes into the archive; 0 for a photo
+    outcome: str = STORED
+    reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.endswith("/")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows sorted by path, those of one path by their offset; gone through as often as one likes.
+
+    `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row that has more to tell.
+    """
+
+    packed: bytes = b""
+    count: int = 0
+    stored: int = 0  # of them, folders not counted
+    gone: int = 0
+    bad: int = 0  # failed or refused
+    size: int = 0  # bytes of the stored ones
+    text_size: int = 0  # bytes of the CSV
+    folders: frozenset[str] = frozenset()  # above the stored ones
+    marks: tuple[str, ...] = ()  # the first path, and every 250th from there
+    links: int = 0  # hard links among them
+    not_images: int = 0  # bodies that came in place of photos; entries of older versions count these as gone
+
+    @property
+    def absent(self) -> int:
+        """Photos that the source does not have."""
+        return self.gone + self.not_images
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        """These rows; all of them are in memory for a moment."""
+        return cls.of_sorted(sorted(rows, key=itemgetter(0, 4)))
+
+    @classmethod
+    def of_sorted(cls, rows: Iterable[Row]) -> Rows:
+        """Rows that come in the order of their paths; only one is in memory at a time."""
+        packed, counts = io.BytesIO(), _Counts()
+        file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=EFFORT, mtime=0)
+        with io.TextIOWrapper(cast(IO[bytes], file), "utf-8", "surrogatepass", newline="") as text:
+            csv.writer(text, lineterminator="\n").writerows(map(_line, counts.counted(rows)))
+            text.flush()
+            text_size = file.tell()
+        return cls(
+            packed.getvalue(), counts.count, counts.stored, counts.gone, counts.bad, counts.size, text_size,
+            frozenset(parents(counts.folders)), tuple(counts.marks), counts.links, counts.not_images,
+        )  # fmt: skip
+
+    def encode(self) -> dict[str, object]:
+        """As JSON can hold it; these keys are what journals in buckets have."""
+        return {
+            "packed": b64encode(self.packed).decode(), "count": self.count, "stored": self.stored, "gone": self.gone,
+            "bad": self.bad, "size": self.size, "text_size": self.text_size, "folders": sorted(self.folders),
+            "marks": list(self.marks),
+        }  # fmt: skip
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, Any]) -> Rows:
+        """The reverse of encode; raises ValueError, KeyError or TypeError for what it did not make."""
+        return cls(
+            b64decode(fields["packed"]), fields["count"], fields["stored"], fields["gone"], fields["bad"],
+            fields["size"], fields["text_size"], frozenset(fields["folders"]), tuple(fields["marks"]),
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Row]:
+        if self.packed:
+            text = io.TextIOWrapper(cast(IO[bytes], self._file()), "utf-8", "surrogatepass", newline="")
+            yield from map(_row, csv.reader(text))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def _file(self) -> gzip.GzipFile:
+        return gzip.GzipFile(fileobj=io.BytesIO(self.packed))
+
+    def text(self) -> Iterator[bytes]:
+        """The CSV in chunks."""
+        with self._file() as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+
+
+class _Counts:
+    """Sums up rows that pass."""
+
+    def __init__(self) -> None:
+        self.count = self.stored = self.gone = self.not_images = self.bad = self.links = self.size = 0
+        self.folders, self.marks = set[str](), list[str]()
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            if self.count % MARKED == 0:
+                self.marks.append(row.path)
+            self.count += 1
+            if row.outcome == STORED:
+                folder, _, name = row.path.rpartition("/")
+                self.folders.add(f"{folder}/")
+                self.stored, self.size = self.stored + bool(name), self.size + row.size
+            elif row.outcome == GONE:
+                self.gone += 1
+            elif row.outcome == LINKED:
+                self.links += 1
+            elif row.outcome == NOT_AN_IMAGE:
+                self.not_images += 1
+            else:
+                self.bad += 1
+            yield row
+
+
+_redacted: dict[str, str] = {}  # the last source: a hundred rows in a row have the same
+
+
+def _line(row: Row) -> tuple[object, ...]:
+    source = _redacted.get(row.source)
+    if source is None:
+        _redacted.clear()
+        source = _redacted[row.source] = redact(row.source)
+    line = row.path, row.size, encode_crc32c(row.crc32c), source, row.offset
+    if row.outcome == LINKED:  # its reason is a name to the letter
+        return (*line, row.outcome, row.reason)
+    return (
+        line
+        if row.outcome == STORED and not row.reason
+        else (*line, row.outcome, redact(row.reason).replace("\r", " "))
+    )
+
+
+def read_rows(lines: Iterable[str]) -> Iterator[Row]:
+    """The rows of a manifest.csv, whose first line names its columns; raises ValueError for what is none."""
+    table = csv.reader(lines)
+    next(table, None)
+    return map(_row, table)
+
+
+def _row(line: list[str]) -> Row:
+    path, size, crc32c, source, offset, *rest = line
+    return Row(path, int(size), decode_crc32c(crc32c), sys.intern(source), int(offset), *rest)

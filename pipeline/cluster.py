@@ -1,0 +1,247 @@
+"""Runs units over dask, in this process or on a cluster, and answers what became of each as it finishes.
+
+Never more units are handed out than are worked on at once, which bounds the memory, nor more than a window ahead of the
+oldest unfinished one of an archive, which keeps the bytes that wait for its checksum few.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import resource_tracker
+from typing import NoReturn
+from uuid import uuid4
+
+import dask
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed.comm.core import CommClosedError
+
+from errors import ClusterError, ExtractionError, SourceError
+from manifest.journal import JournalEntry
+from pipeline.context import writes
+from pipeline.options import WorkerConfig
+from pipeline.unit import SpanWork, Unit, Wanted
+from pipeline.worker import run_unit
+from storage.bucket import Stored, reason
+from storage.rate_limit import WriteStats
+
+DASK = {
+    "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
+    "distributed.admin.tick.interval": "1s",  # looks fifty times a second whether its loop is late
+    "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
+    "distributed.scheduler.worker-ttl": None,  # by the wall clock, a machine that slept has lost all its workers
+}
+SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
+log = logging.getLogger("spotted")
+ARRIVAL = 30  # seconds that a cluster's first worker may take to come
+TOGETHER = 2  # seconds for those that were started with it
+SPARE_UNITS = 4  # units that store while as many as there are connections read; each holds 8 MB
+
+Hear = Callable[[str, int, int], None]
+
+
+@dataclass
+class Cluster:
+    """The workers: dask's client, and whether they are this very process."""
+
+    client: Client
+    settings: WorkerConfig
+    is_local: bool
+    topic: str = field(default_factory=lambda: f"spotted-{uuid4().hex}")  # what is told of running units
+    hear: Hear = field(default=lambda *_: None)  # who wants to know it: unit, bytes read, objects stored
+
+    def listen(self) -> None:
+        """Have the workers' news come here; they come in a thread of dask's."""
+        self.client.subscribe_topic(self.topic, lambda event: self.hear(*event[1]))
+
+    def max_in_flight(self) -> int:
+        """How many units the workers that are there now work on at once."""
+        try:
+            threads: dict[str, int] = self.client.nthreads()
+        except OSError as error:
+            _lost(error)
+        return max(sum(threads.values()), 1)
+
+
+@contextmanager
+def start_cluster(settings: WorkerConfig, workers: int = 0, scheduler: str = "") -> Iterator[Cluster]:
+    """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`."""
+    threads = settings.connections + SPARE_UNITS
+    with dask.config.set(DASK):
+        with _client(threads, workers, scheduler) as client:
+            if scheduler:
+                _wait_for_workers(client, scheduler)
+            if workers or scheduler:  # what other processes log is shown here too
+                client.run(log.setLevel, log.level)
+                client.forward_logging(log.name)
+            # Each process begins with its share of the rate, and grows into what the others leave. They need no word
+            # of each other: a bucket that is asked for too much refuses all of them alike (congestion.py).
+            shared = replace(settings.destination, writers=len(client.nthreads()))
+            team = Cluster(client, replace(settings, destination=shared), not (workers or scheduler))
+            team.listen()
+            yield team
+            _tell_of_writes(client, settings.destination.to)
+        if client.cluster:  # one that was started here; who is interrupted does not wait for it
+            client.cluster.close()
+
+
+def _wait_for_workers(client: Client, scheduler: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=ARRIVAL)
+    except TimeoutError as error:
+        raise ExtractionError(
+            f"{scheduler}: the scheduler has no workers, after {ARRIVAL} s; start some with: dask worker {scheduler}"
+        ) from error
+    time.sleep(TOGETHER)
+
+
+def _tell_of_writes(client: Client, to: str) -> None:
+    try:
+        told = sum((each for each in client.run(writes).values() if each), WriteStats())
+    except OSError as error:  # a worker or the scheduler has gone; all that they did is proved by now
+        log.info("%s: how many writes it took is not known: %s", to, reason(error))
+        return
+    if told.writes:
+        log.info("%s: %d writes, at most %d per second; %d were refused for now (429, 503) and repeated", to, *told)
+
+
+def connect(scheduler: str) -> Client:
+    """A client of an existing cluster; raises ExtractionError when none answers."""
+    try:
+        return Client(scheduler, timeout=10)
+    except OSError as error:
+        raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
+
+
+def _client(threads: int, workers: int, scheduler: str) -> Client:
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(SILENT)
+    if scheduler:
+        return connect(scheduler)
+    # Who is interrupted leaves at once. multiprocessing then removes what the processes shared, and warns of it.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    try:
+        return Client(_local_cluster(threads, workers))
+    except RuntimeError as error:  # its processes cannot be started, or not be reached
+        raise ExtractionError(f"dask cannot start its workers on this machine: {reason(error)}") from error
+
+
+def _local_cluster(threads: int, workers: int) -> LocalCluster:
+    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not hear it: one that is
+    # just starting would print where it was. A process inherits what the thread that starts it does not hear.
+    deaf = ThreadPoolExecutor(1, initializer=partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT}))
+    if workers:
+        resource_tracker.ensure_running()  # else the first process starts it, which undoes that
+    return deaf.submit(
+        LocalCluster,
+        n_workers=workers or 1,
+        threads_per_worker=threads,
+        processes=bool(workers),
+        # A certificate made for this run: whoever reaches a scheduler runs code in its workers.
+        security=True if workers else None,
+        dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
+        worker_dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+        silence_logs=SILENT,
+    ).result()
+
+
+def run(
+    cluster: Cluster, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted = None
+) -> Iterator[tuple[Unit, JournalEntry]]:
+    """Run all units; each comes out as it finishes, one that failed with the reason in its entry's `error`.
+
+    Raises what makes going on useless: BucketError, SourceChangedError, and SourceError once as many units in a
+    row have failed as are worked on at once.
+    """
+    return _Run(cluster, units, present, wanted).results()
+
+
+def _run_unit(
+    unit: Unit, settings: WorkerConfig, present: Mapping[str, Stored], wanted: Wanted, topic: str
+) -> JournalEntry:
+    return run_unit(unit, settings, present, wanted, partial(get_worker().log_event, topic))
+
+
+def _lost(error: BaseException) -> NoReturn:
+    raise ClusterError(f"the dask cluster was lost ({reason(error)}); what is stored stays: run again") from error
+
+
+class _Run:
+    def __init__(self, cluster: Cluster, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
+        self.cluster, self.units, self.wanted = cluster, units, wanted
+        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
+        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
+        self.present = cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0] if present else {}
+        self.unfinished: dict[Future[JournalEntry], int] = {}  # future → index of its unit, the oldest first
+        self.next = self.failures = 0
+        self.covered: dict[str, int] = {}  # source → up to which byte a large member of it was already stored
+
+    def results(self) -> Iterator[tuple[Unit, JournalEntry]]:
+        completed = as_completed()
+        try:
+            while self.unfinished or self.next < len(self.units):
+                yield from self._hand_out(completed)
+                if self.unfinished:
+                    future = next(completed)
+                    unit = self.units[self.unfinished.pop(future)]
+                    yield unit, self._entry(unit, future)
+        finally:
+            self.cluster.client.cancel(list(self.unfinished))
+
+    def _hand_out(self, completed: as_completed) -> Iterator[tuple[Unit, JournalEntry]]:
+        max_in_flight = self.cluster.max_in_flight()
+        while self.next < len(self.units) and len(self.unfinished) < max_in_flight:
+            unit = self.units[self.next]
+            if self.next - self._oldest_with(unit) >= max_in_flight:
+                return
+            if self._is_covered(unit):
+                yield unit, JournalEntry(unit.id, unit.fingerprint, size=unit.size)
+            else:
+                future = self._submit(unit)
+                self.unfinished[future] = self.next
+                completed.add(future)
+            self.next += 1
+
+    def _oldest_with(self, unit: Unit) -> int:
+        """The first unfinished unit of the same archive. One whose thousands of small members take long to be stored
+        must not hold up the next archive, whose source would be left unread meanwhile.
+        """
+        same = (index for index in self.unfinished.values() if self.units[index].archive == unit.archive)
+        return next(same, self.next)
+
+    def _submit(self, unit: Unit) -> Future[JournalEntry]:
+        key = f"{unit.dataset}/{unit.id}#{uuid4().hex}"
+        arguments = unit, self.cluster.settings, self.present, self.wanted, self.cluster.topic
+        return self.cluster.client.submit(_run_unit, *arguments, key=key, pure=False)
+
+    def _is_covered(self, unit: Unit) -> bool:
+        work = unit.work
+        return (
+            isinstance(work, SpanWork)
+            and work.span.begin is None
+            and work.span.stop <= self.covered.get(work.source.name, 0)
+        )
+
+    def _entry(self, unit: Unit, future: Future[JournalEntry]) -> JournalEntry:
+        try:
+            entry: JournalEntry = future.result()
+        except KilledWorker as error:
+            raise ExtractionError(
+                f"{unit.id}: all workers that worked on it ended, often for lack of memory ({reason(error)}); run again"
+            ) from error
+        except (CancelledError, CommClosedError) as error:
+            _lost(error)
+        if isinstance(unit.work, SpanWork):
+            self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
+        self.failures = self.failures + 1 if entry.failure else 0
+        if self.failures >= self.cluster.max_in_flight():
+            raise SourceError(f"{self.failures} pieces in a row failed; the last: {entry.failure}")
+        return entry

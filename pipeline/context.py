@@ -1,0 +1,116 @@
+"""What the units in one process share: the bucket, threads and bounds."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import ParamSpec, TypeVar
+
+from archives.spans import SPAN
+from gcs import open_bucket
+from pipeline.options import WorkerConfig
+from sources import http
+from storage.rate_limit import RateLimiter, WriteStats
+
+# ── in the worker ────────────────────────────────────────────────────────────────────────────────
+
+
+stop = threading.Event()  # set to make all units of this process end soon
+
+P = ParamSpec("P")
+T = TypeVar("T")
+BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
+BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
+BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
+LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn each is what takes time
+PHOTOS_AT_ONCE = 160  # fetched in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
+
+
+class ByteSemaphore:
+    """What may be under way at once, say bytes in memory; one request larger than all of it is let through alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._used, self._free = size, 0, threading.Condition()
+
+    def acquire(self, size: int) -> None:
+        with self._free:
+            self._free.wait_for(lambda: not self._used or self._used + size <= self.size)
+            self._used += size
+
+    def release(self, size: int) -> None:
+        with self._free:
+            self._used -= size
+            self._free.notify_all()
+
+
+_limiters: list[RateLimiter] = []  # of the bucket that this process writes to
+
+
+class WorkerContext:
+    """What the units in one process share: the bucket, the threads that put and fetch, and the bounds."""
+
+    def __init__(self, settings: WorkerConfig) -> None:
+        _keep_heap_small()
+        gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
+        http.set_timeout(settings.timeout)
+        self.bucket, self.started = open_bucket(settings.destination), time.monotonic()
+        _limiters[:] = [limiter for limiter in [getattr(self.bucket, "limiter", None)] if limiter]
+        max_in_flight = settings.uploads or self.bucket.max_in_flight
+        self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
+        self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
+        self.bytes, self.putting = ByteSemaphore(BYTES_AT_ONCE), threading.BoundedSemaphore(max_in_flight)
+        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE + max_in_flight, "photo")  # each fetches a photo, then puts it
+        self.fetching = threading.BoundedSemaphore(PHOTOS_AT_ONCE)
+        self.connections = threading.BoundedSemaphore(settings.connections)
+        self.readers = ThreadPoolExecutor(settings.connections, "read")
+
+    def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
+        """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
+        if self._uploads is None:
+            done = Future[T]()
+            # Units that write side by side would wait for Python's lock after each call of the system.
+            with self.putting:
+                done.set_result(put(*arguments, **named))
+            return done
+        self.bytes.acquire(size)
+
+        def released() -> T:
+            try:
+                return put(*arguments, **named)
+            finally:
+                self.bytes.release(size)
+
+        return self._uploads.submit(released)
+
+
+def _keep_heap_small() -> None:
+    """Have glibc give large buffers back at once: it learns not to, and 290 MB become 370 (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, SPAN // 8)
+        mallopt(M_ARENA_MAX, 2)
+
+
+_starting = threading.Lock()  # a worker's threads begin together, and must share what bounds them
+
+
+def worker_context(settings: WorkerConfig) -> WorkerContext:
+    """What this process has for these settings, made once."""
+    with _starting:
+        return _worker_context(settings)
+
+
+@lru_cache(maxsize=1)
+def _worker_context(settings: WorkerConfig) -> WorkerContext:
+    return WorkerContext(settings)
+
+
+def writes() -> WriteStats | None:
+    """What became of the writes of this process, where they went through the API."""
+    return _limiters[0].stats() if _limiters else None

@@ -1,0 +1,86 @@
+"""What a unit that runs for long has stored so far goes into the journal in parts, so that little is read twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from archives.spans import Pax, Span, SpanBoundary
+from manifest.journal import JournalEntry
+from manifest.records import FAILED, Row, Rows
+
+# What a killed run has stored since the last part is read again: 2 % of what it has read, with what is under way 5 %.
+# So the parts become rare as a run goes on, and from a fast source most units have none.
+SHARE = 0.02  # of the seconds that the process has run
+SHORTEST = 0.25  # seconds between two parts of a unit
+
+
+class Mark(NamedTuple):
+    """A place between two members: from which byte of the archive on members are to do, and a tar's global headers."""
+
+    upto: int
+    pax: Pax = ()
+
+
+class PartWriter:
+    """Takes a unit's batches as they are stored, in any order, and writes down what has no gap before it.
+
+    `blank` is an entry of the unit without rows, which begins where the unit does; `link` is filled in while the span
+    is read; `started` is when the process began, by the monotonic clock.
+    """
+
+    def __init__(
+        self, write: Callable[[JournalEntry], None], blank: JournalEntry, span: Span, link: SpanBoundary, started: float
+    ) -> None:
+        self._write, self._blank, self._link, self._started = write, blank, link, started
+        self._begin, self._passed, self._stop = blank.begin, span.start, span.stop
+        self._early = dict[int, tuple[list[Row], Mark]]()
+        self._next, self._rows, self._mark = 0, list[Row](), Mark(blank.begin)
+        self._written, self._lock, self._is_writing = time.monotonic(), threading.Lock(), False
+
+    def take(self, number: int, rows: list[Row], mark: Mark) -> None:
+        """The batch of this number is stored; after it comes `mark`."""
+        with self._lock:
+            self._early[number] = rows, mark
+            part = self._part() if self._settle() and self._is_due() else None
+        if part:
+            self._write_part(part)
+
+    def flush(self, only_if_due: bool = False) -> None:
+        """Write down what is stored, for the unit ends before its time, or stores nothing for a while."""
+        with self._lock:
+            part = self._part() if self._settle() and (not only_if_due or self._is_due()) else None
+        if part:
+            self._write_part(part)
+
+    def _settle(self) -> bool:
+        """Whether anything waits to be written, after all that is stored without a gap is counted."""
+        while self._next in self._early:
+            rows, mark = self._early[self._next]
+            if any(row.outcome == FAILED for row in rows):  # is tried again by the next run, and all after it
+                break
+            del self._early[self._next]
+            self._rows, self._mark, self._next = self._rows + rows, mark, self._next + 1
+        return bool(self._rows) and not self._is_writing
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        return now - self._written >= max(SHORTEST, SHARE * (now - self._started))
+
+    def _part(self) -> JournalEntry:
+        rows, self._rows, self._is_writing = self._rows, [], True
+        begin, passed, upto = self._begin, self._passed, self._mark.upto
+        self._begin, self._passed = upto, max(passed, min(upto, self._stop))
+        link = SpanBoundary(self._link.first, upto, self._mark.pax)
+        size = self._passed - passed
+        return replace(self._blank, rows=Rows.of(rows), size=size, link=link, begin=begin, upto=upto)
+
+    def _write_part(self, part: JournalEntry) -> None:
+        try:
+            self._write(part)
+        finally:
+            with self._lock:
+                self._written, self._is_writing = time.monotonic(), False

@@ -1,0 +1,176 @@
+"""A dataset becomes units of work: its sources are opened, held to what is published, and cut up."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from archives import kinds
+from archives.spans import Limits
+from datasets import Archive, Dataset
+from errors import GoneError, SourceError
+from pipeline.unit import PhotoWork, SpanWork, Unit
+from sources import http
+from sources.checksum_list import ChecksumList
+from sources.http_status import FORBIDDEN_STATUSES
+from sources.photo_tables import Photo, join
+from sources.source import Source, open_source
+
+log = logging.getLogger("spotted")
+
+PHOTOS_PER_UNIT = 200
+
+
+@dataclass(frozen=True)
+class PlannedArchive:
+    """An archive that is open and cut into units."""
+
+    archive: Archive
+    source: Source
+    works: tuple[SpanWork, ...]
+    units: tuple[Unit, ...]  # one for each of `works`
+    sha256: str  # what it must be; "" where nobody says
+
+    @property
+    def kind(self) -> str:
+        return self.works[0].span.kind
+
+    @property
+    def objects(self) -> int | None:
+        """How many files it holds: a zip's directory says it, of another archive whoever published this very one."""
+        if self.kind == "zip":
+            return sum(unit.objects or 0 for unit in self.units)
+        return self.archive.objects if self.source.size == self.archive.size else None
+
+
+@dataclass(frozen=True)
+class ArchiveLocation:
+    """Where an archive is to be had, and what it must be, as far as somebody says."""
+
+    archive: Archive
+    urls: tuple[str, ...]
+    size: int | None
+    sha256: str
+    lacking: str = ""  # the list of checksums that should name it, and does not
+
+
+def locate(dataset: Dataset, mirror: str) -> list[ArchiveLocation]:
+    """The archives of a dataset, at their sources or on a mirror, whose own checksums replace the published ones."""
+    sums = _checksums(mirror) if mirror and dataset.archives else None
+    return [_located(archive, mirror, sums) for archive in dataset.archives]
+
+
+def _located(archive: Archive, mirror: str, sums: ChecksumList | None) -> ArchiveLocation:
+    urls = tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
+    if sums is None:
+        return ArchiveLocation(archive, urls, archive.size, archive.sha256)
+    sha256 = sums.of(archive.file)
+    return ArchiveLocation(archive, urls, None, sha256, "" if sha256 else sums.where)
+
+
+def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[PlannedArchive], list[Unit]]:
+    """Open every source of a dataset and cut it into units; the second list is the batches of photos.
+
+    Small archives come first: their many small objects are stored while a large one is still being read.
+    """
+    planned = [plan_archive(dataset, each, limits) for each in locate(dataset, mirror)]
+    planned.sort(key=lambda each: each.source.size)
+    return planned, plan_photos(dataset, mirror)
+
+
+def plan_archive(dataset: Dataset, located: ArchiveLocation, limits: Limits) -> PlannedArchive:
+    """Open one archive and cut it into units."""
+    archive, source = located.archive, open_source(located.urls, located.size, bool(located.sha256))
+    works = tuple(SpanWork(source, span, archive.prefix) for span in kinds.plan(source, limits=limits))
+    units = tuple(_unit(dataset, archive, work) for work in works)
+    return PlannedArchive(archive, source, works, units, located.sha256 or _published(dataset, located, source.size))
+
+
+def _published(dataset: Dataset, located: ArchiveLocation, size: int) -> str:
+    """The published checksum of an archive that a mirror's list does not name, where it has the published size."""
+    archive = located.archive
+    if size == archive.size or not located.lacking:
+        return archive.sha256
+    log.warning(
+        "%s: %s has no line for %s: it is stored without being compared", dataset.name, located.lacking, archive.file
+    )
+    return ""
+
+
+def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
+    start, stop = work.span.start, work.span.stop
+    fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}"
+    objects = sum(not entry.name.endswith("/") for entry in work.span.entries) if work.span.kind == "zip" else None
+    return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start, objects)
+
+
+def tables_of(dataset: Dataset, mirror: str) -> tuple[str, ...]:
+    """Where a dataset's two tables of photos are, if it has such."""
+    tables = dataset.tables
+    urls = (tables.dogs, tables.photos) if tables else ()
+    return tuple(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url for url in urls)
+
+
+def plan_photos(dataset: Dataset, mirror: str) -> list[Unit]:
+    """The photos that a dataset's tables name, in batches; none where it has no tables."""
+    tables = dataset.tables
+    if tables is None:
+        return []
+    with ThreadPoolExecutor(2) as pool:
+        dogs, photos = pool.map(lambda url: http.fetch(url, http.FIRST_ATTEMPTS), tables_of(dataset, mirror))
+    found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
+    batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
+    return [
+        Unit(
+            f"photos/{number:06d}",
+            dataset.name,
+            hashlib.sha256(repr(batch).encode()).hexdigest(),
+            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix),
+            objects=2 * len(batch),
+        )
+        for number, batch in enumerate(batches)
+    ]
+
+
+def _mirrored(mirror: str, path: str) -> str:
+    return f"{mirror.rstrip('/')}/{path.lstrip('/')}"
+
+
+def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
+    """The same photos on a mirror; the log says where it has one file for several."""
+    if not http.is_http(mirror):
+        mirror = str(http.local_path(mirror))
+    found = [photo if photo.refusal else photo._replace(url=_place(mirror, photo.url)) for photo in photos]
+    places = {photo.url: there.url for photo, there in zip(photos, found, strict=True)}
+    shared = len(places) - len(set(places.values()))
+    if shared:
+        log.warning("%s: has one file for %d photos whose addresses differ only in host or query", mirror, shared + 1)
+    return found
+
+
+def _place(mirror: str, url: str) -> str:
+    """Where a mirror has a photo; in a directory also under the name that the URL stands for, and with its query."""
+    parts = urlsplit(url)
+    if http.is_http(mirror) or ("%" not in parts.path and not parts.query):
+        return _mirrored(mirror, parts.path)
+    query = f"?{parts.query}" if parts.query else ""
+    names = (f"{path}{end}" for end in dict.fromkeys((query, "")) for path in (parts.path, unquote(parts.path)))
+    return next(filter(os.path.isfile, (_mirrored(mirror, name) for name in names)), _mirrored(mirror, parts.path))
+
+
+def _checksums(mirror: str) -> ChecksumList | None:
+    """The mirror's list of checksums, or None where it has none (then the published ones hold)."""
+    url = _mirrored(mirror, "SHA256SUMS")
+    try:
+        return ChecksumList(url, http.fetch(url, http.FIRST_ATTEMPTS))
+    except GoneError:
+        return None
+    except SourceError as error:
+        if error.status not in FORBIDDEN_STATUSES:
+            raise
+        log.warning("%s; going on without it, as if the mirror had no such list", error)
+        return None

@@ -1,0 +1,171 @@
+"""How far a unit of work is, told while it runs; a single one may be a member of gigabytes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from manifest.journal import JournalEntry
+from pipeline.planner import PlannedArchive
+from pipeline.results import Progress
+from pipeline.unit import Unit, is_whole
+from sources import http
+
+log = logging.getLogger("spotted")
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class _Part:
+    """An archive, or all photos: what is still to be read of it, and what came out of the rest."""
+
+    published: int | None
+    left: dict[str, Unit] = field(default_factory=dict)
+    stored: int = 0
+    gone: int = 0
+    not_images: int = 0
+    failed: int = 0
+    bytes: int = 0
+
+    @property
+    def total(self) -> int | None:
+        """How many objects it will have made, if that can be told."""
+        expected = [unit.objects for unit in self.left.values()]
+        if None not in expected:
+            return self.stored + sum(filter(None, expected))
+        return None if self.published is None else max(self.published, self.stored)
+
+
+class Tally:
+    """Counts one dataset's units, and reports whenever there is news."""
+
+    def __init__(
+        self, dataset: Dataset, planned: Iterable[PlannedArchive], units: Mapping[str, Unit], report: Report
+    ) -> None:
+        self.dataset, self.units, self.report = dataset, units, report
+        published = {
+            each.archive.file: each.objects for each in planned if {unit.id for unit in each.units} <= units.keys()
+        }
+        self.parts = {part: _Part(published.get(part)) for part in map(_part, units)}
+        for unit in units.values():
+            self.parts[_part(unit.id)].left[unit.id] = unit
+        self.running: dict[str, tuple[int, int]] = {}  # unit → bytes and objects so far
+        self.bytes_total = None if dataset.tables else sum(unit.size for unit in units.values())
+        self.again: dict[str, int] = {}  # unit that is done but is read again to be compared → bytes so far
+        self.before: dict[str, tuple[int, int]] = {}  # unit of which parts are done → their bytes and objects
+        self.bytes = self.begun_with = self.retries = 0
+        self.has_begun = False
+        self._lock = threading.Lock()
+
+    @property
+    def fetched(self) -> int:
+        """Bytes read since begin()."""
+        return self.bytes - self.begun_with
+
+    def begin(self, entries: Mapping[str, JournalEntry], todo: Iterable[Unit] = ()) -> None:
+        """Start from what earlier runs did of all, and of these units; only the first time: repairs are no news."""
+        if self.has_begun:
+            return
+        self.has_begun = True
+        self.retries = http.take_retries()  # of this process, while it looked at the sources
+        for unit, entry in entries.items():
+            self._count(unit, entry)
+        for each in todo:
+            if each.so_far and is_whole(each.so_far):
+                self.read_again(each)
+            elif each.so_far and not each.is_reread:
+                self.before[each.id] = self.running[each.id] = each.so_far.size, each.so_far.rows.stored
+        self._report()
+        self.begun_with = self.bytes
+
+    def read_again(self, unit: Unit) -> None:
+        """This unit is done, and will be read once more."""
+        self.again[unit.id] = 0
+        if self.bytes_total is not None:
+            self.bytes_total += unit.size
+
+    def take(self, unit: Unit, entry: JournalEntry) -> None:
+        """A unit is finished; the second time, when it was only repaired, that is no news."""
+        self.retries += entry.retries
+        if unit.id in self.again:
+            self.hear(unit.id, unit.size, 0)
+        part = self.parts[_part(unit.id)]
+        if unit.id in part.left:
+            with self._lock:
+                self._count(unit.id, entry)
+                self._report()
+            if not part.left:
+                self._tell_of(_part(unit.id), part)
+
+    def hear(self, unit: str, size: int, objects: int) -> None:
+        """A running unit has read and stored so much; called from another thread."""
+        with self._lock:
+            if unit in self.units and unit in self.parts[_part(unit)].left:
+                bytes_before, objects_before = self.before.get(unit, (0, 0))
+                self.running[unit] = size + bytes_before, objects + objects_before
+                self._report()
+            elif unit in self.again:
+                self.again[unit] = min(size, self.units[unit].size)
+                self._report()
+
+    def _count(self, unit: str, entry: JournalEntry) -> None:
+        part = self.parts[_part(unit)]
+        part.left.pop(unit)
+        self.running.pop(unit, None)
+        part.stored += entry.rows.stored
+        part.gone += entry.rows.gone
+        part.not_images += entry.rows.not_images
+        part.failed += entry.rows.bad or bool(entry.error)
+        part.bytes += entry.size
+
+    def _report(self) -> None:
+        running = list(self.running.values())
+        read = sum(part.bytes for part in self.parts.values()) + sum(size for size, _ in running)
+        read += sum(self.again.values())
+        # A member larger than its span is read by one unit, and the units of its other spans have nothing left to do.
+        self.bytes = max(self.bytes, min(read, self.bytes_total or read))
+        totals = [part.total for part in self.parts.values()]
+        total = None if None in totals else sum(filter(None, totals))
+        objects = sum(part.stored for part in self.parts.values()) + sum(stored for _, stored in running)
+        objects = objects if total is None else min(objects, total)
+        self.report(Progress(self.dataset.name, objects, total, self.bytes, self.bytes_total))
+
+    def _tell_of(self, name: str, part: _Part) -> None:
+        counts = (
+            (part.stored, "stored"), (part.gone, "gone at the source"), (part.not_images, "not an image"),
+            (part.failed, "failed or refused"),
+        )  # fmt: skip
+        told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        log.info("%s: %s: done, %s", self.dataset.name, name, told or "nothing in it")
+
+
+def _part(unit: str) -> str:
+    return unit.rpartition("/")[0]
+
+
+TELL_EVERY = 1  # seconds, of each unit: ten together are ten messages a second, and each takes a millisecond
+
+Tell = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects stored, both since it began
+
+
+class Meter:
+    """Counts what one unit reads and stores, in whatever threads, and tells the sums now and then."""
+
+    def __init__(self, unit: str, tell: Tell) -> None:
+        self.unit, self.tell = unit, tell
+        self.bytes = self.objects = 0
+        self._told, self._lock = time.monotonic(), threading.Lock()
+
+    def add(self, size: int = 0, objects: int = 0) -> None:
+        """So many bytes more were read, so many objects more stored."""
+        with self._lock:
+            self.bytes, self.objects = self.bytes + size, self.objects + objects
+            if time.monotonic() - self._told < TELL_EVERY:
+                return
+            self._told = time.monotonic()
+            self.tell((self.unit, self.bytes, self.objects))

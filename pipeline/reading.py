@@ -1,0 +1,107 @@
+"""The bytes of a span, read by a thread while members are taken out of what has arrived."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import threading
+from collections.abc import Iterator
+
+from errors import ExtractionError
+from manifest.checksums import digests
+from pipeline.context import WorkerContext, stop
+from pipeline.progress import Meter
+from sources.source import Source, proven
+
+
+def _memory(size: int) -> memoryview:
+    """Memory of so many bytes, in huge pages where Linux has them: four page faults for a span, not two thousand."""
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them (madvise(2))
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)[:size]
+
+
+class StreamingBuffer:
+    """The bytes of a span in memory, which a thread reads: the first members go into the bucket while it does, and it
+    goes on while they wait for the bucket. Whoever asks for bytes waits until they are there.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory, self._got, self._news = _memory(size), 0, threading.Condition()
+        self._error: Exception | None = None
+        self.is_wanted = True
+
+    def fill(self, chunks: Iterator[bytes]) -> None:
+        """Take the bytes, and what goes wrong with them, until they are no longer wanted."""
+        try:
+            for chunk in chunks:
+                self._memory[self._got : self._got + len(chunk)] = chunk
+                with self._news:
+                    self._got += len(chunk)
+                    self._news.notify()
+                if not self.is_wanted:
+                    return
+        except Exception as error:  # is raised where the bytes are asked for
+            with self._news:
+                self._error = error
+                self._news.notify()
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def __getitem__(self, part: slice) -> memoryview:
+        _, stop, _ = part.indices(len(self))
+        if self._got < stop:
+            with self._news:
+                self._news.wait_for(lambda: self._got >= stop or self._error)
+            if self._error:
+                raise self._error
+        return self._memory[part]
+
+
+class CountingReader:
+    """A source that shows what is read from it to the archive's digest, and ends when the program does."""
+
+    def __init__(self, source: Source, process: WorkerContext, meter: Meter) -> None:
+        self.process, self.meter, self.digest = process, meter, digests.get(source.name)
+        self.source, self.name, self.size = proven(source, self.digest is not None), source.name, source.size
+        self._pieces = list[tuple[int, StreamingBuffer]]()  # that were read, and where each begins
+
+    def read(self, start: int, stop: int) -> StreamingBuffer:
+        piece = StreamingBuffer(stop - start)
+        self._pieces.append((start, piece))
+        self.process.readers.submit(piece.fill, self._chunks(start, stop))
+        return piece
+
+    def finish(self, end: int) -> None:
+        """Wait for what no member needed too: the checksum is over every byte, up to `end` over those read here.
+
+        What is beyond belongs to the next span, which reads it by itself, and stores what it read.
+        """
+        while self._pieces:
+            start, piece = self._pieces.pop()
+            data = piece[:]
+            if self.digest:
+                self.digest.feed(start, data[: max(end - start, 0)])
+
+    def close(self) -> None:
+        """Read no further."""
+        for _, piece in self._pieces:
+            piece.is_wanted = False
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        for chunk in self._chunks(start, stop):
+            if self.digest:
+                self.digest.feed(start, chunk)
+            start += len(chunk)
+            yield chunk
+
+    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
+        with self.process.connections:
+            for chunk in self.source.stream(start, end):
+                if stop.is_set():
+                    raise ExtractionError("interrupted")
+                self.meter.add(len(chunk))
+                yield chunk

@@ -1,0 +1,61 @@
+"""What an extraction tells of itself: how far it is, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from errors import ExtractionError, IncompleteError
+from manifest.records import REFUSED, Row
+
+
+@dataclass
+class Result:
+    """How an extraction ended. It is complete when nothing is missing."""
+
+    dataset: Dataset
+    objects: int = 0
+    size: int = 0  # bytes of all objects
+    was_complete: bool = False
+    missing: list[Row] = field(default_factory=list)
+    extra: list[Row] = field(default_factory=list)  # of a verification: objects that the manifest does not name
+    is_verification: bool = False
+    gone: int = 0  # photos that the source no longer has
+    not_images: int = 0  # photos in whose place the source has something else
+    fetched: int = 0  # bytes that this run read from the source
+    retries: int = 0  # requests to the source that were made again
+    seconds: float = 0
+    error: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Bytes of the source per second."""
+        return self.fetched / self.seconds if self.seconds else 0
+
+    @property
+    def refused(self) -> int:
+        """How many of the missing are so for good: unsafe names, links, devices."""
+        return sum(row.outcome == REFUSED for row in self.missing)
+
+    @property
+    def status(self) -> int:
+        """The exit status that it makes."""
+        if self.error:
+            return ExtractionError.exit_status
+        return IncompleteError.exit_status if self.missing or self.extra else 0
+
+    @property
+    def state(self) -> str:
+        """The same in a word."""
+        return {0: "complete", ExtractionError.exit_status: "failed"}.get(self.status, "incomplete")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An event: how far a dataset is, what an earlier run did included; a total is None while nobody knows it."""
+
+    dataset: str
+    objects: int
+    objects_total: int | None
+    bytes: int  # of the source
+    bytes_total: int | None

@@ -1,0 +1,56 @@
+"""A unit of work: a span of an archive or a batch of photos; small, picklable, idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from archives.spans import Span
+from manifest.journal import JournalEntry
+from manifest.records import Row
+from sources.photo_tables import Photo
+from sources.source import Source
+
+Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
+
+
+@dataclass(frozen=True)
+class SpanWork:
+    """A span of an archive, whose members become objects under `prefix`."""
+
+    source: Source
+    span: Span
+    prefix: str
+
+
+@dataclass(frozen=True)
+class PhotoWork:
+    """Photos and their annotations, which become objects under two prefixes."""
+
+    photos: tuple[Photo, ...]
+    image_prefix: str
+    annotation_prefix: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work; small, picklable, idempotent. `fingerprint` tells of which bytes of which version it is."""
+
+    id: str
+    dataset: str
+    fingerprint: str
+    work: SpanWork | PhotoWork
+    size: int = 0  # bytes to fetch; 0 where nobody says
+    objects: int | None = None  # that it holds, where that is known beforehand
+    so_far: JournalEntry | None = None  # what earlier runs or other processes stored of it
+    is_reread: bool = False  # what `so_far` has is compared, not stored; otherwise `work` is the rest
+
+    @property
+    def archive(self) -> str:
+        """The archive that it is a piece of; of photos, the same for all."""
+        return self.id.rpartition("/")[0]
+
+
+def is_whole(entry: JournalEntry | None) -> bool:
+    """Whether the entry is of a whole unit."""
+    return entry is not None and entry.upto is None

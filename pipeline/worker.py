@@ -1,0 +1,251 @@
+"""A unit of work, and what a worker does with it: read a span of an archive or a batch of photos, and store it.
+
+`run_unit` is what dask executes, in this process or in another; running a unit twice does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import google_crc32c
+
+from archives import kinds
+from archives.spans import Buffer, Member, SpanBoundary
+from archives.tar import NOWHERE
+from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
+from manifest.journal import JournalEntry
+from manifest.records import FAILED, REFUSED, STORED, Row, Rows
+from manifest.store import ManifestStore
+from pipeline.context import WorkerContext, stop, worker_context
+from pipeline.hard_links import linked
+from pipeline.options import WorkerConfig
+from pipeline.parts import Mark, PartWriter
+from pipeline.progress import Meter, Tell
+from pipeline.reading import CountingReader
+from pipeline.unit import PhotoWork, SpanWork, Unit, Wanted, is_whole
+from pipeline.uploads import UploadBatcher
+from sources import http
+from sources.content_type import content_type, misnamed
+from sources.photo_tables import Photo
+from sources.photos import fetch_photo
+from storage.bucket import Stored
+from storage.names import object_name
+
+
+def run_unit(
+    unit: Unit, settings: WorkerConfig, present: Mapping[str, Stored], wanted: Wanted, tell: Tell
+) -> JournalEntry:
+    """Store what a unit holds, write its journal entry, and answer it.
+
+    `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
+    those members are stored, where they still have the bytes that are wanted, the others' rows are answered
+    alone, and no entry is written; `tell` hears how far it is. What goes wrong with one member is a row; with the
+    source of this unit, the entry's `error`. Raises what no other unit would escape either: BucketError,
+    ArchiveError, SourceChangedError.
+    """
+    process, link = worker_context(settings), SpanBoundary()
+    task = _Task(process, present, wanted, Meter(unit.id, tell), _known(unit))
+    parts = _part_writer(unit, process, link) if wanted is None else None
+    try:
+        rows = task.rows(unit, link, parts)
+    except SourceChangedError:
+        raise
+    except SourceError as error:
+        if parts:
+            parts.flush()
+        return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=http.take_retries())
+    entry = _entry(unit, rows, link)
+    if wanted is None and not is_whole(unit.so_far) and all(row.outcome != FAILED for row in rows):
+        ManifestStore(process.bucket, unit.dataset).write(entry)
+    return entry
+
+
+def _known(unit: Unit) -> dict[tuple[str, int], Row]:
+    """What is stored of the unit already, by path and offset, where it is read again."""
+    known = unit.so_far.rows if unit.so_far and unit.is_reread else Rows()
+    return {(row.path, row.offset): row for row in known}
+
+
+def _part_writer(unit: Unit, process: WorkerContext, link: SpanBoundary) -> PartWriter | None:
+    """For what can be gone on with in the middle: a compressed tar cannot, and of photos the bucket shows each."""
+    work = unit.work
+    if isinstance(work, PhotoWork) or work.span.kind not in ("tar", "zip") or unit.is_reread:
+        return None
+    begin = unit.so_far.upto or 0 if unit.so_far else 0
+    blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
+    return PartWriter(ManifestStore(process.bucket, unit.dataset).write, blank, work.span, link, process.started)
+
+
+def _entry(unit: Unit, rows: list[Row], link: SpanBoundary) -> JournalEntry:
+    """The unit as a whole, with what was stored of it before; raises RereadError when that is not what it is now."""
+    so_far = unit.so_far
+    if so_far and unit.is_reread:
+        _compare(unit, so_far, rows)
+    elif so_far:
+        rows = [*so_far.rows, *rows]
+        link.first = so_far.link.first if link.first != NOWHERE else NOWHERE
+    retries = http.take_retries()
+    return JournalEntry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=retries)
+
+
+def _compare(unit: Unit, so_far: JournalEntry, rows: Iterable[Row]) -> None:
+    now = {(row.path, row.offset): (row.size, row.crc32c, row.outcome) for row in rows}
+    before = {(row.path, row.offset): (row.size, row.crc32c, row.outcome) for row in so_far.rows}
+    differs = [place for place, what in before.items() if now.get(place) != what]
+    if so_far.upto is None:
+        differs += now.keys() - before.keys()
+    if differs:
+        raise RereadError(
+            f"{unit.id}: {differs[0][0]}: the bytes are not those that were stored before; nothing of the archive"
+            " counts as extracted: run again",
+            unit.id,
+        )
+
+
+def _size(unit: Unit, rows: Iterable[Row]) -> int:
+    """The bytes of its source: of photos nobody says them beforehand."""
+    if not isinstance(unit.work, PhotoWork):
+        return unit.size
+    prefix = unit.work.image_prefix
+    return sum(row.size for row in rows if row.outcome == STORED and row.path.startswith(prefix))
+
+
+@dataclass
+class _Task:
+    """One unit being worked on."""
+
+    process: WorkerContext
+    present: Mapping[str, Stored]
+    wanted: Wanted
+    meter: Meter
+    known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
+
+    def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
+        if isinstance(unit.work, PhotoWork):
+            return self.photos(unit.work)
+        if unit.is_reread and unit.so_far and is_whole(unit.so_far) and not unit.so_far.rows.count:
+            return self._pass(unit.work)
+        return self.members(unit.work, link, parts)
+
+    def _pass(self, work: SpanWork) -> list[Row]:
+        """Read a span in which no member begins, for its archive's checksum alone."""
+        source = CountingReader(work.source, self.process, self.meter)
+        for _ in source.stream(work.span.start, work.span.stop):
+            pass
+        return []
+
+    def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
+        source = CountingReader(work.source, self.process, self.meter)
+        batches = UploadBatcher(self.process, self._put, parts)
+        is_tar = work.span.kind == "tar"
+        try:
+            for member in kinds.members(source, work.span, link):
+                path, refusal = object_name(work.prefix, member.name)
+                row = Row(path, member.size, 0, work.source.name, member.offset)
+                mark = Mark(link.end, link.pax) if is_tar else Mark(member.offset + 1)
+                if member.link and not refusal:
+                    batches.add(linked(row, work.prefix, member.link), None, mark)
+                else:
+                    self._member(row, member, member.refusal or refusal, batches, mark)
+            source.finish(max(link.end, work.span.stop))
+            return batches.finish()
+        finally:
+            source.close()
+            batches.wait()
+
+    def _member(self, row: Row, member: Member, refusal: str, batches: UploadBatcher, mark: Mark) -> None:
+        if refusal or member.data is None:
+            outcome = FAILED if member.damaged else REFUSED
+            batches.add(row._replace(outcome=outcome, reason=refusal), None, mark)
+        elif row.is_folder:
+            refused = row._replace(outcome=REFUSED, reason="a folder that has data")
+            batches.add(refused if row.size else row, None, mark)
+        elif isinstance(member.data, Buffer):
+            batches.add(row, member.data, mark)
+        else:
+            batches.make_way(row.path)
+            batches.add(self._put_large(row, member.data), None, mark)
+
+    def _put(self, row: Row, data: Buffer) -> Row:
+        data = bytes(data)  # not before its turn has come: what waits is in memory once
+        kind = content_type(data)
+        row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind))
+        if stop.is_set():  # what waits its turn would keep the program, and its mount, for long
+            raise ExtractionError("interrupted")
+        if self._is_wanted(row, row.crc32c) and not self._is_there(row):
+            try:
+                self.process.bucket.put(row.path, data, kind)
+            except MemberError as error:
+                return row._replace(outcome=FAILED, reason=str(error))
+        self.meter.add(objects=1)
+        return row
+
+    def _put_large(self, row: Row, chunks: Iterator[bytes]) -> Row:
+        checksum = google_crc32c.Checksum()
+        try:
+            first = next(chunks, b"")
+            kind = content_type(first)
+            counted = _counted(itertools.chain([first], chunks), checksum)
+            if self._is_wanted(row):
+                # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
+                # lacks, has the member read and stored once more.
+                with contextlib.suppress(UploadLostError):
+                    self.process.bucket.put(row.path, counted, kind)
+            for _ in counted:
+                pass
+        except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
+            return row._replace(outcome=FAILED, reason=str(error))
+        return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"), reason=misnamed(row.path, kind))
+
+    def _is_wanted(self, row: Row, crc32c: int | None = None) -> bool:
+        if self.wanted is None:
+            return (row.path, row.offset) not in self.known
+        wanted = self.wanted.get(row.path)
+        return wanted is not None and wanted.offset == row.offset and crc32c in (wanted.crc32c, None)
+
+    def _is_there(self, row: Row) -> bool:
+        stored = self.present.get(row.path)
+        return stored is not None and stored.size == row.size and self._crc32c(stored) == row.crc32c
+
+    def _crc32c(self, stored: Stored) -> int:
+        if stored.crc32c is not None:
+            return stored.crc32c
+        return int(google_crc32c.value(self.process.bucket.get(stored.name) or b""))
+
+    def photos(self, work: PhotoWork) -> list[Row]:
+        rows = self.process.photos.map(lambda photo: self._photo(photo, work), work.photos)
+        return list(itertools.chain.from_iterable(rows))
+
+    def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
+        image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
+        if photo.refusal:
+            return [image._replace(outcome=REFUSED, reason=photo.refusal)]
+        label = Row(f"{work.annotation_prefix}{photo.name}.json", len(photo.annotation), 0, photo.url, 0)
+        there = self.present.get(image.path)
+        label = label._replace(crc32c=google_crc32c.value(photo.annotation))
+        if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
+            return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
+        with self.process.fetching:
+            if stop.is_set():
+                raise ExtractionError("interrupted")
+            image, data = fetch_photo(image, self.process.bytes)
+            self.process.bytes.acquire(len(data))
+        try:
+            self.meter.add(len(data))
+            return self._put_photo(image, data, label, photo.annotation) if data else [image]
+        finally:
+            self.process.bytes.release(len(data))
+
+    def _put_photo(self, image: Row, data: bytes, label: Row, annotation: bytes) -> list[Row]:
+        with self.process.putting:
+            image = self._put(image, data)
+            return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
+
+
+def _counted(chunks: Iterable[bytes], checksum: google_crc32c.Checksum) -> Iterator[bytes]:
+    for chunk in chunks:
+        checksum.update(chunk)
+        yield chunk

@@ -1,0 +1,266 @@
+"""What a card says of a complete dataset: what it holds, of which kind, and what is odd about it.
+
+All of it comes from the bucket: the manifest tells of every object, and a sample of the images is read back for
+dimensions and thumbnails.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from datasets import Dataset, Layout
+from manifest.counters import CountWithExamples, ReasonCounter
+from manifest.records import Row, Rows
+from report.card.thumbnails import Look, look
+from sources.content_type import is_image
+from storage.bucket import Bucket
+
+SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
+SHARE = 20  # of a smaller dataset, one in so many
+THUMBNAILS = 12  # of those
+LARGEST = 16 << 20  # bytes of an image that is read back
+IN_MEMORY = 64 << 20  # bytes that are read back at once, at most: of usual images the whole sample
+MOST_GROUPS = 200  # shown by name; of more, only how large they are
+BINS = 24
+NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values are in each step, the last step taking in all that is beyond it."""
+
+    step: int
+    counts: tuple[int, ...]
+    median: int
+    most: int  # 95 % are not above it
+    largest: int
+
+    @classmethod
+    def of(cls, values: Iterable[int]) -> Histogram | None:
+        """Of whole numbers; None where there are none."""
+        ordered = sorted(values)
+        if not ordered:
+            return None
+        at = [ordered[min(len(ordered) * percent // 100, len(ordered) - 1)] for percent in (50, 95, 99)]
+        step = round_step(at[2] / BINS)
+        counts = Counter(min(value // step, BINS - 1) for value in ordered)
+        return cls(step, tuple(counts[index] for index in range(max(counts) + 1)), at[0], at[1], ordered[-1])
+
+
+def round_step(least: float) -> int:
+    """The smallest of 1, 2, 5, 10, 20, 25, 50, 100, 200, 250 … that is not below."""
+    power = int(10 ** max(len(str(math.ceil(least))) - 2, 0))
+    return next(step * power for step in (1, 2, 5, 10, 20, 25, 50, 100) if step * power >= least)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What card.json says of a dataset, and the page shows; names are object names, sizes bytes and pixels."""
+
+    dataset: str
+    title: str
+    home: str
+    licence: str
+    citation: str
+    sample: bool
+    finished: str
+    objects: int
+    size: int
+    sources: list[dict[str, Any]]
+    images: int
+    images_published: int | None
+    grouped_by: str
+    groups: int
+    groups_published: int | None
+    images_of: dict[str, int]  # by group, the largest first; empty where there are more than MOST_GROUPS
+    images_per_group: Histogram | None
+    annotations: int
+    without_annotation: CountWithExamples
+    without_image: CountWithExamples
+    image_sizes: Histogram | None
+    looked_at: int
+    widths: Histogram | None
+    heights: Histogram | None
+    unreadable: dict[str, CountWithExamples]  # of those looked at
+    wrong_format: dict[str, CountWithExamples]  # of all: what each is, and what its name says
+    duplicates: list[tuple[str, ...]]  # images of the same size and checksum
+    failures: dict[str, CountWithExamples]
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=2).encode()
+
+
+def describe(
+    dataset: Dataset, about: Mapping[str, Any], survey: Survey, looks: list[Look], failures: list[Row]
+) -> tuple[Card, list[Look]]:
+    """The card of a dataset of which these images were looked at, and what its contact sheet shows of them."""
+    layout = survey.layout
+    seen, odd = [each for each in looks if not each.error], survey.odd.told()
+    card = Card(
+        dataset=dataset.name,
+        title=dataset.title,
+        home=dataset.home,
+        licence=dataset.licence,
+        citation=dataset.citation,
+        sample=about["sample"],
+        finished=about["finished"],
+        objects=about["objects"],
+        size=about["bytes"],
+        sources=about["sources"],
+        images=len(survey.sizes),
+        images_published=layout.photos,
+        grouped_by=layout.grouped_by,
+        groups=len(survey.groups),
+        groups_published=layout.groups,
+        images_of=dict(survey.groups.most_common()) if len(survey.groups) <= MOST_GROUPS else {},
+        images_per_group=Histogram.of(survey.groups.values()),
+        annotations=len(survey.annotations),
+        without_annotation=odd.get(NO_ANNOTATION, CountWithExamples(0, ())),
+        without_image=odd.get(NO_IMAGE, CountWithExamples(0, ())),
+        image_sizes=Histogram.of(survey.sizes),
+        looked_at=len(looks),
+        widths=Histogram.of(each.width for each in seen),
+        heights=Histogram.of(each.height for each in seen),
+        unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
+        wrong_format={reason: CountWithExamples(**some) for reason, some in about.get("wrong_format", {}).items()},
+        duplicates=sorted(map(tuple, survey.same.values())),
+        failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).told(),
+    )
+    return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
+
+
+class Survey:
+    """What all rows tell: counts, an even sample of the images, and the names of what is odd, if anything is.
+
+    There can be millions of rows, so of most names only a hash is kept; the names of odd ones take a second reading.
+    """
+
+    def __init__(self, layout: Layout, rows: Rows) -> None:
+        self.layout = layout
+        self.groups, self.sizes = Counter[str](), array("Q")
+        self.annotations, self.expected = set[int](), set[int]()  # hashes of their names
+        self.contents, self.repeated = set[int](), set[int]()
+        self.sample, self.odd, self.same = _Sample(), ReasonCounter(), defaultdict[int, list[str]](list)
+        for row in rows:
+            if self._is_image(row.path):
+                self._count(row)
+            elif is_annotation(layout, row.path):
+                self.annotations.add(hash(row.path))
+        self._are_paired = self.expected == self.annotations
+        if self.repeated or not self._are_paired:
+            for row in rows:
+                self._name(row)
+
+    def _is_image(self, path: str) -> bool:
+        return path.startswith(self.layout.images) and is_image(path)
+
+    def _count(self, row: Row) -> None:
+        self.groups[group(self.layout, row.path)] += 1
+        self.sizes.append(row.size)
+        self.expected.add(hash(annotation_of(self.layout, row.path)))
+        content = _content(row)
+        (self.repeated if content in self.contents else self.contents).add(content)
+        if row.size <= LARGEST:
+            self.sample.take(row)
+
+    def _name(self, row: Row) -> None:
+        if _content(row) in self.repeated and self._is_image(row.path):
+            self.same[_content(row)].append(row.path)
+        if self._are_paired:
+            return
+        if self._is_image(row.path):
+            if hash(annotation_of(self.layout, row.path)) not in self.annotations:
+                self.odd.take(row._replace(reason=NO_ANNOTATION))
+        elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
+            self.odd.take(row._replace(reason=NO_IMAGE))
+
+
+def _content(row: Row) -> int:
+    """Size and checksum as one number: where it is the same, so are the bytes."""
+    return row.size << 32 | row.crc32c
+
+
+class _Sample:
+    """An even sample of rows that pass, however many there are: each time it is full, every second one leaves."""
+
+    def __init__(self) -> None:
+        self._rows, self._every, self._passed = list[Row](), 1, 0
+
+    def take(self, row: Row) -> None:
+        """Pass on a row."""
+        if self._passed % self._every == 0:
+            self._rows.append(row)
+            if len(self._rows) == 4 * SAMPLE:
+                self._rows, self._every = self._rows[::2], 2 * self._every
+        self._passed += 1
+
+    def rows(self) -> list[Row]:
+        """At most SAMPLE of them, of a small dataset one in SHARE, but enough for the contact sheet."""
+        count = min(SAMPLE, max(self._passed // SHARE, THUMBNAILS), len(self._rows))
+        return [self._rows[index * len(self._rows) // count] for index in range(count)]
+
+
+def group(layout: Layout, path: str) -> str:
+    """What an image is counted with: its folder, or its name up to the last "_"."""
+    folder, slash, name = path.removeprefix(layout.images).rpartition("/")
+    return folder if slash else name.rpartition("_")[0] or name
+
+
+def title(layout: Layout, path: str) -> str:
+    """What an image shows, in words."""
+    its = label(group(layout, path))
+    return its if layout.grouped_by == "breed" else f"{layout.grouped_by} {its}"
+
+
+def label(group: str) -> str:
+    """A group as one would write it: "n02085620-Japanese_spaniel" is Japanese spaniel."""
+    return re.sub(r"^(\d+-)?n\d+-", "", group).replace("_", " ")
+
+
+def annotation_of(layout: Layout, image: str) -> str:
+    """The name that an image's annotation must have."""
+    before, key, after = _annotation(layout)
+    name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
+    return f"{before}{name}{after}"
+
+
+def is_annotation(layout: Layout, path: str) -> bool:
+    """Whether an annotation can have this name."""
+    before, _, after = _annotation(layout)
+    return path.startswith(before) and path.endswith(after)
+
+
+@lru_cache(maxsize=8)
+def _annotation(layout: Layout) -> tuple[str, str, str]:
+    before, _, rest = layout.annotation.partition("{")
+    key, _, after = rest.partition("}")
+    return before, key, after
+
+
+def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
+    """Read the sample of the images back; every twentieth of it gets a thumbnail, with its boxes."""
+    chosen = survey.sample.rows()
+    shown = {chosen[index * len(chosen) // THUMBNAILS].path for index in range(THUMBNAILS)} if chosen else set()
+    largest = max([1, *(row.size for row in chosen)])
+    with ThreadPoolExecutor(min(bucket.max_in_flight, IN_MEMORY // largest)) as pool:
+        boxes = {
+            path: pool.submit(bucket.get, name)
+            for path in shown
+            if hash(name := annotation_of(survey.layout, path)) in survey.annotations
+        }
+
+        def read(row: Row) -> Look:
+            image, its = bucket.get(row.path), boxes.get(row.path)
+            return look(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
+
+        return list(pool.map(read, chosen))

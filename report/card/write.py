@@ -1,0 +1,72 @@
+"""A complete dataset gets its card: `card.html`, a page that needs no other file, and `card.json`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from datasets import Dataset
+from errors import ExtractionError
+from manifest.records import Row, Rows
+from manifest.store import ManifestStore
+from report.card.facts import Survey, describe, look_at
+from report.card.page import render
+
+log = logging.getLogger("spotted")
+
+MOST = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
+
+
+def keep(dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any]) -> None:
+    """Write the card of a dataset that was complete before, and has none."""
+    if dataset.layout is None:
+        return
+    with _optional(dataset), drawn(dataset, book, rows, about, book.failures()):
+        pass
+
+
+@contextmanager
+def drawn(
+    dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], failures: list[Row]
+) -> Iterator[None]:
+    """Draw the card of a dataset while the block writes its manifest, and write it once that is there.
+
+    Whoever writes a manifest mostly waits for the bucket: in that time most of the card is drawn.
+    """
+    thread = ThreadPoolExecutor(1)
+    try:
+        drawing = thread.submit(_draw, dataset, book, rows, about, failures)
+        yield
+        with _optional(dataset):
+            card = drawing.result()
+            if card:
+                book.write_card(*card)
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _optional(dataset: Dataset) -> Iterator[None]:
+    """The dataset is complete without a card: what stands in its way is told in the log."""
+    try:
+        yield
+    except (ExtractionError, OSError) as error:
+        log.warning("%s: no card could be made: %s", dataset.name, error)
+
+
+def _draw(
+    dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], failures: list[Row]
+) -> tuple[bytes, bytes] | None:
+    """The page, and what it shows as JSON; None for a dataset that gets no card."""
+    if dataset.layout is None:
+        return None
+    if len(rows) > MOST:
+        why = f"for more than {MOST:,} objects it would take too much memory"
+        log.info("%s: no card: %s", dataset.name, why)
+        return None
+    survey = Survey(dataset.layout, rows)
+    card, escaped = describe(dataset, about, survey, look_at(book.bucket, survey), failures)
+    return render(card, escaped).encode(), card.encode()

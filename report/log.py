@@ -1,0 +1,33 @@
+"""The log: text or JSON lines on stderr, without secrets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from datetime import UTC, datetime
+
+from errors import redact_record
+from report.summary import log
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the keys that Cloud Logging reads (severity, message, time by RFC 3339)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "severity": record.levelname,
+            "message": record.getMessage(),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        }
+        return json.dumps(fields | getattr(record, "fields", {}))
+
+
+def start_log(options: argparse.Namespace) -> None:
+    """Send the program's log to stderr, above the bars."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
+    handler.addFilter(redact_record)
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
+    log.propagate = False

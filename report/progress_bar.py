@@ -1,0 +1,167 @@
+"""Progress: two bars on a terminal, a line every few seconds elsewhere.
+
+A thread of its own draws at even times whatever was reported last, so a burst of news does not flicker, and a source
+that has become silent is seen to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NoReturn
+
+from report.humanize import amount, duration
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from pipeline.results import Progress
+
+
+DRAW_EVERY = 0.2  # seconds, on a terminal
+LINE_EVERY = 10.0  # seconds, where there is none
+WINDOW = 10.0  # seconds that a rate is taken over
+AMOUNTS, RATE, LEFT = 26, 11, 18  # columns of each: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
+WIDEST = 40  # columns of a bar, where there is room
+NARROWEST = 5  # columns of a bar; without room for it there are the figures alone
+log = logging.getLogger("spotted")
+
+
+class Rate:
+    """How fast a number grows, over the last WINDOW seconds and since the first note."""
+
+    def __init__(self) -> None:
+        self.marks: deque[tuple[float, float]] = deque()
+        self.start = 0.0, 0.0
+
+    def left(self, total: float) -> float | None:
+        """Seconds until it is `total`; not by the last ones, in which a source may have waited for the bucket."""
+        (begin, first), (now, value) = self.start, self.marks[-1]
+        return (total - value) * (now - begin) / (value - first) if value > first else None
+
+    def at(self, now: float, value: float) -> float:
+        """Take note of the number, and answer its growth per second."""
+        self.start = self.start if self.marks else (now, value)
+        self.marks.append((now, value))
+        while len(self.marks) > 2 and now - self.marks[1][0] >= WINDOW:
+            self.marks.popleft()
+        begin, first = self.marks[0]
+        return (value - first) / (now - begin) if now > begin else 0
+
+
+def amounts(written: Callable[[int], str], done: int, total: int | None) -> str:
+    """How much of how much, as far as that is known."""
+    return written(done) if total is None else f"{written(done)} of {written(total)}"
+
+
+class Display:
+    """Shows the newest progress of the dataset that is under way."""
+
+    def __init__(self, with_bars: bool) -> None:
+        self.with_bars = with_bars
+        self.progress: Progress | None = None
+        self.bars: list[tqdm[NoReturn]] = []
+        self.rates = Rate(), Rate()
+        self._lock, self._over = threading.Lock(), threading.Event()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """While this lasts something is shown, and the log goes above the bars."""
+        thread = threading.Thread(target=self._work, daemon=True)
+        with contextlib.ExitStack() as stack:
+            if self.with_bars:
+                from tqdm.contrib.logging import logging_redirect_tqdm
+
+                stack.enter_context(logging_redirect_tqdm([log]))
+            thread.start()
+            stack.callback(self.clear)
+            stack.callback(thread.join)
+            stack.callback(self._over.set)
+            yield
+
+    def show(self, progress: Progress) -> None:
+        """News; what is first heard of a dataset is what its rates begin with."""
+        is_new = self.progress is None or self.progress.dataset != progress.dataset
+        if is_new:
+            self.clear()
+        self.progress = progress
+        if is_new:
+            self._tick()
+
+    def clear(self) -> None:
+        """The dataset is over: show its end once, then take the bars away."""
+        with self._lock:
+            if self.bars and self.progress:
+                self._draw(self.progress)
+            for bar in reversed(self.bars):
+                bar.close()
+            self.progress, self.bars, self.rates = None, [], (Rate(), Rate())
+
+    def _work(self) -> None:
+        while not self._over.wait(DRAW_EVERY if self.with_bars else LINE_EVERY):
+            self._tick(is_line_due=True)
+
+    def _tick(self, is_line_due: bool = False) -> None:
+        with self._lock:
+            if self.progress and self.with_bars:
+                self._draw(self.progress)
+            elif self.progress:
+                self._say(self.progress, is_line_due)
+
+    def _rates(self, progress: Progress) -> tuple[float, float, float | None]:
+        """Bytes and objects per second, and the seconds that are left."""
+        now, (of_bytes, of_objects) = time.monotonic(), self.rates
+        rates = of_bytes.at(now, progress.bytes), of_objects.at(now, progress.objects)
+        totals = (of_bytes, progress.bytes_total), (of_objects, progress.objects_total)
+        left = [rate.left(total) for rate, total in totals if total is not None]
+        return *rates, max((each for each in left if each is not None), default=None)
+
+    # ── bars ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _draw(self, progress: Progress) -> None:
+        bytes_rate, object_rate, left = self._rates(progress)
+        labels = f"{progress.dataset}: ", ""
+        text_width = len(f"{labels[0]}100% || ") + AMOUNTS + 1 + RATE + LEFT
+        width = min(WIDEST, os.get_terminal_size(sys.stderr.fileno()).columns - 1 - text_width)
+        time_left = "" if left is None else f"  {duration(left)} left"
+        of_bytes = amounts(amount, progress.bytes, progress.bytes_total)
+        of_objects = amounts("{:,}".format, progress.objects, progress.objects_total) + " objects"
+        texts = (
+            f"{of_bytes:<{AMOUNTS}} {amount(bytes_rate) + '/s':>{RATE}}{time_left}",
+            f"{of_objects:<{AMOUNTS}} {f'{object_rate:,.0f}/s':>{RATE}}",
+        )
+        counts = (progress.bytes, progress.bytes_total), (progress.objects, progress.objects_total)
+        for bar, label, (done, total), text in zip(self._bars(), labels, counts, texts, strict=True):
+            percent = f"{int(100 * done / total):3d}%" if total else "    "
+            graph = f"|{{bar:{width}}}|" if total and width >= NARROWEST else "{bar:0}"
+            bar.n, bar.total = done, total
+            bar.bar_format = f"{label:<{len(labels[0])}}{percent} {graph} {text}"
+            bar.refresh()
+
+    def _bars(self) -> list[tqdm[NoReturn]]:
+        if not self.bars:
+            from tqdm import tqdm
+
+            self.bars = [tqdm(total=1, position=at, leave=False, bar_format=" ", dynamic_ncols=True) for at in (0, 1)]
+        return self.bars
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────
+
+    def _say(self, progress: Progress, is_due: bool) -> None:
+        bytes_rate, object_rate, left = self._rates(progress)
+        if not is_due:
+            return
+        of_bytes = amounts(amount, progress.bytes, progress.bytes_total)
+        of_objects = amounts("{:,}".format, progress.objects, progress.objects_total)
+        ahead = "" if left is None else f", {duration(left)} left"
+        rates = {"rate": round(bytes_rate), "object_rate": round(object_rate, 1)}
+        fields = asdict(progress) | rates | {"seconds_left": None if left is None else round(left)}
+        text = f"{of_bytes}, {of_objects} objects, {amount(bytes_rate)}/s, {object_rate:,.0f} objects/s{ahead}"
+        log.info("%s: %s", progress.dataset, text, extra={"fields": fields})

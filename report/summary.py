@@ -1,0 +1,132 @@
+"""What the user sees beside the progress: the log, how each dataset ended, the summary; what prints is here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from datasets import chosen
+from errors import ExtractionError, IncompleteError
+from report.humanize import amount, duration
+from report.progress_bar import Display
+from report.tables import print_table
+from storage.bucket import METADATA_PREFIX
+
+if TYPE_CHECKING:
+    from pipeline.results import Result
+
+
+SHOWN = 5  # missing objects named in the log; failures.csv has all
+HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone",
+          "not-images")  # fmt: skip
+log = logging.getLogger("spotted")
+
+
+class Screen(Display):
+    """Progress, and how each dataset ended."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(sys.stderr.isatty() and not options.quiet and options.log_format == "text")
+
+    def finished(self, result: Result) -> Result:
+        """Tell in the log how a dataset ended, as soon as it has."""
+        self.clear()
+        name = result.dataset.name
+        if result.error:
+            log.error("error: %s", result.error)
+        _tell_what_is_wrong(result)
+        if result.was_complete:
+            what = f"already complete: {result.objects:,} objects, all as the manifest says"
+        else:
+            what = f"{result.state}: {result.objects:,} objects, {amount(result.size)}, in {duration(result.seconds)}"
+        log.info("%s: %s", name, what, extra={"fields": summary(result)})
+        return result
+
+
+def _tell_what_is_wrong(result: Result) -> None:
+    """Of an extraction the first few, for failures.csv has all; of a verification everything."""
+    name = result.dataset.name
+    for row in result.missing[: None if result.is_verification else SHOWN]:
+        what = row.outcome if result.is_verification else "missing"
+        log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
+    for row in result.extra:
+        log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
+    if not result.is_verification and len(result.missing) > SHOWN:
+        log.warning("%s: … and %d more; _extraction/%s/failures.csv lists all", name, len(result.missing) - SHOWN, name)
+
+
+def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
+    return {"fields": {"dataset": result.dataset.name, "finding": what, "path": path}}
+
+
+def print_summary(results: list[Result], options: argparse.Namespace) -> None:
+    """The result, one line a dataset, on stdout."""
+    if options.log_format == "json":
+        for result in results:
+            print(json.dumps(summary(result) | {"to": options.to}))
+    else:
+        print_table(HEADER, [_line(result) for result in results])
+    sys.stdout.flush()
+
+
+def summary(result: Result) -> dict[str, object]:
+    """A dataset's end as fields."""
+    return {
+        "dataset": result.dataset.name,
+        "state": result.state,
+        "objects": result.objects,
+        "bytes": result.size,
+        "seconds": round(result.seconds, 1),
+        "rate": round(result.rate),
+        "retries": result.retries,
+        "refused": result.refused,
+        "missing": len(result.missing) - result.refused,
+        "extra": len(result.extra),
+        "gone": result.gone,
+        "not_images": result.not_images,
+    }
+
+
+def _line(result: Result) -> tuple[str, ...]:
+    missing = len(result.missing) - result.refused
+    counts = (result.retries, result.refused, missing, len(result.extra), result.gone, result.not_images)
+    rate = f"{amount(result.rate)}/s" if result.fetched else "-"
+    return (
+        result.dataset.name, result.state, f"{result.objects:,}", amount(result.size),
+        duration(result.seconds), rate, *(f"{count:,}" for count in counts),
+    )  # fmt: skip
+
+
+def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
+    """Where it all is, and what to do now."""
+    folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
+    log.info("where: %s in %s", folders, options.to)
+    if not any(result.status for result in results):
+        log.info("look:  _extraction/<dataset>/card.html shows what it holds, manifest.csv lists every object")
+    log.info("next:  %s", _next(results, options))
+
+
+def _next(results: list[Result], options: argparse.Namespace) -> str:
+    statuses = {result.status for result in results}
+    if ExtractionError.exit_status in statuses:
+        return "see the errors above; --check tests all that a run needs; then the same command continues from here"
+    if any(row.path.startswith(METADATA_PREFIX) for result in results for row in result.missing):  # a manifest
+        return "the same command without --verify or --repair extracts what has no manifest"
+    if IncompleteError.exit_status in statuses and (options.verify or options.repair):
+        return "--repair stores again what is missing or different; extra objects are for you to judge"
+    if IncompleteError.exit_status in statuses:
+        return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries it again"
+    is_all = options.datasets == chosen(("breed", "individual"), ())
+    names = "-a" if is_all else " ".join(f"-d {dataset.name}" for dataset in options.datasets)
+    return f"check it again at any time: {_python()} cli.py {names} --verify --to {shlex.quote(options.to)}"
+
+
+def _python() -> str:
+    """The interpreter as one would type it: "python" where that is this one."""
+    return "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)

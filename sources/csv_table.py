@@ -1,0 +1,107 @@
+"""A CSV table from elsewhere, any byte of which may be wrong, becomes rows with their line numbers.
+
+A table that is not sound all through is an error that names the table, the line, what is expected and what is there:
+a row that is dropped, or swallowed by a quotation mark that never ends, would be photos lost without a word.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from errors import SourceError, escaped
+
+LONGEST_LINE = 64 << 10  # characters; the tables' own lines have 200
+LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+NEW_LINES = re.compile(rb"\r\n?|\n")
+# Byte order marks of what spreadsheets save as "Unicode"; UTF-32's begins with UTF-16's.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SWALLOWED = re.compile(r'\s*"?\d+"?\s*,')  # how a row begins that lies within a field
+
+
+class Line(NamedTuple):
+    """A row of a table, and the line of the file that it begins in."""
+
+    number: int
+    values: dict[str, str]
+
+
+def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Line]:
+    """The rows of a table, with the values of these columns; raises SourceError for a table that is not sound."""
+    lines = _rows(name, decode(name, data))
+    number, header = next(lines, (1, ["nothing"]))
+    header = [each.strip() for each in header]
+    places = {column: _place(name, number, header, column) for column in columns}
+    for number, row in lines:
+        if len(row) != len(header):
+            raise SourceError(
+                f"{name}, line {number}: expected {len(header)} columns, got {len(row)}: {escaped(','.join(row))}"
+            )
+        yield Line(number, {column: row[place] for column, place in places.items()})
+
+
+def decode(name: str, data: bytes) -> str:
+    """The text of a table: UTF-8, or what its byte order mark says."""
+    encoding = next((each for mark, each in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = len(NEW_LINES.findall(error.object[: error.start])) + 1
+        expected, got = encoding.removesuffix("-sig").upper(), error.object[error.start]
+        raise SourceError(
+            f"{name}, line {line}: expected {expected}, got the byte 0x{got:02X}: {error.reason}"
+        ) from None
+
+
+def _place(name: str, number: int, header: list[str], column: str) -> int:
+    found = header.count(column)
+    if found == 1:
+        return header.index(column)
+    if found:
+        raise SourceError(f"{name}, line {number}: expected one column {column}, got {found}")
+    raise SourceError(f"{name}: expected a column {column}, got {escaped(', '.join(header))} in line {number}")
+
+
+def _rows(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the line that it begins in."""
+    reader, number, width = csv.reader(_lines(name, text), strict=True), 1, 0
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise SourceError(f"{name}, line {number}: expected quotation marks in pairs, got: {error}") from None
+        if row is None:
+            return
+        if any(field.strip() for field in row):
+            width = width or len(row)
+            if reader.line_num > number:
+                _check_fields(name, number, row, width)
+            yield number, row
+        number = reader.line_num + 1
+
+
+def _lines(name: str, text: str) -> Iterator[str]:
+    for number, found in enumerate(LINE.finditer(text), 1):
+        length = found.end() - found.start()
+        if length > LONGEST_LINE:
+            raise SourceError(f"{name}, line {number}: expected at most {LONGEST_LINE:,} characters, got {length:,}")
+        if "\0" in found[0]:
+            raise SourceError(f"{name}, line {number}: expected text, got a zero byte")
+        yield found[0]
+
+
+def _check_fields(name: str, number: int, row: list[str], width: int) -> None:
+    """A field may have several lines, but none that is a row: then its quotation mark is where none belongs."""
+    for field in row:
+        if any(SWALLOWED.match(line) or line.count(",") >= max(width - 1, 1) for line in field.splitlines()[1:]):
+            raise SourceError(
+                f"{name}, line {number}: expected quotation marks in pairs, got a field that has whole rows in it"
+            )

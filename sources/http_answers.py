@@ -1,0 +1,110 @@
+"""What an HTTP answer says: its status, its length and range, which version of a file it has."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from errors import GoneError, SourceError, escaped
+from sources.http_status import GONE_STATUSES, RETRYABLE_STATUSES
+
+LONGEST_ASKED = 10**9  # seconds; what a server asks for beyond that is not counted
+NUMBER = "[0-9]{1,18}"  # of bytes, as a header may have it; more digits are none of a file
+
+
+class PassingError(Exception):
+    """This try failed and the next may not; `wait` is what the server asks for in seconds."""
+
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class RangeError(PassingError):
+    """A Range request was not answered with that range."""
+
+
+class Version(NamedTuple):
+    """The validators of an answer (RFC 9110, 8.8); "" for one that it does not have."""
+
+    etag: str
+    modified: str
+
+    @classmethod
+    def of(cls, response: requests.Response) -> Version:
+        return cls(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
+
+    @classmethod
+    def from_text(cls, text: str, modified: str) -> Version:
+        """The inverse of str(), with the date of the answer."""
+        return cls(text if text != modified else "", modified)
+
+    def __str__(self) -> str:
+        return self.etag or self.modified
+
+    @property
+    def for_if_range(self) -> str:
+        """What If-Range may have: no weak tag (RFC 9110, 13.1.5)."""
+        return "" if self.etag.startswith("W/") else str(self)
+
+    def is_same(self, other: Version) -> bool:
+        """Whether both can be of one file: tags compared weakly (RFC 9110, 8.8.3.2), dates where one has no tag.
+
+        What was asked for with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
+        """
+        if self.etag and other.etag:
+            return self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
+        if self.modified and other.modified:
+            return self.modified == other.modified
+        return not any(other)
+
+    def is_replica(self, other: Version) -> bool:
+        """Whether the tags alone differ, as those of several servers behind one name do."""
+        return not self.is_same(other) and self.modified != "" and self.modified == other.modified
+
+
+def check_status(url: str, response: requests.Response) -> None:
+    if response.status_code in RETRYABLE_STATUSES:
+        raise PassingError(status_of(response), retry_after(response))
+    if response.status_code in GONE_STATUSES:
+        raise GoneError(f"{url}: {status_of(response)}: not there (any more)")
+    if response.status_code not in (200, 206):
+        raise SourceError(f"{url}: expected status 200 or 206, got {status_of(response)}", response.status_code)
+
+
+def status_of(response: requests.Response) -> str:
+    return f"status {response.status_code} {escaped(response.reason or '')}"
+
+
+def check_encoding(url: str, response: requests.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", "").strip() or "identity"
+    # Apache's mod_mime calls a .tar.gz "Content-Encoding: x-gzip" though the bytes are the file's own.
+    if encoding.lower() != "identity" and not urlsplit(url).path.endswith((".gz", ".tgz")):
+        raise SourceError(f"{url}: expected the file as it is, got Content-Encoding {escaped(encoding)}")
+
+
+def check_length(expected: int | None, got: int) -> None:
+    if expected not in (got, None):
+        raise PassingError(f"the connection ended after {got:,} of {expected:,} bytes")
+
+
+def content_length(response: requests.Response) -> int | None:
+    value = response.headers.get("Content-Length", "")
+    return int(value) if re.fullmatch(NUMBER, value) else None
+
+
+def content_range(response: requests.Response) -> tuple[int, int | None]:
+    """The first byte and the size of the whole (None: not known); -1 where there is no such header."""
+    match = re.fullmatch(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)", response.headers.get("Content-Range", ""))
+    return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
+
+
+def retry_after(response: requests.Response) -> float:
+    try:
+        return min(urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0")), LONGEST_ASKED)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # a number or year of thousands of digits
+        return 0

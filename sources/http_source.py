@@ -1,0 +1,148 @@
+"""A file on a server that answers Range requests, pinned to one version of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import requests
+
+from errors import SourceChangedError, escaped
+from sources import http
+from sources.file_source import CHUNK, spooled
+from sources.hosts import host_of
+from sources.http_answers import (
+    PassingError,
+    RangeError,
+    Version,
+    check_encoding,
+    check_status,
+    content_length,
+    content_range,
+)
+
+log = logging.getLogger("spotted")
+
+PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
+LEAST = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
+SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
+WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is asked for as a whole
+
+
+@dataclass(frozen=True)
+class HttpSource:
+    """A file on a server that answers Range requests (RFC 9110, section 14)."""
+
+    name: str
+    size: int
+    version: str  # its ETag, or else its Last-Modified
+    modified: str = ""  # its Last-Modified
+    is_proven: bool = False  # a checksum is compared with what is read
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
+        return b"".join(self.stream(start, stop))
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """The same in chunks; a connection that breaks is continued at the byte where it broke."""
+        position, mark, tries, wrong = start, start, http.Tries(http.ATTEMPTS), 0
+        while position < stop:
+            try:
+                for chunk in self._range(position, stop):
+                    position += len(chunk)
+                    yield chunk
+            except http.RETRIED as error:
+                wrong = wrong + 1 if isinstance(error, RangeError) else 0
+                if wrong >= WRONG_RANGES:
+                    yield from spooled(self.name, self.size, self.validators).stream(position, stop)
+                    return
+                if position - mark >= PROGRESS:
+                    tries.renew()
+                mark = position
+                tries.wait(f"{self.name} at byte {position:,}", error)
+
+    @property
+    def validators(self) -> Version:
+        return Version.from_text(self.version, self.modified)
+
+    def _range(self, start: int, stop: int) -> Iterator[bytes]:
+        left, amount = stop - start, 4 * LEAST
+        with self._ask(start, stop) as response:
+            begin = time.monotonic()
+            while left and (chunk := response.raw.read(amount, decode_content=False)):
+                amount = _amount_after(amount, time.monotonic() - begin)
+                yield chunk[:left]
+                left, begin = left - min(left, len(chunk)), time.monotonic()
+        if left:
+            raise PassingError(f"the connection ended {left:,} bytes early")
+
+    @contextmanager
+    def _ask(self, start: int, stop: int) -> Iterator[requests.Response]:
+        """The answer to a Range request, with If-Range where the server understands it."""
+        headers, host = {"Range": f"bytes={start}-{stop - 1}"}, host_of(self.name)
+        if host.has_if_range and self.validators.for_if_range:
+            with http.get(self.name, headers | {"If-Range": self.validators.for_if_range}) as response:
+                if response.status_code not in (200, 412):
+                    self._check(response, start)
+                    yield response
+                    return
+                if response.status_code == 200:
+                    self._check_version(response, content_length(response))
+            log.info("%s: the server does not understand If-Range; asking without", self.name)
+            host.has_if_range = False
+        with http.get(self.name, headers) as response:
+            self._check(response, start)
+            yield response
+
+    def _check(self, response: requests.Response, start: int) -> None:
+        if response.status_code in (412, 416):
+            raise SourceChangedError(
+                f"{self.name}: changed while it was read (status {response.status_code}); run again"
+            )
+        check_status(self.name, response)
+        check_encoding(self.name, response)
+        first, size = content_range(response)
+        self._check_version(response, content_length(response) if response.status_code == 200 else size)
+        if response.status_code != 206 or first != start:
+            given = escaped(response.headers.get("Content-Range", "none"))
+            got = f"status {response.status_code}, Content-Range {given}"
+            raise RangeError(f"the Range request from byte {start:,} was answered with {got}")
+
+    def _check_version(self, response: requests.Response, size: int | None) -> None:
+        got = Version.of(response)
+        has_size = size in (self.size, None)
+        if has_size and self.validators.is_same(got):
+            return
+        if has_size and self.validators.is_replica(got):
+            self._check_replica(got)
+            return
+        raise SourceChangedError(
+            f"{self.name}: changed while it was read: expected version {escaped(self.version) or '?'}"
+            f" ({self.size:,} bytes), got {escaped(str(got)) or '?'} ({size or 0:,} bytes); run again"
+        )
+
+    def _check_replica(self, got: Version) -> None:
+        if not self.is_proven:
+            raise SourceChangedError(
+                f"{self.name}: expected ETag {escaped(self.version)}, got {escaped(str(got))} of the same size"
+                " and date: several servers answer under this name, and no sha256 is compared that proves their copies"
+                " to be one; use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
+            )
+        if host_of(self.name).is_new(self.name):
+            log.warning(
+                "%s: expected ETag %s, got %s of the same size and date, as of several servers behind one name;"
+                " going on, its sha256 will prove the bytes",
+                self.name,
+                escaped(self.version),
+                escaped(str(got)),
+            )
+
+
+def _amount_after(amount: int, seconds: float) -> int:
+    """How many bytes to ask for after so many took so long."""
+    if seconds > SLOW:
+        return max(amount // 2, LEAST)
+    return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

@@ -1,0 +1,54 @@
+"""A photo's URL becomes the photo's bytes, or the outcome and the reason why there are none."""
+
+from __future__ import annotations
+
+from errors import GoneError, SourceError, TooLargeError
+from manifest.records import FAILED, GONE, NOT_AN_IMAGE, REFUSED, Row
+from pipeline.context import BYTES_AT_ONCE, ByteSemaphore
+from sources import http
+from sources.content_type import describe, image_type
+from sources.cut_images import cut_off
+from sources.http_answers import PassingError
+
+USUAL_PHOTO = 8 << 20  # bytes of a photo that may be fetched at the same time as all others
+LARGEST_PHOTO = BYTES_AT_ONCE  # bytes; a larger one would leave no room for any other
+TRIES = 3  # for a photo that arrives cut off: it may be so at the source
+
+
+def fetch_photo(row: Row, room: ByteSemaphore) -> tuple[Row, bytes]:
+    """The photo's bytes, or none and a row that says why; `room` bounds the memory of large photos."""
+    try:
+        data = _fetch_within(row.source, room)
+    except GoneError as error:
+        return row._replace(outcome=GONE, reason=str(error)), b""
+    except TooLargeError as error:
+        return row._replace(outcome=REFUSED, reason=str(error)), b""
+    except SourceError as error:
+        return row._replace(outcome=FAILED, reason=str(error)), b""
+    if not image_type(data):
+        return row._replace(outcome=NOT_AN_IMAGE, reason=f"{row.source}: expected an image, got {describe(data)}"), b""
+    return row._replace(size=len(data)), data
+
+
+def _fetch_within(url: str, room: ByteSemaphore) -> bytes:
+    """A large photo is fetched alone, or the memory of all that are under way would have no bound."""
+    try:
+        return _fetch_whole(url, USUAL_PHOTO)
+    except TooLargeError:
+        room.acquire(LARGEST_PHOTO)
+    try:
+        return _fetch_whole(url, LARGEST_PHOTO)
+    finally:
+        room.release(LARGEST_PHOTO)
+
+
+def _fetch_whole(url: str, most: int) -> bytes:
+    """A photo that is not cut off, as far as its own format shows: not every server says how long it is."""
+
+    def attempt() -> bytes:
+        data = http.fetch(url, most=most)
+        if lack := cut_off(data, image_type(data)):
+            raise PassingError(f"damaged: the image is cut off: {lack}")
+        return data
+
+    return http.persist(url, attempt, TRIES if http.is_http(url) else 1)

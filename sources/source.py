@@ -1,0 +1,142 @@
+"""A URL, a share link, a local file or several parts become one random-access file, pinned to one version.
+
+Every source has `name`, `size` (bytes), `version` and `read(start, stop)` / `stream(start, stop)`, is
+picklable, and holds no connection of its own: connections belong to the process.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from errors import SourceError
+from sources import http
+from sources.file_source import FileSource, spooled_from, whole
+from sources.http_answers import Version, check_encoding, check_status, content_length, content_range
+from sources.http_source import HttpSource
+
+log = logging.getLogger("spotted")
+
+
+class Source(Protocol):
+    """What the rest of the program knows of a source."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def version(self) -> str: ...
+    def read(self, start: int, stop: int) -> bytes: ...
+    def stream(self, start: int, stop: int) -> Iterator[bytes]: ...
+
+
+# ── opening ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_source(urls: tuple[str, ...], size: int | None = None, is_proven: bool = False) -> Source:
+    """Open one URL or path, or several parts as one file; `size` is what the whole must have, in bytes.
+
+    A server without ranges is read once into a temporary file. `is_proven` is what `proven` makes of it.
+    Raises SourceError when the source cannot be had, is an HTML page, or has another size.
+    """
+    parts = tuple(_open_one(url, size if len(urls) == 1 else None) for url in urls)
+    source = parts[0] if len(parts) == 1 else ConcatSource(parts)
+    http.check_size(source.name, source.size, size)
+    return proven(source, is_proven)
+
+
+def proven(source: Source, is_proven: bool) -> Source:
+    """The same source; where a checksum will prove what is read, copies of other ETags behind one name are taken too.
+
+    They must be of the same size and date.
+    """
+    if isinstance(source, ConcatSource):
+        return ConcatSource(tuple(proven(part, is_proven) for part in source.parts))
+    return replace(source, is_proven=is_proven) if isinstance(source, HttpSource) else source
+
+
+def _open_one(url: str, size: int | None) -> Source:
+    if http.is_http(url):
+        return http.persist(url, lambda: _probe(url, size), http.FIRST_ATTEMPTS)
+    return FileSource.at(http.local_path(url))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one request for its first bytes, or a look at a local file, shows of a source."""
+
+    size: int | None  # bytes
+    has_ranges: bool
+
+
+def look(url: str) -> Look:
+    """Look at a source without reading it; raises SourceError when it cannot be had or is an HTML page."""
+    if not http.is_http(url):
+        return Look(FileSource.at(http.local_path(url)).size, True)
+    return http.persist(url, lambda: _look(url), http.FIRST_ATTEMPTS)
+
+
+def _look(url: str) -> Look:
+    with http.get(url, {"Range": "bytes=0-511"}) as response:
+        check_status(url, response)
+        http.check_not_html(url, response.raw.read(512, decode_content=False))
+        if response.status_code == 206:
+            return Look(content_range(response)[1], True)
+        return Look(content_length(response), False)
+
+
+def _probe(url: str, size: int | None) -> Source:
+    with http.get(url, {"Range": "bytes=0-511"}) as response:
+        if response.status_code == 416:
+            raise SourceError(f"{url}: expected a file, got an empty one")
+        check_status(url, response)
+        check_encoding(url, response)
+        head = response.raw.read(512, decode_content=False)
+        http.check_not_html(url, head)
+        if response.status_code == 200:
+            return spooled_from(url, response, head, size)
+        first, total = content_range(response)
+        version = Version.of(response)
+    if first == 0 and total:
+        return HttpSource(url, total, str(version), version.modified)
+    log.info("%s: the server answers the first Range request wrongly; asking for the whole file", url)
+    return whole(url, size)
+
+
+# ── the kinds of source ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class ConcatSource:
+    """Raw parts, one after the other, as one file; its name is the first part's."""
+
+    parts: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        return self.parts[0].name
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    @property
+    def version(self) -> str:
+        return " ".join(f"{part.size}:{part.version}" for part in self.parts)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop) of the whole."""
+        return b"".join(self.stream(start, stop))
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """The same in chunks, from as many parts as they lie in."""
+        begins = list(itertools.accumulate((part.size for part in self.parts), initial=0))
+        for index in range(bisect.bisect_right(begins, start) - 1, len(self.parts)):
+            low, high = max(start, begins[index]), min(stop, begins[index + 1])
+            if low < high:
+                yield from self.parts[index].stream(low - begins[index], high - begins[index])

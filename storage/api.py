@@ -1,0 +1,264 @@
+"""A Google Cloud Storage bucket through its API: objects go by obstore, the rest by google-cloud-storage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import google.api_core.exceptions
+import google.api_core.retry
+import google.auth
+import google.auth.credentials
+import obstore
+from google.cloud.storage.retry import DEFAULT_RETRY
+from obstore.auth.google import GoogleCredentialProvider
+from obstore.store import GCSStore
+
+from errors import BucketError, KeptError, MemberError
+from storage.api_errors import final_status, judge
+from storage.bucket import Data, Stored, map_bounded, reason
+from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
+from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
+from storage.listing import Range, objects
+from storage.rate_limit import START, RateLimiter
+from storage.resumable_upload import Passing, size_and_crc32c, upload
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+
+T = TypeVar("T")
+log = logging.getLogger("spotted")
+
+LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
+# Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
+# much at once needs minutes.
+RETRIES: RetryConfig = {
+    "max_retries": 15,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
+}
+# What is put is tried again by the limiter: obstore's own tries would pass it by.
+NO_RETRIES: RetryConfig = {"max_retries": 0}
+CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
+# Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
+# member that is refused for its name, or a few of them, are rows.
+ALIKE = 8
+DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
+REFUSED = (
+    *DENIED,
+    obstore.exceptions.UnauthenticatedError,
+    FileNotFoundError,  # how obstore says 404: the bucket is gone
+    google.api_core.exceptions.NotFound,
+    google.auth.exceptions.GoogleAuthError,
+)
+
+
+class _Stores(NamedTuple):
+    """What objects are read and put through; each asks for a token of its own when it is first used."""
+
+    gets: GCSStore
+    puts: GCSStore
+
+
+class ApiBucket:
+    """A bucket through its API: objects go by obstore, everything else by google-cloud-storage."""
+
+    max_in_flight = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
+
+    def __init__(
+        self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
+    ) -> None:
+        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it.
+
+        A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
+        """
+        self.name, self.url = name, f"gs://{name}"
+        # A bucket of Google's takes what its documentation says, and more where it is warm. An emulator knows no such
+        # ramp: there is no limit until it refuses for the first time.
+        usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
+        self.limiter = RateLimiter(self.url, write_rate or usual, writers)
+        self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
+        self._credentials, _ = credentials_and_origin()
+        self._client = client(self._credentials)
+        self._bucket = self._client.bucket(name)
+        self._place = Place(self._client, self._credentials, name, is_hierarchical)
+        self.ready, self.look = self._place.ready, self._place.look
+        self._stores, self._renewing = self._new_stores(), threading.Lock()
+
+    def _new_stores(self) -> _Stores:
+        return _Stores(*(_store(self.name, self._credentials, retries) for retries in (RETRIES, NO_RETRIES)))
+
+    def _authorized(self, work: Callable[[_Stores], T]) -> T:
+        """Do something by obstore, and again with a new token where the old one is refused.
+
+        obstore asks for one in time, by a clock that stands still while the machine sleeps.
+        """
+        stores = self._stores
+        try:
+            return work(stores)
+        except obstore.exceptions.UnauthenticatedError:
+            with self._renewing:
+                if stores is self._stores:  # of all threads that are refused one renews
+                    self._stores = self._new_stores()
+            return work(self._stores)
+
+    @property
+    def keeps(self) -> str:
+        return self._place.keeps
+
+    @property
+    def has_folders(self) -> bool:
+        return self._place.has_folders
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
+
+    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        sent = data if isinstance(data, bytes) else Passing(data)
+        try:
+            if isinstance(sent, Passing):
+                upload(self._bucket, name, sent, content_type, self.limiter)
+            elif name.endswith("/"):  # obstore would drop the slash
+                self._put_folder(name, sent, content_type)
+            else:
+                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}), judge)
+            self._alike = 0
+        except REFUSED as error:
+            if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
+                raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
+        except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
+            self._count_refusal(error)
+            raise MemberError(reason(error)) from error
+
+    def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
+        """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
+
+        403 is also the answer to whatever would replace an object that a retention policy or a hold keeps
+        (https://cloud.google.com/storage/docs/bucket-lock), be it the same once more.
+        """
+        there = self._find(name)
+        if there is None:
+            return False
+        if (there.size, there.crc32c) != size_and_crc32c(sent):
+            raise KeptError(
+                f"{name}: an object with other bytes is there, and may not be replaced: {reason(refusal)}"
+            ) from refusal
+        return True
+
+    def _find(self, name: str) -> Stored | None:
+        """One object by its name; None also where the bucket may not be listed."""
+        with contextlib.suppress(BucketError):
+            found = next(self._objects(Range(name, name), page_size=1), None)
+            return found if found and found.name == name else None
+        return None
+
+    def _count_refusal(self, error: BaseException) -> None:
+        """Raise BucketError once a few refusals alike came in a row: no other object would be taken either."""
+        status = final_status(error)
+        if status:
+            with self._counting:
+                self._alike = self._alike + 1 if status == self._last_refusal else 1
+                self._last_refusal = status
+        if status and self._alike >= ALIKE:
+            raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
+
+    def _put_folder(self, name: str, data: bytes, content_type: str) -> None:
+        blob = self._bucket.blob(name)
+        try:
+            self.limiter.run(lambda: blob.upload_from_string(data, content_type, retry=None), judge)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # the library reads the answer
+            raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
+
+    def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
+        self._authorized(
+            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
+        )
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, name: str) -> bytes | None:
+        chunks = self.read(name)
+        return None if chunks is None else b"".join(chunks)
+
+    def read(self, name: str) -> Iterator[bytes] | None:
+        try:
+            found = self._authorized(lambda stores: obstore.get(stores.gets, name))
+        except FileNotFoundError:
+            return None
+        except obstore.exceptions.BaseError as error:
+            raise BucketError(f"{self.url}: {name} cannot be read: {reason(error)}") from error
+        return self._chunks(name, found)
+
+    def _chunks(self, name: str, found: obstore.GetResult) -> Iterator[bytes]:
+        try:
+            yield from map(bytes, found)
+        except obstore.exceptions.BaseError as error:
+            raise BucketError(f"{self.url}: {name} cannot be read: {reason(error)}") from error
+
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
+        ends = zip(["", *marks], [*marks, ""], strict=True)
+        with ThreadPoolExecutor(LISTS_AT_ONCE) as pool:
+            parts = (Range(prefix, *each) for each in ends)
+            for part in map_bounded(pool, lambda each: list(self._objects(each)), parts, LISTS_AT_ONCE):
+                yield from part
+
+    def _objects(self, wanted: Range, page_size: int = 1000) -> Iterator[Stored]:
+        # Of the library's pages only the JSON is taken: it makes an object of twenty fields of each line.
+        pages = self._client.list_blobs(
+            self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
+            page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
+        ).pages  # fmt: skip
+        with understood(self.url, "its listing"):
+            try:
+                yield from objects(self.url, wanted, (page.raw_page for page in pages))
+            except NO_ANSWER as error:
+                raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
+
+    # ── removing ─────────────────────────────────────────────────────────────────────────────────
+
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
+        names = [*names]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            kept = [name for name, why in zip(names, pool.map(self._delete, names), strict=True) if why]
+        if kept:
+            log.warning("%s: %d objects stay behind, for they may not be removed: %s", self.url, len(kept), kept[0])
+        return kept
+
+    def _delete(self, name: str) -> str:
+        """Remove an object; answers why it is there nevertheless, "" where it is not."""
+        try:
+            if name.endswith("/"):  # obstore would drop the slash
+                blob = self._bucket.blob(name)
+                self.limiter.run(lambda: blob.delete(retry=None), judge)  # Google counts it as a write
+            else:
+                self.limiter.run(lambda: self._authorized(lambda stores: obstore.delete(stores.puts, name)), judge)
+        except (FileNotFoundError, google.api_core.exceptions.NotFound):
+            pass
+        except DENIED as error:
+            # Without the right to remove objects this is also the answer for one that does not exist.
+            return reason(error) if self._find(name) else ""
+        except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
+            raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
+        return ""
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _store(name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig) -> GCSStore:
+    host = emulator()
+    if host is None:
+        return GCSStore(
+            name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=retries
+        )
+    url = host if "://" in host else f"http://{host}"
+    key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    return GCSStore(
+        name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=retries
+    )

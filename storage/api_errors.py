@@ -1,0 +1,48 @@
+"""What an error of a bucket means: its status, whether a later try may succeed, whether it is final for all."""
+
+from __future__ import annotations
+
+import re
+
+import google.api_core.exceptions
+import obstore
+import requests
+
+from sources.http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES
+from storage.bucket import reason
+from storage.rate_limit import Failure, retry_after
+
+NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error; 0 where the connection failed before there was one, or where none is known.
+
+    obstore has the status in its message alone.
+    """
+    if isinstance(error, obstore.exceptions.BaseError):
+        match = re.search(r"status code: (\d{3})", reason(error))
+        return int(match[1]) if match else 0
+    response = getattr(error, "response", None)
+    return int(getattr(response, "status_code", None) or getattr(error, "code", None) or 0)
+
+
+def judge(error: Exception) -> Failure:
+    """What an error means for a write."""
+    status = status_of(error)
+    if isinstance(error, obstore.exceptions.BaseError):
+        # obstore has kinds of its own for all that is final but 400, 413 and the like. It shows no headers.
+        is_passing = isinstance(error, obstore.exceptions.GenericError) and status in (*RETRYABLE_STATUSES, 0)
+    else:
+        is_passing = status in RETRYABLE_STATUSES or isinstance(error, NO_CONNECTION)
+    wait = retry_after(getattr(error, "response", None))
+    return Failure(is_passing, status in THROTTLED_STATUSES, wait, reason(error))
+
+
+def final_status(error: BaseException) -> str:
+    """What a refusal would be for any other object too, to be compared; "" for one that may pass."""
+    status = status_of(error)
+    if not status and isinstance(error, obstore.exceptions.BaseError):  # a kind of its own: a precondition, a conflict
+        return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
+    is_theirs = isinstance(error, (obstore.exceptions.BaseError, google.api_core.exceptions.GoogleAPICallError))
+    return str(status) if is_theirs and 400 <= status < 500 and status not in RETRYABLE_STATUSES else ""

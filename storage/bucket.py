@@ -1,0 +1,103 @@
+"""What a bucket is to this program, and the names and checksums of its objects.
+
+Names are object names, "/" between folders; a name that ends with "/" is a folder's placeholder, without which
+GCSFuse shows the folder only with implicit dirs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import NamedTuple, Protocol, TypeVar
+
+METADATA_PREFIX = "_extraction/"  # the journals and manifests
+Data = bytes | Iterable[bytes]
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Stored(NamedTuple):
+    """What a bucket's listing says of one object."""
+
+    name: str
+    size: int  # bytes
+    crc32c: int | None  # None where the listing has no checksum (directories)
+
+
+class Bucket(Protocol):
+    """A place for objects. Nothing here is ever half visible under its name after a failure."""
+
+    url: str
+    max_in_flight: int  # puts that are worth having in flight
+
+    @property
+    def keeps(self) -> str:
+        """Why what is stored can be neither replaced nor removed; "" where it can, or where that is not known."""
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether folders are there without placeholder objects: then none is put, and none is missed."""
+
+    def ready(self) -> None:
+        """Make sure that it exists and takes objects; raises BucketError that says what to do."""
+
+    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        """Store an object whole or not at all; raises MemberError, or BucketError when nothing can be stored.
+
+        Where the bucket lets nothing be replaced, an object that is there already with these bytes is as good as
+        stored, and another one raises KeptError. UploadLostError: it can be stored when its bytes are read again.
+        """
+
+    def get(self, name: str) -> bytes | None:
+        """An object's bytes, or None when there is none of that name."""
+
+    def read(self, name: str) -> Iterator[bytes] | None:
+        """The same in chunks."""
+
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
+        """All objects, and placeholders, whose name begins with `prefix`, which ends with "/", sorted by name.
+
+        `marks` are sorted names that part the objects into pieces: a bucket may list several of them at once.
+        """
+
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
+        """Remove objects; one that is not there is no error. Answers those that the bucket keeps, and logs them."""
+
+    def close(self) -> None:
+        """Let go of what it holds; it is not used after that."""
+
+
+def map_bounded(pool: Executor, work: Callable[[T], U], items: Iterable[T], most: int) -> Iterator[U]:
+    """What `pool.map` gives, with at most so many results waiting to be taken."""
+    waiting = deque[Future[U]]()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def encode_crc32c(value: int) -> str:
+    """A checksum as GCS and `gcloud storage hash` write it: base64 of four bytes, the highest first."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def decode_crc32c(text: str) -> int:
+    """The reverse of encode_crc32c."""
+    return int.from_bytes(binascii.a2b_base64(text), "big")
+
+
+def reason(error: BaseException) -> str:
+    """An error in one short line; of obstore, which hands on the server's whole answer, its status and its details."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    status = re.search(r"status code: \d{3}[^:<]*", text)
+    told = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]
+    told += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
+    if status and told:
+        text = f"{status[0]}: {' '.join(told[0][1].split())}"
+    return text.splitlines()[0][:400]

@@ -1,0 +1,181 @@
+"""A Google Cloud Storage bucket itself: whether it exists, how it is set up, and its creation."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import google.api_core.exceptions
+import google.auth.credentials
+import requests
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from errors import BucketError
+from sources.http import innermost
+from storage.bucket import reason
+from storage.credentials import project
+
+log = logging.getLogger("spotted")
+
+DEFAULT_REGION = "us-central1"
+STARTUP_RETRY = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
+HIERARCHICAL = 8  # times the initial rate of a flat bucket (https://cloud.google.com/storage/docs/hns-overview)
+NO_ANSWER = (
+    google.api_core.exceptions.GoogleAPIError,
+    google.auth.exceptions.GoogleAuthError,
+    requests.RequestException,
+)
+
+
+class Look(NamedTuple):
+    """What can be said of a bucket without writing to it."""
+
+    exists: bool
+    region: str = ""  # "" where it may not be asked
+    is_hierarchical: bool = False
+    keeps: str = ""  # why what is stored can be neither removed nor replaced; "" where it can, or may not be asked
+    is_versioned: bool = False
+
+
+class Place:
+    """One bucket; `is_hierarchical` is whether a hierarchical namespace is wanted of a new one."""
+
+    def __init__(
+        self, client: storage.Client, credentials: google.auth.credentials.Credentials, name: str, is_hierarchical: bool
+    ) -> None:
+        self._client, self._credentials, self.name, self.url = client, credentials, name, f"gs://{name}"
+        self._bucket = client.bucket(name)
+        self._is_hierarchical, self._is_known = is_hierarchical, False
+        self.keeps = ""  # why what is stored can be neither replaced nor removed, once that is known
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether folders exist as resources of the bucket, which need no placeholder objects."""
+        if not (self._is_known or self._is_hierarchical):
+            self.look()
+        return self._is_hierarchical
+
+    def ready(self) -> None:
+        wanted, found = self._is_hierarchical, self.look()
+        if not found.exists:
+            self._create(wanted)
+        elif wanted and not found.is_hierarchical:
+            log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", self.url)
+        if found.is_hierarchical:
+            log.info("%s: has a hierarchical namespace: %d times the initial write rate", self.url, HIERARCHICAL)
+        if found.keeps:
+            log.warning(
+                "%s: %s: what is stored can be neither replaced nor removed; journal entries stay behind",
+                self.url, found.keeps,
+            )  # fmt: skip
+        if found.is_versioned:
+            log.info("%s: keeps old versions of what is replaced or removed, the journal's too", self.url)
+
+    def look(self) -> Look:
+        """What there is; raises BucketError when it may not be used."""
+        found = self._look()
+        if found.exists:
+            self._is_hierarchical, self._is_known, self.keeps = found.is_hierarchical, True, found.keeps
+        return found
+
+    def _look(self) -> Look:
+        with understood(self.url, "its description"):
+            try:
+                found = self._client.get_bucket(self.name, timeout=10, retry=STARTUP_RETRY)
+            except google.api_core.exceptions.Forbidden:
+                return self._look_by_listing()
+            except google.api_core.exceptions.NotFound:
+                return Look(False)
+            except NO_ANSWER as error:
+                raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+            is_hierarchical = bool(found.hierarchical_namespace_enabled)
+            return Look(
+                True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled)
+            )
+
+    def _look_by_listing(self) -> Look:
+        # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
+        try:
+            list(self._client.list_blobs(self._bucket, max_results=1, timeout=10, retry=STARTUP_RETRY))
+        except google.api_core.exceptions.NotFound:
+            return Look(False)
+        except google.api_core.exceptions.Forbidden as error:
+            raise BucketError(
+                f"{self.url}: {self._who()} may not list its objects; run:"
+                f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
+                " --role=roles/storage.objectAdmin"
+            ) from error
+        layout = self._layout()
+        is_hierarchical = bool(layout.get("hierarchicalNamespace", {}).get("enabled"))
+        return Look(True, str(layout.get("location", "")).lower(), is_hierarchical)
+
+    def _layout(self) -> Mapping[str, Any]:
+        """The storage layout, for which the right to list objects is enough; empty where it cannot be had.
+
+        https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout. google-cloud-storage has no method
+        for it, google-cloud-storage-control speaks gRPC: so this is the one use of the client's private connection.
+        """
+        try:
+            found = self._client._connection.api_request(
+                method="GET", path=f"/b/{self.name}/storageLayout", timeout=10, retry=STARTUP_RETRY
+            )
+        except NO_ANSWER as error:
+            log.debug("%s: its storage layout is not known: %s", self.url, reason(error))
+            return {}
+        return found if isinstance(found, Mapping) else {}
+
+    def _create(self, is_hierarchical: bool) -> None:
+        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
+        self._bucket.iam_configuration.uniform_bucket_level_access_enabled = True  # hierarchical ones must have it
+        self._bucket.iam_configuration.public_access_prevention = "enforced"
+        if is_hierarchical:
+            self._bucket.hierarchical_namespace_enabled = True
+        try:
+            self._client.create_bucket(
+                self._bucket, project=project(), location=region, timeout=30, retry=STARTUP_RETRY
+            )
+        except google.api_core.exceptions.Conflict as error:
+            if self._is_there():  # another run has just created it
+                return
+            raise BucketError(f"{self.url}: the name belongs to another project; choose another with --to") from error
+        except (google.api_core.exceptions.ClientError, ValueError, OSError) as error:
+            raise BucketError(
+                f"{self.url}: does not exist, and {self._who()} may not create it ({reason(error)}); grant"
+                " roles/storage.admin on the project (GCP_PROJECT), or run: gcloud storage buckets create"
+                f" {self.url} --location={region} --uniform-bucket-level-access --public-access-prevention"
+            ) from error
+        except NO_ANSWER as error:
+            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+        self._is_hierarchical, self._is_known = is_hierarchical, True
+        log.info("%s: created in %s%s", self.url, region, ", with a hierarchical namespace" * is_hierarchical)
+
+    def _is_there(self) -> bool:
+        try:
+            return self.look().exists
+        except BucketError:
+            return False
+
+    def _who(self) -> str:
+        return str(getattr(self._credentials, "service_account_email", "this account"))
+
+
+@contextlib.contextmanager
+def understood(url: str, what: str) -> Iterator[None]:
+    """Turn what the library trips over into one clear error: an answer that is no JSON, or not the expected one."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BucketError(
+            f"{url}: {what} is not what Google Cloud Storage answers ({reason(error)}); is a proxy between?"
+        ) from error
+
+
+def _keeps(found: storage.Bucket) -> str:
+    """Why a bucket lets nothing be removed or replaced, as far as its description says it."""
+    if found.retention_period:
+        return f"it has a retention policy of {found.retention_period:,} s"
+    return "it puts a hold on each new object" if found.default_event_based_hold else ""

@@ -1,0 +1,68 @@
+"""Who this program is at Google Cloud: the credentials, the project and the client that goes with them."""
+
+from __future__ import annotations
+
+import os
+
+import google.auth
+import google.auth.credentials
+import requests
+from google.cloud import storage
+
+from errors import BucketError
+from storage.bucket import reason
+
+SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
+CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
+
+# Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
+os.environ.setdefault("GCE_METADATA_TIMEOUT", "2")
+os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
+
+
+def emulator() -> str | None:
+    """Where Google's clients find an emulator; None for Google itself. An empty variable is as good as none."""
+    return os.environ.get("STORAGE_EMULATOR_HOST") or None
+
+
+def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
+    """Google's default credentials, and where they come from; raises BucketError when there are none."""
+    from google.auth import compute_engine  # not before the environment says what it should do
+
+    if emulator():
+        return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator()}"
+    try:
+        credentials, _ = google.auth.default(scopes=SCOPES)
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise BucketError(
+            "no Google credentials: run gcloud auth application-default login, or set"
+            f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
+            f" ({reason(error).partition(' To set up')[0]})"
+        ) from error
+    if isinstance(credentials, compute_engine.Credentials):
+        return credentials, "from the metadata server"
+    file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return credentials, f"from {file}" if file else "from gcloud auth application-default login"
+
+
+def project() -> str | None:
+    """The project that a new bucket belongs to; None where none is set anywhere. An emulator needs none.
+
+    GCP_PROJECT, then what google.auth finds: GOOGLE_CLOUD_PROJECT, the key file, gcloud's configuration, the metadata
+    server (https://googleapis.dev/python/google-auth/latest/reference/google.auth.html).
+    """
+    named = os.environ.get("GCP_PROJECT")
+    if named or emulator():
+        return named or None
+    _, found = google.auth.default(scopes=SCOPES)
+    return found or None
+
+
+def client(credentials: google.auth.credentials.Credentials) -> storage.Client:
+    """A client without a project: only the creation of a bucket names one, and asks for it then."""
+    made = storage.Client(project=None, credentials=credentials)
+    # The session is public nowhere, and ten connections, which is requests' default, are too few for the threads.
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
+    for scheme in ("http://", "https://"):
+        made._http.mount(scheme, adapter)
+    return made

@@ -1,0 +1,66 @@
+"""A bucket's listing, page by page: what Google Cloud Storage answers becomes objects in order, or one clear error.
+
+Everything after it merges listings by name, so a listing that is out of order, repeats itself or leaves the range that
+was asked for must not pass.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from errors import BucketError, escaped
+from storage.bucket import Stored, decode_crc32c
+
+
+class Range(NamedTuple):
+    """What is listed: names that begin with `prefix`, from `start` on and before `stop`; "" is no bound."""
+
+    prefix: str
+    start: str = ""
+    stop: str = ""
+
+    def holds(self, name: str) -> bool:
+        """Whether a listing of this range may have the name."""
+        return name.startswith(self.prefix) and self.start <= name and (not self.stop or name < self.stop)
+
+
+def objects(url: str, wanted: Range, pages: Iterable[Mapping[str, Any]]) -> Iterator[Stored]:
+    """The objects of these pages; raises BucketError for pages that are no listing of the range.
+
+    Each page is the JSON of https://cloud.google.com/storage/docs/json_api/v1/objects/list.
+    """
+    last, tokens = "", set[object]()
+    for page in pages:
+        for item in page.get("items", ()):
+            stored = _stored(url, item)
+            if not wanted.holds(stored.name) or (last and stored.name <= last):
+                raise BucketError(
+                    f"{url}: cannot be listed: {escaped(stored.name)} is out of order or was not asked for"
+                )
+            last = stored.name
+            yield stored
+        token = page.get("nextPageToken")
+        if token and token in tokens:
+            raise BucketError(f"{url}: cannot be listed: the listing begins again, its page token is the same twice")
+        tokens.add(token)
+
+
+def _stored(url: str, item: Any) -> Stored:
+    """One object. Google's own testbench leaves out what is zero: the size of an empty object, and its checksum."""
+    try:
+        name, size = item["name"], int(item.get("size", 0))
+        crc32c = _crc32c(item["crc32c"]) if "crc32c" in item else None if size else 0
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BucketError(f"{url}: cannot be listed: not an object of a listing: {escaped(repr(item))}") from error
+    if not isinstance(name, str) or not name or size < 0:
+        raise BucketError(f"{url}: cannot be listed: not an object of a listing: {escaped(repr(item))}")
+    return Stored(name, size, crc32c)
+
+
+def _crc32c(text: str) -> int:
+    value = decode_crc32c(text)
+    if len(binascii.a2b_base64(text)) != 4:
+        raise ValueError(text)
+    return value

@@ -1,0 +1,157 @@
+"""A bucket mounted by GCSFuse: objects are written as files, and listed by the API."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from errors import BucketError, MemberError
+from storage.bucket import METADATA_PREFIX, Bucket, Data, reason
+from storage.directory import FATAL_ERRNOS, FolderBucket
+from storage.gcsfuse import is_fuse
+from storage.part_files import _fill, _open, _removed_on_failure, probe
+
+
+class MountedBucket:
+    """A bucket whose objects are written through its mount, while the API tells what has landed.
+
+    The books go by the API too: whoever is killed while writing a file on a mount leaves a part of it, and part
+    of a manifest could be taken for the whole.
+    """
+
+    def __init__(self, api: Bucket, root: Path) -> None:
+        self._api, self._folder = api, MountFolder(root)
+        self.url, self.max_in_flight = api.url, self._folder.max_in_flight
+        self.get, self.read, self.list = api.get, api.read, api.list
+        self._made, self._lock = dict[str, Future[None]](), threading.Lock()
+
+    def ready(self) -> None:
+        try:
+            self._folder.put(probe(), b"")
+            arrived = self._api.get(probe()) is not None
+            self._folder.delete([probe()])
+        except (OSError, MemberError) as error:
+            raise BucketError(f"{self._folder.root}: cannot be written: {reason(error)}") from error
+        if not arrived:
+            raise BucketError(f"{self._folder.root}: is mounted, but what is written there does not reach {self.url}")
+
+    def close(self) -> None:
+        self._folder.close()
+
+    @property
+    def keeps(self) -> str:
+        return self._api.keeps
+
+    @property
+    def has_folders(self) -> bool:
+        return self._api.has_folders
+
+    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        if name.startswith(METADATA_PREFIX):
+            self._api.put(name, data, content_type)
+            return
+        folder, _, file = name.rpartition("/")
+        if folder and not self.has_folders:  # GCSFuse makes them there by the API of folders, and needs no objects
+            self._make(f"{folder}/")
+        if file:
+            self._folder.put(name, data, content_type)
+
+    def _make(self, folder: str) -> None:
+        """Have a folder's placeholder made, once and by the API: a mount makes the folders in one folder in turn."""
+        with self._lock:
+            is_new = folder not in self._made
+            made = self._made.setdefault(folder, Future())
+        if is_new:
+            try:
+                self._api.put(folder, b"")
+                made.set_result(None)
+            except Exception as error:
+                del self._made[folder]
+                made.set_exception(error)
+        made.result()
+
+    def delete(self, names: Iterable[str]) -> Sequence[str]:
+        names = list(names)
+        kept = self._api.delete(name for name in names if name.startswith(METADATA_PREFIX))
+        return [*kept, *self._folder.delete(name for name in names if not name.startswith(METADATA_PREFIX))]
+
+
+class MountFolder(FolderBucket):
+    """A directory in a mounted bucket. It is held open: when the mount goes away nothing lands in its place."""
+
+    max_in_flight = 128  # at 50 ms a request; measured in mount.py
+    fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # GCSFuse's word for a file that the bucket refused, say for its checksum
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        os.makedirs(root, exist_ok=True)
+        self._folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._at = f"/proc/self/fd/{self._folder}"  # proc(5)
+        if not is_fuse(Path(self._at)):
+            self.close()
+            raise BucketError(f"{root}: expected a mounted bucket, nothing is mounted there")
+        self._crowds = [_Crowds() for _ in range(self.max_in_flight)]
+
+    def close(self) -> None:
+        """Let go of the mount, which cannot be taken away before."""
+        os.close(self._folder)
+
+    def _write(self, path: str, chunks: Iterable[bytes]) -> None:
+        # An object appears when its file is closed; a rename would be a copy and a delete. While Linux makes a file
+        # in a folder nobody can look a name up there, and a new name is looked up first: two round trips a file,
+        # one file at a time. Looked up beforehand, many names at once, GCSFuse has the answer when the file is made.
+        # A file that is there is removed: GCSFuse would fetch it onto the local disk, and stage the new one there.
+        crowds = self._crowds[hash(os.path.dirname(path)) % len(self._crowds)]
+        with crowds.enter(_LOOKING), contextlib.suppress(OSError):
+            os.stat(path)
+            os.unlink(path)
+        with _removed_on_failure(path):
+            with crowds.enter(_MAKING):
+                file = _open(path)
+            _fill(file, chunks)
+
+
+_LOOKING, _MAKING = 0, 1
+
+
+class _Crowds:
+    """Lets threads of two kinds in by turns: all of one kind that wait, and when these are out all of the other."""
+
+    def __init__(self) -> None:
+        self._lock, self._kind, self._inside = threading.Lock(), _LOOKING, 0
+        self._waiting: tuple[list[threading.Event], list[threading.Event]] = ([], [])
+
+    @contextlib.contextmanager
+    def enter(self, kind: int) -> Iterator[None]:
+        """Wait for the turn of `kind`, and have it while this lasts."""
+        self._come(kind)
+        try:
+            yield
+        finally:
+            self._go()
+
+    def _come(self, kind: int) -> None:
+        with self._lock:
+            if not self._inside or (kind == self._kind and not self._waiting[1 - kind]):
+                self._kind, self._inside = kind, self._inside + 1
+                return
+            turn = threading.Event()
+            self._waiting[kind].append(turn)
+        turn.wait()
+
+    def _go(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            self._kind = 1 - self._kind if self._waiting[1 - self._kind] else self._kind
+            crowd = self._waiting[self._kind]
+            self._inside = len(crowd)
+            for turn in crowd:
+                turn.set()
+            crowd.clear()

@@ -1,0 +1,61 @@
+"""Files that are written under another name first, so that none is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from storage.names import PARTIAL_PREFIX
+
+CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
+
+_numbers = itertools.count()  # of the files being written by this process, whichever of its buckets writes them
+_mine = secrets.token_hex(4)  # in their names, for the processes of two containers have the same numbers
+
+
+def probe() -> str:
+    """A name to try out whether something can be written, which no other process tries out at the same time."""
+    return f"{PARTIAL_PREFIX}ready-{_mine}"
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o666)
+
+
+def _fill(file: int, chunks: Iterable[bytes]) -> None:
+    try:
+        for chunk in chunks:
+            _write_all(file, chunk)
+    finally:
+        os.close(file)  # on a mount this is the upload, and can fail
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    written = os.write(descriptor, chunk)
+    while written < len(chunk):
+        written += os.write(descriptor, memoryview(chunk)[written:])

@@ -1,0 +1,162 @@
+"""How fast a bucket is written to: one limiter for all threads of a process, and its retries.
+
+congestion.py decides on the rate.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from storage.congestion import WINDOW, Congestion
+
+T = TypeVar("T")
+log = logging.getLogger("spotted")
+
+# Google asks for this: begin at 1,000 writes a second, at most double them every 20 minutes, and send less when
+# the answer is 429 or 503 (https://cloud.google.com/storage/docs/request-rate). A warm bucket takes more.
+START = 1000
+DOUBLING = 20 * 60  # seconds
+SLICE = 0.25  # seconds after which a waiting thread looks whether the rate has jumped
+FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; an outage is waited for by all threads together
+TIMEOUT = 180  # seconds in which a write is repeated
+
+
+class WriteStats(NamedTuple):
+    """What became of the writes of a process."""
+
+    writes: int = 0  # sent, the refused ones among them
+    peak: int = 0  # most writes in one second
+    refused: int = 0
+
+    def __add__(self, other: object) -> WriteStats:
+        """Those of two processes."""
+        return WriteStats(*map(sum, zip(self, other, strict=True))) if isinstance(other, WriteStats) else NotImplemented
+
+
+class Failure(NamedTuple):
+    """What an error means for a write."""
+
+    is_passing: bool  # the same request may succeed later
+    is_refusal: bool  # the bucket was asked for too much, by its own word
+    retry_after: float = 0.0  # seconds, where the bucket said so
+    reason: str = ""  # in one line
+
+
+class RateLimiter:
+    """Hands out the moments at which something may be written, and repeats what a bucket refuses for now.
+
+    `start` is how many writes a second at first, of all `writers` of the bucket together; infinity is no limit
+    until the first congestion.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: float,
+        writers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name, self._clock, self._sleep = name, clock, sleep
+        self._lock = threading.Lock()
+        self._congestion = Congestion(start, writers, clock())
+        self._recent = deque[float]()  # when the last second's writes were sent
+        self._writes = self._refused = self._peak = 0
+
+    def rate(self) -> float:
+        """How many may be sent in a second from now."""
+        with self._lock:
+            return self._congestion.rate
+
+    def acquire(self) -> float:
+        """Wait until something may be sent; the moment, for `delivered` or `throttled`."""
+        congestion = self._congestion
+        while True:
+            with self._lock:
+                grant = congestion.reserve(self._clock())
+            while (wait := grant.moment - self._clock()) > 0 and grant.version == congestion.version:
+                self._sleep(min(wait, SLICE))
+            with self._lock:
+                if grant.may_send and grant.version == congestion.version:
+                    return self._count(self._clock())
+
+    def _count(self, now: float) -> float:
+        self._congestion.sent(now)
+        self._writes += 1
+        self._recent.append(now)
+        while self._recent[0] <= now - WINDOW:
+            self._recent.popleft()
+        self._peak = max(self._peak, len(self._recent))
+        return now
+
+    def delivered(self, sent: float, is_timed: bool = True) -> None:
+        """What was sent at that moment was not refused; `is_timed` when the time says how busy the bucket is."""
+        with self._lock:
+            since = self._congestion.outage_since
+            self._congestion.delivered(sent, self._clock(), is_timed)
+            is_over = since is not None and self._congestion.outage_since is None
+        if is_over and since is not None:
+            log.info("%s: takes writes again, after %.0f s", self.name, self._clock() - since)
+
+    def throttled(self, sent: float, retry_after: float = 0.0) -> None:
+        """What was sent at that moment was refused."""
+        with self._lock:
+            self._refused += 1
+            before, since = self._congestion.rate, self._congestion.outage_since
+            self._congestion.throttled(sent, self._clock(), retry_after)
+            now, is_outage = self._congestion.rate, self._congestion.outage_since is not None
+        if is_outage and since is None:
+            log.warning("%s: refuses all writes (429, 503); waiting for up to %d s", self.name, TIMEOUT)
+        elif now < before:
+            log.info("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, before, now)
+
+    def stats(self) -> WriteStats:
+        """What became of the writes so far."""
+        with self._lock:
+            return WriteStats(self._writes, self._peak, self._refused)
+
+    def run(self, write: Callable[[], T], judge: Callable[[Exception], Failure]) -> T:
+        """Send a write, again and again while its failure is a passing one; raises the last error after TIMEOUT."""
+        begin, tries = self._clock(), 0
+        while True:
+            sent = self.acquire()
+            try:
+                answer = write()
+            except Exception as error:
+                failure = judge(error)
+                self._judged(sent, failure)
+                wait = max(backoff(tries), failure.retry_after)
+                if not failure.is_passing or self._clock() + wait > begin + TIMEOUT:
+                    raise
+                log.debug("%s: trying again in %.1f s: %s", self.name, wait, failure.reason)
+            else:
+                self.delivered(sent)
+                return answer
+            tries += 1
+            self._sleep(wait)
+
+    def _judged(self, sent: float, failure: Failure) -> None:
+        if failure.is_refusal:
+            self.throttled(sent, failure.retry_after)
+        elif not failure.is_passing:
+            self.delivered(sent)
+
+
+def backoff(tries: int, rng: random.Random = random.SystemRandom()) -> float:  # noqa: B008  # it has no state
+    """Seconds to wait after so many tries, at random: threads that failed together must not come again together."""
+    return rng.uniform(0, min(FIRST_BACKOFF * 2 ** min(tries, 10), MAX_BACKOFF))
+
+
+def retry_after(response: object) -> float:
+    """Seconds that a response's Retry-After asks for; 0 where it has none, or a date."""
+    headers = getattr(response, "headers", None) or {}
+    try:
+        return max(float(headers.get("Retry-After", 0)), 0.0)
+    except ValueError:
+        return 0.0

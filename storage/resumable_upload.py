@@ -1,0 +1,130 @@
+"""A large member on its way into a bucket: a resumable upload, which ends whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import google.api_core.exceptions
+import google.api_core.retry
+import google_crc32c
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+from errors import UploadLostError
+from storage.api_errors import judge
+from storage.bucket import reason
+from storage.bucket_admin import NO_ANSWER
+from storage.rate_limit import TIMEOUT, RateLimiter
+
+if TYPE_CHECKING:
+    from google.cloud.storage.fileio import BlobWriter
+
+
+log = logging.getLogger("spotted")
+
+CHUNK = 8 << 20  # bytes in one request of a resumable upload
+BEGINNINGS = 3  # of a resumable upload whose bytes can be had again
+
+
+class Passing:
+    """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
+        self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self.is_repeatable:
+            self.size, self._crc32c = 0, google_crc32c.Checksum()
+        for chunk in self._chunks:
+            self.size += len(chunk)
+            self._crc32c.update(chunk)
+            yield chunk
+
+    def rest(self) -> tuple[int, int]:
+        """Size and crc32c of the whole, for which what has not passed yet is read."""
+        for _ in self:
+            pass
+        return self.size, int.from_bytes(self._crc32c.digest(), "big")
+
+
+def size_and_crc32c(sent: bytes | Passing) -> tuple[int, int]:
+    """Of all the bytes, for which what has not passed yet is read."""
+    return (len(sent), google_crc32c.value(sent)) if isinstance(sent, bytes) else sent.rest()
+
+
+def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, limiter: RateLimiter) -> None:
+    """Store chunks as one object, and begin again where the service says so, as far as they can be had again.
+
+    Raises UploadLostError where they cannot be had again.
+    """
+    for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
+        try:
+            _upload(bucket, name, chunks, content_type, limiter)
+            return
+        except UploadLostError as error:
+            if is_last or not chunks.is_repeatable:
+                raise
+            log.debug("%s: beginning its upload again: %s", name, error)
+
+
+def _upload(
+    bucket: storage.Bucket, name: str, chunks: Iterable[bytes], content_type: str, limiter: RateLimiter
+) -> None:
+    # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
+    # upload would leave its parts behind, unseen and paid for.
+    sent = limiter.acquire()
+
+    def report(error: Exception) -> None:
+        failure = judge(error)
+        if failure.is_refusal:
+            limiter.throttled(sent, failure.retry_after)
+
+    retry = google.api_core.retry.Retry(lambda error: judge(error).is_passing, 0.5, 5, 2, TIMEOUT, on_error=report)
+    file = bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type, retry=retry)
+    with _given_up_on_failure(file):
+        for chunk in chunks:
+            with _translated():
+                file.write(chunk)
+        with _translated():
+            file.close()
+    limiter.delivered(sent, is_timed=False)
+
+
+@contextlib.contextmanager
+def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        try:
+            with contextlib.suppress(*NO_ANSWER):
+                file.terminate()
+        finally:
+            # It has no other way to be left without its last bytes being sent: Python closes it once it is garbage,
+            # and from 3.13 on prints what that raises.
+            file._buffer.close()
+        raise
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What a resumable upload may raise, as the exceptions of every other request, or as UploadLostError.
+
+    404 and 410 to a chunk mean that the upload is over and must begin anew
+    (https://cloud.google.com/storage/docs/performing-resumable-uploads,
+    https://cloud.google.com/storage/docs/json_api/v1/status-codes#410-gone).
+    """
+    try:
+        yield
+    except InvalidResponse as error:  # of the last chunk also when its checksum shows other bytes
+        if error.response.request.method == "PUT" and error.response.status_code in (404, 410):
+            raise UploadLostError(f"its upload ended before it was whole: {error.response.status_code}") from error
+        status, text = error.response.status_code, error.response.text[:200]  # which need not be Google's JSON
+        raise google.api_core.exceptions.from_http_status(status, f"an upload was refused: {text}") from error
+    except (DataCorruption, AttributeError, KeyError, TypeError, ValueError) as error:
+        # Other bytes arrived, or fewer than were sent; or the answer is none of GCS. The listing shows what is there.
+        raise UploadLostError(f"its upload ended before it was whole: {reason(error)}") from error
