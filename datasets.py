@@ -182,10 +182,11 @@ OXFORD = Dataset(
              "Computer Vision and Pattern Recognition, 2012.",
     size=811_092_049,
 )  # fmt: skip
+GROUPS = ("breed", "individual")
 DATASETS = {dataset.name: dataset for dataset in (STANFORD, TSINGHUA, TSINGHUA_HIGH, AUSTIN, OXFORD)}
 
 
-def chosen(groups: Iterable[str], names: Iterable[str]) -> list[Dataset]:
+def select(groups: Iterable[str], names: Iterable[str]) -> list[Dataset]:
     """The datasets of these groups and of these names, each once, in the order of DATASETS."""
     groups, names = set(groups), set(names)
     return [dataset for dataset in DATASETS.values() if dataset.group in groups or dataset.name in names]

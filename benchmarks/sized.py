@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from archives.spans import LARGE, SPAN
-from cli import main
+from archives import spans
 
-SPAN = LARGE = int(sys.argv.pop(1)) << 20  # before anything takes it over
+spans.SPAN = spans.LARGE = int(sys.argv.pop(1)) << 20  # before another module imports them
 
+from cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,23 @@
+"""What a user can ask for, a module each; `run` starts the one that the options name."""
+
+from __future__ import annotations
+
+import threading
+
+from commands import listing
+from pipeline.options import RunOptions
+from report.log import start_log
+
+
+def run(options: RunOptions, interrupted: threading.Event) -> int:
+    """Do what the options ask for; 0, or the exit status of the worst that happened."""
+    start_log(options)
+    if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
+        return listing.run(options)
+    from commands import check, extract, plan, verify
+
+    commands = {"plan": plan.run, "check": check.run}
+    if options.command in commands:
+        return commands[options.command](options)
+    work = extract.open_run if options.command == "extract" else verify.open_run
+    return extract.run_datasets(options, work, interrupted)

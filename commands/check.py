@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -19,10 +20,12 @@ from typing import TYPE_CHECKING
 
 import requests
 
+from commands.extract import with_mirror
 from datasets import Dataset
 from errors import BucketError, ExtractionError, MemberError, SourceError, redact
 from gcs import Destination, mount_point, open_bucket
 from pipeline.cluster import connect
+from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
 from pipeline.unit import PhotoWork
 from report.humanize import amount
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
+ROOMS = ("archives", "commands", "manifest", "pipeline", "report", "sources", "storage")
 PACKAGES = ("dask", "distributed", "google-cloud-storage", "obstore", "requests", "tqdm")
 SOURCES_AT_ONCE = 8
 SOURCE_CURE = "; try again later, or take a copy with --mirror"
@@ -52,26 +56,22 @@ class Finding:
     says: str
 
 
-@dataclass(frozen=True)
-class Case:
-    """What a run would be made of."""
-
-    datasets: list[Dataset]
-    to: str
-    via: str
-    mirror: str
-    scheduler: str
+def run(options: RunOptions) -> int:
+    """Print all findings; the exit status."""
+    with contextlib.ExitStack() as stack:
+        findings = examine(with_mirror(options, stack))
+        return 0 if print_findings(findings, options.log_format == "json") else ExtractionError.exit_status
 
 
-def examine(case: Case) -> Iterator[Finding]:
+def examine(options: RunOptions) -> Iterator[Finding]:
     """All findings, each as soon as it is made; what is tried out is removed."""
     yield _python()
     yield _packages()
-    yield from _bucket(case) if case.to.startswith("gs://") else [_try("directory", lambda: _directory(case))]
-    for dataset in case.datasets:
-        yield from _sources(dataset, case.mirror)
-    if case.scheduler:
-        yield _try("cluster", lambda: _cluster(case.scheduler))
+    yield from _bucket(options) if options.to.startswith("gs://") else [_try("directory", lambda: _directory(options))]
+    for dataset in options.datasets:
+        yield from _sources(dataset, options.mirror)
+    if options.scheduler:
+        yield _try("cluster", lambda: _cluster(options.scheduler))
 
 
 def _try(what: str, look: Callable[[], str], cure: str = "") -> Finding:
@@ -92,7 +92,8 @@ def _python() -> Finding:
 
 def versions() -> dict[str, str]:
     """The versions that workers and program must share; `tool` is a checksum of this program's own modules."""
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py"))))
+    modules = [*HERE.glob("*.py"), *(path for room in ROOMS for path in (HERE / room).rglob("*.py"))]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(modules)))
     found = {"python": platform.python_version(), "tool": code.hexdigest()[:12]}
     for name in PACKAGES:
         try:
@@ -121,12 +122,15 @@ def _packages() -> Finding:
     return Finding("packages", True, ", ".join(f"{name} {found[name]}" for name in PACKAGES))
 
 
-def _directory(case: Case) -> str:
-    root = Path(case.to).absolute()
+def _directory(options: RunOptions) -> str:
+    root = Path(options.to).absolute()
     place = next(path for path in (root, *root.parents) if path.exists())
     if not _takes_files(place):
         raise BucketError(f"{place}: expected a directory that this user may write to; choose another place with --to")
-    free, need = shutil.disk_usage(place).free, 0 if case.mirror else sum(dataset.size for dataset in case.datasets)
+    free, need = (
+        shutil.disk_usage(place).free,
+        0 if options.mirror else sum(dataset.size for dataset in options.datasets),
+    )
     if free < need:
         raise BucketError(
             f"{root}: expected {amount(need)} of free space, got {amount(free)}; choose another place with --to"
@@ -145,20 +149,20 @@ def _takes_files(place: Path) -> bool:
 # ── the bucket ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _bucket(case: Case) -> Iterator[Finding]:
+def _bucket(options: RunOptions) -> Iterator[Finding]:
     found = _try("credentials", _who)
     yield found
-    if case.via != "api":
-        yield _mount(case)
+    if options.via != "api":
+        yield _mount(options)
     if not found.is_well:
         return
     try:
-        bucket = open_bucket(Destination(case.to))
+        bucket = open_bucket(Destination(options.to))
         look = bucket.look()  # type: ignore[attr-defined]
     except ExtractionError as error:
         yield Finding("bucket", False, str(error))
         return
-    yield _place(case.to, look.exists, look.region)
+    yield _place(options.to, look.exists, look.region)
     if look.keeps:
         yield Finding(
             "rights", True, f"not tried, for {look.keeps}: what is stored can be neither replaced nor removed"
@@ -175,14 +179,14 @@ def _who() -> str:
     return f"{account or 'an unnamed account'}, {origin}"
 
 
-def _mount(case: Case) -> Finding:
+def _mount(options: RunOptions) -> Finding:
     works, why = fuse_works()
-    where = mount_point(Destination(case.to))
+    where = mount_point(Destination(options.to))
     if is_fuse(where):
         return Finding("mount", True, f"the bucket is mounted at {where} already")
     if works:
         return Finding("mount", True, f"FUSE works; {gcsfuse_version()}")
-    if case.via == "auto":
+    if options.via == "auto":
         return Finding("mount", True, f"no mount here ({why}): a run writes through the API instead, which is faster")
     return Finding("mount", False, f"{why}; or use --via api, which needs no mount")
 

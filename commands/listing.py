@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
+from pipeline.options import RunOptions
 from report.humanize import amount
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 WIDEST = 120  # columns of running text
 
 
-# ── --list ───────────────────────────────────────────────────────────────────────────────────────
+def run(options: RunOptions) -> int:
+    """Print the datasets; 0."""
+    print_list(options.datasets, options.log_format == "json")
+    return 0
 
 
 def print_list(datasets: Iterable[Dataset], is_json: bool) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from archives.spans import SPAN
-from commands.costs import Work
+from commands.costs import BYTES_A_SECOND, Rates, Work
+from commands.extract import with_mirror
+from commands.plan_view import print_moves, print_plan
 from datasets import Archive, Dataset
 from errors import BucketError, ExtractionError, SourceError
 from gcs import Destination, open_bucket
@@ -22,7 +25,7 @@ from pipeline.unit import PhotoWork, Unit, is_whole
 from report.humanize import amount
 from sources import source
 from storage.bucket import Bucket
-from storage.bucket_admin import DEFAULT_REGION
+from storage.bucket_admin import DEFAULT_REGION, HIERARCHICAL
 from storage.names import object_name, parents
 
 log = logging.getLogger("spotted")
@@ -66,20 +69,20 @@ def look_at(to: str) -> tuple[Bucket | None, str]:
 
 
 def forecast(
-    dataset: Dataset, order: RunOptions, bucket: Bucket | None, is_known: bool, is_hierarchical: bool = False
+    dataset: Dataset, options: RunOptions, bucket: Bucket | None, is_known: bool, is_hierarchical: bool = False
 ) -> Forecast:
     """What extracting a dataset would do; with `is_known`, no bucket means that nothing is there."""
     try:
-        there = _there(dataset, order, bucket) if bucket else There()
+        there = _there(dataset, options, bucket) if bucket else There()
     except ExtractionError as error:
         return Forecast(dataset, error=str(error))
     if there.complete is not None:
         return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects), is_complete=True)
-    survey = _Survey(dataset, there, order)
+    survey = _Survey(dataset, there, options)
     try:
-        for located in locate(dataset, order.mirror):
+        for located in locate(dataset, options.mirror):
             survey.look_at(located)
-        survey.count(plan_photos(dataset, order.mirror))
+        survey.count(plan_photos(dataset, options.mirror))
         found = survey.result()
     except SourceError as error:
         work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
@@ -93,7 +96,7 @@ def forecast(
 
 
 def forecast_all(
-    datasets: Iterable[Dataset], order: RunOptions, to: str, is_hierarchical: bool = False
+    datasets: Iterable[Dataset], options: RunOptions, to: str, is_hierarchical: bool = False
 ) -> list[Forecast]:
     """A forecast for each; the log tells what is not as one would expect.
 
@@ -112,7 +115,7 @@ def forecast_all(
         log.info("%s: has a hierarchical namespace, or gets it: its folders need no placeholders", to)
     found = []
     for dataset in datasets:
-        each = forecast(dataset, order, bucket, not why, has_folders)
+        each = forecast(dataset, options, bucket, not why, has_folders)
         if each.error:
             log.error("error: %s", each.error)
         for note in each.notes:
@@ -121,12 +124,12 @@ def forecast_all(
     return found
 
 
-def _there(dataset: Dataset, order: RunOptions, bucket: Bucket) -> There:
+def _there(dataset: Dataset, options: RunOptions, bucket: Bucket) -> There:
     book = ManifestStore(bucket, dataset.name)
-    found = None if order.force else readable_manifest(book)
+    found = None if options.force else readable_manifest(book)
     if found:
-        check_kind(dataset, order, bucket, found[1])
-    if order.force:  # nothing of it counts
+        check_kind(dataset, options, bucket, found[1])
+    if options.force:  # nothing of it counts
         return There()
     if found and (stock := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
         return There(stock, len(found[0]))
@@ -136,8 +139,8 @@ def _there(dataset: Dataset, order: RunOptions, bucket: Bucket) -> There:
 class _Survey:
     """Goes through a dataset's sources and sums up what is left to do."""
 
-    def __init__(self, dataset: Dataset, there: There, order: RunOptions) -> None:
-        self.dataset, self.there, self.order, self.limits = dataset, there, order, order.limits
+    def __init__(self, dataset: Dataset, there: There, options: RunOptions) -> None:
+        self.dataset, self.there, self.options, self.limits = dataset, there, options, options.limits
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.kept: list[JournalEntry] = []
@@ -181,7 +184,7 @@ class _Survey:
 
     def _count_again(self, planned: PlannedArchive) -> None:
         """What is read once more, for the archive's checksum alone."""
-        if not planned.sha256 or self.order.no_checksum:
+        if not planned.sha256 or self.options.no_checksum:
             return
         stored = [self._entry(unit) for unit in planned.units]
         known = self.there.stock.kept.get(checksum_id(planned.archive.file))
@@ -189,10 +192,10 @@ class _Survey:
         if is_same and all(entry and is_whole(entry) for entry in stored):
             return
         self.checksums += 1
-        size = planned.source.size if self.order.is_spread else sum(entry.size for entry in stored if entry)
+        size = planned.source.size if self.options.is_spread else sum(entry.size for entry in stored if entry)
         if size:
             self.bytes += size
-            cause = "several processes read it" if self.order.is_spread else "an earlier run stored them"
+            cause = "several processes read it" if self.options.is_spread else "an earlier run stored them"
             what = f"{planned.archive.file}: {amount(size)} are read once more to be compared with its sha256: {cause}"
             self.notes.append(f"{what} (--no-checksum: not)")
 
@@ -255,3 +258,20 @@ def _names(unit: Unit) -> dict[str, str]:
         for (path, refusal), entry in found
         if not (refusal or entry.refusal or path.endswith("/"))
     }
+
+
+def run(options: RunOptions) -> int:
+    """Print what an extraction would do; the exit status."""
+    with contextlib.ExitStack() as stack:
+        found = forecast_all(options.datasets, with_mirror(options, stack), options.to, options.hierarchical)
+    if options.verbose:
+        print_moves(found, options.to)
+    print_plan(found, options.to, _rates(options, found), options.log_format == "json")
+    return max(ExtractionError.exit_status if each.error else 0 for each in found)
+
+
+def _rates(options: RunOptions, found: Iterable[Forecast]) -> Rates:
+    is_hierarchical = any(each.is_hierarchical for each in found)
+    source = options.source_rate * 1_000_000 if options.source_rate else options.connections * BYTES_A_SECOND
+    usual = Rates.bucket * (HIERARCHICAL if is_hierarchical else 1)
+    return Rates(source, options.write_rate or usual, is_hierarchical)

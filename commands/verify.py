@@ -5,6 +5,7 @@ Nothing here writes but `repair`, and that only what the manifest says is there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archives.spans import Extent
+from commands.extract import Work, ready_destination, start_workers
 from datasets import DATASETS, Dataset
 from errors import DamagedError, MemberError
+from gcs import Destination, open_bucket
 from manifest.compare import last_wins, marks, matches, outer_join
 from manifest.records import ABSENT, Row, Rows
 from manifest.store import ManifestStore
@@ -61,6 +64,18 @@ class Found:
             gone=self.about["gone"],
             seconds=time.monotonic() - start,
         )
+
+
+def open_run(options: RunOptions, report: Report, stack: contextlib.ExitStack) -> Work:
+    """Make ready what a verification or a repair needs: with neither sources nor writing, the bucket alone."""
+    destination = Destination(options.to)
+    if options.command == "verify" and not options.deep:
+        return lambda dataset: verify(dataset, open_bucket(destination))
+    if options.command == "repair":
+        destination = stack.enter_context(ready_destination(options))
+    options, cluster = start_workers(options, destination, stack)
+    bucket, work = open_bucket(destination), repair if options.command == "repair" else verify_deep
+    return lambda dataset: work(dataset, options, bucket, cluster, report)
 
 
 # ── by listing ───────────────────────────────────────────────────────────────────────────────────
@@ -152,7 +167,7 @@ def _with_checksums(bucket: Bucket, listing: Iterable[Stored]) -> Iterator[Store
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────
 
 
-def verify_deep(dataset: Dataset, order: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
     """Compare with the listing, read the sources again, and compare every member's bytes with the manifest.
 
     A directory's files are read too. Nothing is stored. Raises ExtractionError when a source cannot be read.
@@ -161,8 +176,8 @@ def verify_deep(dataset: Dataset, order: RunOptions, bucket: Bucket, cluster: Cl
     found = _compare(dataset, bucket, is_deep=True)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, order, bucket, found.about)
-    found.wrong += _against_sources(found, DatasetRun(dataset, order, cluster, report))
+    check_kind(dataset, options, bucket, found.about)
+    found.wrong += _against_sources(found, DatasetRun(dataset, options, cluster, report))
     return found.result(start)
 
 
@@ -205,24 +220,24 @@ def _reasons(reading: DatasetRun) -> Callable[[str], str]:
 # ── putting right ────────────────────────────────────────────────────────────────────────────────
 
 
-def repair(dataset: Dataset, order: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
     """Store again what is missing or different, reading only what holds it; then compare once more.
 
     The manifest stays the truth: a member whose source has other bytes by now is not stored.
     """
     start = time.monotonic()
-    found = _compare(dataset, bucket, order.is_deep)
+    found = _compare(dataset, bucket, options.deep)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, order, bucket, found.about)
+    check_kind(dataset, options, bucket, found.about)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
         lost = [row for row in found.wrong if not row.is_folder]
         if lost:
-            _put_right(found, lost, DatasetRun(dataset, order, cluster, report))
+            _put_right(found, lost, DatasetRun(dataset, options, cluster, report))
         for row in sorted(set(found.wrong) - set(lost)):
             _put_folder(found, row, bucket)
-    again = _compare(dataset, bucket, order.is_deep)
+    again = _compare(dataset, bucket, options.deep)
     return again if isinstance(again, Result) else again.result(start)
 
 

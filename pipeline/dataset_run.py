@@ -37,9 +37,9 @@ log = logging.getLogger("spotted")
 class DatasetRun:
     """One dataset being read; `entries` are what its units gave so far."""
 
-    def __init__(self, dataset: Dataset, order: RunOptions, cluster: Cluster, report: Report) -> None:
-        self.dataset, self.order, self.cluster, self.report = dataset, order, cluster, report
-        self.planned, self.photo_units = plan(dataset, order.mirror, order.limits)
+    def __init__(self, dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report) -> None:
+        self.dataset, self.options, self.cluster, self.report = dataset, options, cluster, report
+        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits)
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
@@ -103,7 +103,7 @@ class DatasetRun:
             file = each.archive.file
             if not each.sha256:
                 self.checks[file] = "not compared: none is published"
-            elif self.order.no_checksum:
+            elif self.options.no_checksum:
                 self.checks[file] = "not compared: --no-checksum"
             elif self.compares(each) and self.cluster.is_local:
                 digests[each.source.name] = Digest()
@@ -179,7 +179,7 @@ class DatasetRun:
 
     def compares(self, each: PlannedArchive) -> bool:
         """Whether an archive's checksum is to be compared and has not been yet."""
-        return bool(each.sha256) and not self.order.no_checksum and each.archive.file not in self.checks
+        return bool(each.sha256) and not self.options.no_checksum and each.archive.file not in self.checks
 
     def again(self, each: PlannedArchive, units: Iterable[Unit], stored: Mapping[str, JournalEntry]) -> Iterator[Unit]:
         """These units of an archive, as they are to be read to be compared with what is stored of them."""

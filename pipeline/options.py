@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from archives.spans import LIMITS, Limits
-from gcs import Destination
-from sources import http
+from datasets import Dataset
+
+if TYPE_CHECKING:
+    from gcs import Destination  # which imports the libraries of the clouds
+
+DEFAULT_TO = "gs://spot-raw-data"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """One run, as the user asked for it. `command` is extract, list, plan, check, verify or repair."""
+
+    datasets: tuple[Dataset, ...] = ()
+    command: str = "extract"
+    to: str = DEFAULT_TO  # gs://bucket or a directory
+    via: str = "auto"  # or "mount", "api"
+    mirror: str = ""  # URL or directory that has all sources
+    sample: bool = False
+    hierarchical: bool = False  # namespace of a bucket that the run creates
+    deep: bool = False  # with verify and repair: read the sources too
+    force: bool = False
+    no_checksum: bool = False  # do not compare archives with their published SHA-256
+    connections: int = 8  # to a source, from each process
+    uploads: int | None = None  # puts in flight in each process; None: the bucket's own number
+    timeout: int = 30  # seconds without a byte from a source
+    write_rate: int | None = None  # objects/s at first, of all writers; None: the documented rate
+    source_rate: int | None = None  # MB/s that --plan assumes; None: 10 per connection
+    limits: Limits = LIMITS
+    workers: int = 0  # processes on this machine; 0: this one
+    scheduler: str = ""  # address of a dask cluster
+    log_format: str = "text"  # or "json"
+    quiet: bool = False
+    verbose: bool = False
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether several processes read one archive, so that none of them sees all of its bytes."""
+        return bool(self.workers or self.scheduler)
 
 
 @dataclass(frozen=True)
@@ -14,19 +51,11 @@ class WorkerConfig:
     """What every worker must know; picklable."""
 
     destination: Destination
-    connections: int = 8  # to the source, from each process
-    uploads: int | None = None  # puts in flight in each process; None: what suits the bucket
-    timeout: float = http.TIMEOUT[1]  # seconds without a byte from a source
+    connections: int = 8
+    uploads: int | None = None
+    timeout: float = 30
 
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What the user wants of the extraction, beyond the dataset."""
-
-    mirror: str = ""  # URL or directory that has all sources
-    is_sample: bool = False
-    force: bool = False
-    is_deep: bool = False  # to verify by the sources too
-    limits: Limits = LIMITS
-    no_checksum: bool = False  # whether the archives' published checksums are not compared
-    is_spread: bool = False  # over several processes
+    @classmethod
+    def of(cls, options: RunOptions, destination: Destination) -> WorkerConfig:
+        """The part of a run's options that a worker needs."""
+        return cls(destination, options.connections, options.uploads, options.timeout)

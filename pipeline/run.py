@@ -40,7 +40,7 @@ FOLDERS_AT_ONCE, FOLDERS_WAITING = 64, 1000
 REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
 
 
-def extract(dataset: Dataset, order: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
     """Make a dataset complete in the bucket, or say what is missing.
 
     What is there already and right is not stored again; a dataset whose manifest is there is only compared with
@@ -48,19 +48,19 @@ def extract(dataset: Dataset, order: RunOptions, bucket: Bucket, cluster: Cluste
     found by the next run.
     """
     start = time.monotonic()
-    log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if order.is_sample else "")
+    log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
     book = ManifestStore(bucket, dataset.name)
-    result = _already_complete(dataset, order, book) or ExtractionRun(dataset, order, book, cluster, report).run()
+    result = _already_complete(dataset, options, book) or ExtractionRun(dataset, options, book, cluster, report).run()
     result.seconds = time.monotonic() - start
     return result
 
 
-def _already_complete(dataset: Dataset, order: RunOptions, book: ManifestStore) -> Result | None:
-    found = None if order.force else readable_manifest(book)
+def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore) -> Result | None:
+    found = None if options.force else readable_manifest(book)
     if found is None:
         return None
     rows, about = found
-    check_kind(dataset, order, book.bucket, about)
+    check_kind(dataset, options, book.bucket, about)
     lost, unfinished = 0, list[str]()
     for each, stored in compared(book.bucket, dataset, [rows]):
         lost += each is not None and not matches(each.row, stored)
@@ -87,10 +87,10 @@ def readable_manifest(book: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | N
         return None
 
 
-def check_kind(dataset: Dataset, order: RunOptions, bucket: Bucket, about: Mapping[str, object]) -> None:
+def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, about: Mapping[str, object]) -> None:
     """Raise ExtractionError where the bucket holds the sample of a dataset and the order is for the real one."""
-    if about["sample"] != order.is_sample:
-        what = ("the sample", "the real dataset")[order.is_sample]
+    if about["sample"] != options.sample:
+        what = ("the sample", "the real dataset")[options.sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
 
 
@@ -112,9 +112,9 @@ class ExtractionRun(DatasetRun):
     """One dataset on its way into one bucket."""
 
     def __init__(
-        self, dataset: Dataset, order: RunOptions, book: ManifestStore, cluster: Cluster, report: Report
+        self, dataset: Dataset, options: RunOptions, book: ManifestStore, cluster: Cluster, report: Report
     ) -> None:
-        super().__init__(dataset, order, cluster, report)
+        super().__init__(dataset, options, cluster, report)
         self.book, self.bucket = book, book.bucket
         self.stock = ExistingState({})  # what was there at the beginning, and counts
         self.threads, self.waiting = ThreadPoolExecutor(FOLDERS_AT_ONCE), ByteSemaphore(FOLDERS_WAITING)
@@ -138,9 +138,9 @@ class ExtractionRun(DatasetRun):
 
     def _begin(self) -> None:
         """Open the dataset for change; with --force nothing of an earlier run counts."""
-        found = readable_manifest(self.book) if self.order.force else None
+        found = readable_manifest(self.book) if self.options.force else None
         self.book.reopen()
-        if self.order.force:
+        if self.options.force:
             self.book.tidy()
             self.outdated = {row.path for row in found[0]} if found else set()
 
@@ -152,7 +152,7 @@ class ExtractionRun(DatasetRun):
         same = {unit: entry for unit, entry in journal.items() if versions.get(unit) == entry.fingerprint}
         stock = existing_state(self.bucket, self.dataset, same)
         self.bucket.delete(filter(is_unfinished, stock.loose))
-        if self.order.force:
+        if self.options.force:
             return list(self.units.values())
         self.stock, parts = stock, {unit: entry for unit, entry in stock.kept.items() if not is_whole(entry)}
         self.entries = {unit: entry for unit, entry in stock.kept.items() if is_whole(entry)}
@@ -180,7 +180,7 @@ class ExtractionRun(DatasetRun):
                 log.info("%s: %s: sha256 matches, as an earlier run found", self.dataset.name, file)
 
     def _to_do(self, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-        """What is not stored; and what is, where a checksum needs its bytes once more, in the archive's order."""
+        """What is not stored; and what is, where a checksum needs its bytes once more, in the archive's options."""
         for each in self.planned:
             begun = [unit for unit in each.units if unit.id in self.entries or unit.id in parts]
             if begun and self.compares(each) and self.cluster.is_local:
@@ -353,7 +353,7 @@ class ExtractionRun(DatasetRun):
         return {
             "dataset": self.dataset.name,
             "title": self.dataset.title,
-            "sample": self.order.is_sample,
+            "sample": self.options.sample,
             "objects": result.objects,
             "bytes": result.size,
             "gone": result.gone,

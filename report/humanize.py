@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
 
 def amount(value: float) -> str:
-    """Bytes in decimal multiples."""
-    thousands = min(len(f"{int(value):,}".split(",")) - 1, 4)
-    return f"{value / 1000**thousands:.{min(thousands, 1)}f} {' kMGT'[thousands]}B".replace("  ", " ")
+    """Bytes in decimal multiples: "950 B", "25.2 kB"."""
+    exponent = 0
+    while exponent + 1 < len(UNITS) and round(value / 1000**exponent, 1) >= 1000:
+        exponent += 1
+    return f"{value / 1000**exponent:.{min(exponent, 1)}f} {UNITS[exponent]}"
 
 
 def duration(seconds: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from datetime import UTC, datetime
 
 from errors import redact_record
-from report.summary import log
+from pipeline.options import RunOptions
+
+log = logging.getLogger("spotted")
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,7 +24,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields | getattr(record, "fields", {}))
 
 
-def start_log(options: argparse.Namespace) -> None:
+def start_log(options: RunOptions) -> None:
     """Send the program's log to stderr, above the bars."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))

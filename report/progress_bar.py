@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from report.humanize import amount, duration
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from pipeline.results import Progress
 
-
 DRAW_EVERY = 0.2  # seconds, on a terminal
 LINE_EVERY = 10.0  # seconds, where there is none
 WINDOW = 10.0  # seconds that a rate is taken over
 AMOUNTS, RATE, LEFT = 26, 11, 18  # columns of each: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
 WIDEST = 40  # columns of a bar, where there is room
 NARROWEST = 5  # columns of a bar; without room for it there are the figures alone
+CLEAR_WRAPPED = "\r\x1b[{rows}A\x1b[J"  # up by so many rows, and clear to the end of the screen (ECMA-48)
 log = logging.getLogger("spotted")
 
 
@@ -61,6 +61,37 @@ def amounts(written: Callable[[int], str], done: int, total: int | None) -> str:
     return written(done) if total is None else f"{written(done)} of {written(total)}"
 
 
+@dataclass(frozen=True)
+class Line:
+    """One bar with its figures; what does not fit into the terminal is left out, the time left last of all."""
+
+    label: str
+    done: int
+    total: int | None
+    written: Callable[[int], str]
+    rate: str
+    time_left: str = ""
+    noun: str = ""
+
+    def fitted(self, columns: int) -> str:
+        """The longest form that is no longer than `columns`, as a format of tqdm's."""
+        percent = f"{int(100 * self.done / self.total):3d}%" if self.total else "    "
+        whole = amounts(self.written, self.done, self.total) + self.noun
+        room = columns - len(f"{self.label}100% || ") - AMOUNTS - 1 - RATE - LEFT
+        if room >= (NARROWEST if self.total else 0):
+            graph = f"|{{bar:{min(WIDEST, room)}}}|" if self.total else "{bar:0}"
+            return f"{self.label}{percent} {graph} {whole:<{AMOUNTS}} {self.rate:>{RATE}}  {self.time_left}".rstrip()
+        forms = (
+            (self.label + percent, whole, self.rate, self.time_left),
+            (self.label + percent, whole, self.time_left),
+            (self.label + percent, self.written(self.done) + self.noun, self.time_left),
+            (self.label + percent, self.time_left),
+            (percent, self.time_left),
+        )
+        texts = ("  ".join(filter(None, form)) for form in forms)
+        return "{bar:0}" + next((text for text in texts if len(text) <= columns), percent[:columns])
+
+
 class Display:
     """Shows the newest progress of the dataset that is under way."""
 
@@ -69,6 +100,7 @@ class Display:
         self.progress: Progress | None = None
         self.bars: list[tqdm[NoReturn]] = []
         self.rates = Rate(), Rate()
+        self.columns = 0  # of the terminal when it was drawn last
         self._lock, self._over = threading.Lock(), threading.Event()
 
     @contextlib.contextmanager
@@ -127,25 +159,26 @@ class Display:
 
     def _draw(self, progress: Progress) -> None:
         bytes_rate, object_rate, left = self._rates(progress)
-        labels = f"{progress.dataset}: ", ""
-        text_width = len(f"{labels[0]}100% || ") + AMOUNTS + 1 + RATE + LEFT
-        width = min(WIDEST, os.get_terminal_size(sys.stderr.fileno()).columns - 1 - text_width)
-        time_left = "" if left is None else f"  {duration(left)} left"
-        of_bytes = amounts(amount, progress.bytes, progress.bytes_total)
-        of_objects = amounts("{:,}".format, progress.objects, progress.objects_total) + " objects"
-        texts = (
-            f"{of_bytes:<{AMOUNTS}} {amount(bytes_rate) + '/s':>{RATE}}{time_left}",
-            f"{of_objects:<{AMOUNTS}} {f'{object_rate:,.0f}/s':>{RATE}}",
-        )
-        counts = (progress.bytes, progress.bytes_total), (progress.objects, progress.objects_total)
-        for bar, label, (done, total), text in zip(self._bars(), labels, counts, texts, strict=True):
-            percent = f"{int(100 * done / total):3d}%" if total else "    "
-            graph = f"|{{bar:{width}}}|" if total and width >= NARROWEST else "{bar:0}"
-            bar.n, bar.total = done, total
-            bar.bar_format = f"{label:<{len(labels[0])}}{percent} {graph} {text}"
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+        of_bytes = Line(
+            f"{progress.dataset}: ", progress.bytes, progress.bytes_total, amount, f"{amount(bytes_rate)}/s",
+            "" if left is None else f"{duration(left)} left",
+        )  # fmt: skip
+        of_objects = Line(
+            " " * len(of_bytes.label), progress.objects, progress.objects_total, "{:,}".format, f"{object_rate:,.0f}/s",
+            noun=" objects",
+        )  # fmt: skip
+        for bar, line in zip(self._bars(columns), (of_bytes, of_objects), strict=True):
+            bar.n, bar.total = line.done, line.total
+            bar.bar_format = line.fitted(columns)
             bar.refresh()
 
-    def _bars(self) -> list[tqdm[NoReturn]]:
+    def _bars(self, columns: int) -> list[tqdm[NoReturn]]:
+        if (
+            self.bars and columns < self.columns
+        ):  # what was drawn wider is wrapped now: tqdm would clear its last row only
+            sys.stderr.write(CLEAR_WRAPPED.format(rows=2 * (self.columns // max(columns, 1))))
+        self.columns = columns
         if not self.bars:
             from tqdm import tqdm
 

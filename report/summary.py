@@ -1,8 +1,7 @@
-"""What the user sees beside the progress: the log, how each dataset ended, the summary; what prints is here."""
+"""How each dataset ended: a line in the log, a summary on stdout, and the next step."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -11,8 +10,9 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from datasets import chosen
+from datasets import GROUPS, select
 from errors import ExtractionError, IncompleteError
+from pipeline.options import RunOptions
 from report.humanize import amount, duration
 from report.progress_bar import Display
 from report.tables import print_table
@@ -20,7 +20,6 @@ from storage.bucket import METADATA_PREFIX
 
 if TYPE_CHECKING:
     from pipeline.results import Result
-
 
 SHOWN = 5  # missing objects named in the log; failures.csv has all
 HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone",
@@ -31,8 +30,9 @@ log = logging.getLogger("spotted")
 class Screen(Display):
     """Progress, and how each dataset ended."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        super().__init__(sys.stderr.isatty() and not options.quiet and options.log_format == "text")
+    def __init__(self, options: RunOptions) -> None:
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"  # which cannot move its cursor
+        super().__init__(is_terminal and not options.quiet and options.log_format == "text")
 
     def finished(self, result: Result) -> Result:
         """Tell in the log how a dataset ended, as soon as it has."""
@@ -40,7 +40,7 @@ class Screen(Display):
         name = result.dataset.name
         if result.error:
             log.error("error: %s", result.error)
-        _tell_what_is_wrong(result)
+        _log_what_is_wrong(result)
         if result.was_complete:
             what = f"already complete: {result.objects:,} objects, all as the manifest says"
         else:
@@ -49,7 +49,7 @@ class Screen(Display):
         return result
 
 
-def _tell_what_is_wrong(result: Result) -> None:
+def _log_what_is_wrong(result: Result) -> None:
     """Of an extraction the first few, for failures.csv has all; of a verification everything."""
     name = result.dataset.name
     for row in result.missing[: None if result.is_verification else SHOWN]:
@@ -65,7 +65,7 @@ def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
     return {"fields": {"dataset": result.dataset.name, "finding": what, "path": path}}
 
 
-def print_summary(results: list[Result], options: argparse.Namespace) -> None:
+def print_summary(results: list[Result], options: RunOptions) -> None:
     """The result, one line a dataset, on stdout."""
     if options.log_format == "json":
         for result in results:
@@ -103,7 +103,7 @@ def _line(result: Result) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
+def log_next_step(results: list[Result], options: RunOptions) -> None:
     """Where it all is, and what to do now."""
     folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
     log.info("where: %s in %s", folders, options.to)
@@ -112,17 +112,17 @@ def tell_what_next(results: list[Result], options: argparse.Namespace) -> None:
     log.info("next:  %s", _next(results, options))
 
 
-def _next(results: list[Result], options: argparse.Namespace) -> str:
+def _next(results: list[Result], options: RunOptions) -> str:
     statuses = {result.status for result in results}
     if ExtractionError.exit_status in statuses:
         return "see the errors above; --check tests all that a run needs; then the same command continues from here"
     if any(row.path.startswith(METADATA_PREFIX) for result in results for row in result.missing):  # a manifest
         return "the same command without --verify or --repair extracts what has no manifest"
-    if IncompleteError.exit_status in statuses and (options.verify or options.repair):
+    if IncompleteError.exit_status in statuses and options.command != "extract":
         return "--repair stores again what is missing or different; extra objects are for you to judge"
     if IncompleteError.exit_status in statuses:
         return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries it again"
-    is_all = options.datasets == chosen(("breed", "individual"), ())
+    is_all = list(options.datasets) == select(GROUPS, ())
     names = "-a" if is_all else " ".join(f"-d {dataset.name}" for dataset in options.datasets)
     return f"check it again at any time: {_python()} cli.py {names} --verify --to {shlex.quote(options.to)}"
 

@@ -18,6 +18,7 @@ from source_server import SourceServer
 from sources import sample
 
 ROOT = Path(__file__).parent.parent
+ROOMS = ("archives", "commands", "manifest", "pipeline", "report", "sources", "storage")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -100,3 +101,8 @@ def image() -> None:
 def bucket() -> str:
     """A bucket's name that nobody else has."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def product_files() -> list[Path]:
+    """Every module of the program."""
+    return sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])

@@ -127,7 +127,7 @@ def raw() -> Iterator[RawServer]:
 def test_any_answer_ends_in_bytes_or_an_error(
     raw: RawServer, monkeypatch: pytest.MonkeyPatch, status: str, headers: list[tuple[str, str]], body: bytes
 ) -> None:
-    monkeypatch.setattr("web.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
     head = "\r\n".join([status, *(f"{name}: {value}" for name, value in headers)])
     raw.answer = head.encode("latin-1") + b"\r\n\r\n" + body
     begin = time.monotonic()

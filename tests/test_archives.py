@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archives import kinds, spans, tar, zip
+from archives import compressed_tar, kinds, spans, tar
+from archives import zip as zip_archive
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import broken_link
 from errors import ArchiveError, MemberError
@@ -308,7 +309,7 @@ def test_chunks_may_have_any_size(kind: Kind, chunk: int) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything above 600 bytes is a large member, and comes in chunks of 100."""
-    for module in (spans, tar, zip):
+    for module in (spans, tar, compressed_tar, zip_archive):
         for name, value in {"SPAN": 600, "LARGE": 600, "CHUNK": 100}.items():
             monkeypatch.setattr(module, name, value, raising=False)
 

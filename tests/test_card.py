@@ -25,8 +25,8 @@ from errors import BucketError
 from pipeline.options import RunOptions
 from pipeline.results import Result
 from report.card.facts import BINS, Histogram, label, round_step
-from report.card.page import amount
 from report.card.thumbnails import Box, Look, boxes, look
+from report.humanize import amount
 from sources import sample
 from sources.content_type import content_type, misnamed
 
@@ -346,5 +346,5 @@ def test_words() -> None:
         "Chihuahua", "Fila Braziliero", "Maine Coon", "",
     ]  # fmt: skip
     assert [amount(size) for size in (0, 999, 1000, 37_123, 792_200_000, 38.8e9)] == [
-        "0 B", "999 B", "1 kB", "37.1 kB", "792 MB", "38.8 GB",
+        "0 B", "999 B", "1.0 kB", "37.1 kB", "792.2 MB", "38.8 GB",
     ]  # fmt: skip

@@ -20,16 +20,17 @@ from source_server import Plan, SourceServer
 from test_cli import wait_for
 
 from commands import check
-from commands.check import Case, Finding, _check_versions, _is_in, _packages, _who, examine, versions, vm_region
+from commands.check import Finding, _check_versions, _is_in, _packages, _who, examine, versions, vm_region
 from datasets import DATASETS
 from errors import ExtractionError
+from pipeline.options import RunOptions
 from sources import sample
 from storage.gcsfuse import fuse_works
 
 
 def findings(to: str, *datasets: str, via: str = "api", mirror: str = "", scheduler: str = "") -> dict[str, Finding]:
     """The last finding of each kind."""
-    case = Case([DATASETS[name] for name in datasets], to, via, mirror, scheduler)
+    case = RunOptions(tuple(DATASETS[name] for name in datasets), to=to, via=via, mirror=mirror, scheduler=scheduler)
     return {finding.what: finding for finding in examine(case)}
 
 
@@ -173,7 +174,7 @@ def test_directories(tmp_path: Path) -> None:
 
 def test_the_sources_are_held_to_what_is_published(tmp_path: Path, mirror: SourceServer) -> None:
     del mirror.files["/SHA256SUMS"]
-    case = Case([DATASETS["stanford"], DATASETS["austin"]], str(tmp_path), "api", mirror.url, "")
+    case = RunOptions((DATASETS["stanford"], DATASETS["austin"]), to=str(tmp_path), via="api", mirror=mirror.url)
     mirror.plan("/lists.tar", Plan(status=404))
     for path in [path for path in mirror.files if path.startswith("/sites/")]:
         del mirror.files[path]
@@ -234,8 +235,14 @@ def test_a_cluster(tmp_path: Path) -> None:
             return found
 
     file, other = tmp_path / "scheduler.json", tmp_path / "other"
-    shutil.copytree(ROOT, other, ignore=lambda _, names: [name for name in names if not name.endswith(".py")])
-    (other / "units.py").write_text((ROOT / "units.py").read_text() + "# changed\n")
+    shutil.copytree(
+        ROOT,
+        other,
+        ignore=lambda _, names: [
+            name for name in names if name.startswith((".", "tests", "sample-out")) and name != "."
+        ],
+    )
+    (other / "pipeline/worker.py").write_text((ROOT / "pipeline/worker.py").read_text() + "# changed\n")
     with dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), folder=tmp_path):
         wait_for(file)
         address = json.loads(file.read_text())["address"]

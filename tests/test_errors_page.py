@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, product_files
 
 import errors
 
@@ -47,7 +47,7 @@ def messages(tree: ast.AST) -> Iterator[str]:
 
 
 def in_the_code() -> set[str]:
-    found = {text for path in ROOT.glob("*.py") for text in messages(ast.parse(path.read_text()))}
+    found = {text for path in product_files() for text in messages(ast.parse(path.read_text()))}
     return {text for text in found if re.search("[a-z]{2}", text)}
 
 

@@ -356,7 +356,7 @@ def test_a_partial_folder_is_not_taken_for_a_complete_one(bench: Bench) -> None:
 
 def test_the_sample_and_the_real_thing_do_not_mix(bench: Bench) -> None:
     dataset = bench.dataset(a_tar=tar_of(some_members(3, 100)))
-    bench.extract(dataset, RunOptions(is_sample=True))
+    bench.extract(dataset, RunOptions(sample=True))
     with pytest.raises(ExtractionError, match="holds the sample of it; --force"):
         bench.extract(dataset)
     assert bench.extract(dataset, RunOptions(force=True)).state == "complete"

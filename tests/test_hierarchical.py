@@ -82,7 +82,7 @@ def test_a_worker_asks_nothing(front: GcsFront, hierarchical: str) -> None:
 
 def test_it_begins_at_8000_writes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setattr("gcs_api.credentials_and_origin", lambda: (AnonymousCredentials(), ""))
+    monkeypatch.setattr("storage.api.credentials_and_origin", lambda: (AnonymousCredentials(), ""))
     assert ApiBucket("abc", is_hierarchical=True).limiter.rate() == pytest.approx(8000, rel=0.01)
     assert ApiBucket("abc", 500, is_hierarchical=True).limiter.rate() == pytest.approx(500, rel=0.01)
 

@@ -151,7 +151,7 @@ def test_a_server_that_closes_what_is_too_much() -> None:
 
 
 def test_a_server_that_refuses_everything_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
     with SourceServer() as server:
         for number in range(20):
             server.plan(f"/{number}", Plan(status=503))
@@ -167,7 +167,7 @@ def test_a_server_that_refuses_everything_is_given_up(monkeypatch: pytest.Monkey
 
 
 def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
     with SourceServer() as server:
         server.files["/good"] = b"good"
         server.plan("/bad", Plan(status=429))

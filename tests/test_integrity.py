@@ -143,7 +143,7 @@ def test_after_it_was_stored(place: str, request: pytest.FixtureRequest) -> None
         assert found.status == 0
         found = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in found.missing] == [(f"mini/{VICTIM}", DIFFERENT)]
-    assert repair(dataset, RunOptions(is_deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, RunOptions(deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
     assert bench.objects() == dict(MEMBERS)
 
 

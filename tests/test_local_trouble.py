@@ -135,7 +135,7 @@ def test_local_trouble_belongs_to_its_dataset(tmp_path: Path, mirror: SourceServ
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 506, 507, 508, 509, 520, 522, 530, 555, 599])
 def test_statuses_that_pass(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
     assert status in RETRYABLE_STATUSES
     with SourceServer() as server:
         server.files["/a"] = DATA

@@ -14,7 +14,7 @@ from gcs_front import GcsFront
 from test_cli import dataset_files
 from test_extraction import Bench, api_bench, server, some_members, tar_of
 
-from datasets import OXFORD, chosen
+from datasets import OXFORD, select
 from errors import ArchiveError
 from sources import sample
 
@@ -38,8 +38,8 @@ def test_the_miniature_of_oxford(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_no_group_asks_for_oxford() -> None:
-    assert OXFORD not in chosen(["breed", "individual"], [])
-    assert chosen([], ["oxford"]) == [OXFORD]
+    assert OXFORD not in select(["breed", "individual"], [])
+    assert select([], ["oxford"]) == [OXFORD]
 
 
 def test_a_stream_that_was_broken_off_begins_again_and_stores_nothing_twice(api_bench: Bench, front: GcsFront) -> None:

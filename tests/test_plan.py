@@ -97,7 +97,7 @@ def test_without_credentials_only_what_is_there_is_unknown(cli: Cli) -> None:
 
 def test_what_an_interrupted_run_left_is_counted(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     def outlook(force: bool = False) -> tuple[int, int | None, int]:
-        (found,) = forecast_all([DATASETS["tsinghua"]], RunOptions(mirror.url, force=force), str(out))
+        (found,) = forecast_all([DATASETS["tsinghua"]], RunOptions(mirror=mirror.url, force=force), str(out))
         return found.objects, found.there, found.work.objects
 
     out = tmp_path / "out"

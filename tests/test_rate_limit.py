@@ -264,7 +264,7 @@ def test_a_bucket_of_google_begins_at_1000_and_processes_share_it(monkeypatch: p
     from storage.api import ApiBucket
 
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setattr("gcs_api.credentials_and_origin", anonymous)
+    monkeypatch.setattr("storage.api.credentials_and_origin", anonymous)
     assert [ApiBucket("abc").limiter.rate(), ApiBucket("abc", None, 4).limiter.rate()] == [1000, 250]
     assert ApiBucket("abc", 8000, 2).limiter.rate() == 4000
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")

@@ -20,7 +20,7 @@ from subprocess import PIPE, Popen
 import certificates
 import obstore
 import pytest
-from conftest import ROOT, Cli, children, clean_environment, command
+from conftest import ROOT, Cli, children, clean_environment, command, product_files
 from google.auth.credentials import AnonymousCredentials
 from hypothesis import given
 from hypothesis import strategies as st
@@ -269,6 +269,6 @@ def test_every_package_is_pinned_with_its_hashes() -> None:
 
 
 def test_no_connection_is_made_without_its_certificate_being_verified() -> None:
-    for path in ROOT.glob("*.py"):
+    for path in product_files():
         text = path.read_text()
         assert not re.search(r"verify *= *False|CERT_NONE|allow_invalid_certificates|_create_unverified", text), path

@@ -43,7 +43,7 @@ def server() -> Iterator[SourceServer]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between tries, in seconds; noted, and not waited."""
     waits: list[float] = []
-    monkeypatch.setattr("web.time.sleep", waits.append)
+    monkeypatch.setattr("sources.http.time.sleep", waits.append)
     return waits
 
 
@@ -124,7 +124,7 @@ def test_slow_is_not_broken(server: SourceServer, plan: Plan) -> None:
 @given(cuts=st.lists(st.integers(0, 700), max_size=7), start=st.integers(0, 50))
 def test_continued_at_the_byte_where_it_broke(cuts: list[int], start: int) -> None:
     with SourceServer() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("web.time.sleep", lambda seconds: None)
+        patch.setattr("sources.http.time.sleep", lambda seconds: None)
         server.files[PATH] = DATA
         source = opened(server)
         for cut in cuts:

@@ -1,4 +1,4 @@
-"""The layout keeps its promises: imports run one way, only screen.py talks, datasets are well formed."""
+"""The layout keeps its promises: imports run one way between the rooms, only report and commands print."""
 
 from __future__ import annotations
 
@@ -7,75 +7,35 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, product_files
 
-from datasets import DATASETS, chosen
+from datasets import DATASETS, select
 
-ROOT = Path(__file__).parent.parent
-# Each module may import from those that stand below it, never from one above or beside it on its own line.
-LAYERS = [
-    {"cli"},
-    {"verifying"},
-    {"screen"},
-    {"tables"},
-    {"doctor", "outlook"},
-    {"extraction"},
-    {"card", "reading"},
-    {"bars", "costs", "tally"},
-    {"planning", "resume", "transfer"},
-    {"card_page", "events", "units"},
-    {"fetching"},
-    {"uploads"},
-    {"card_facts", "digest", "gcs", "links", "sample"},
-    {"card_facts", "digest", "gcs", "parts", "sample"},
-    {"manifest"},
-    {"journal"},
-    {"rows"},
-    {"archives", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
-    {"http_source"},
-    {"file_source"},
-    {"gcs_upload"},
-    {"gcs_place"},
-    {"gcs_login", "listing"},
-    {"buckets", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
-    {"zip_names"},
-    {"zip_directory", "zip_methods"},
-    {"zip_end"},
-    {"compressed", "tar_headers"},
-    {"archives", "checksum_list", "datasets", "folders", "gcs_api", "photos", "sources", "thumbnails"},
-    {"buckets", "csv_table", "cut_images", "formats", "meter", "mount", "pace", "tars", "zips", "web"},
-    {"spans"},
-    {"buckets", "formats", "meter", "mount", "rate_limit", "tars", "zips", "web"},
-    {"congestion", "spans"},
-    {"errors", "words"},
-    {"answers", "local_files", "spans", "spool"},
-    {"errors", "hosts", "http_status", "words"},
-    {"redaction"},
-]
+RANKS = ("cli", "commands", "report", "pipeline", "manifest", "gcs", "storage", "archives sources", "datasets errors")
+RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms.split()}
 
 
-def imports(module: str) -> set[str]:
-    nodes = list(ast.walk(ast.parse((ROOT / f"{module}.py").read_text())))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+def imported(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.partition(".")[0] for name in names}
 
 
-def test_every_module_has_its_layer() -> None:
-    assert {path.stem for path in ROOT.glob("*.py")} == set().union(*LAYERS)
+@pytest.mark.parametrize("path", product_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    allowed = {own, *(room for room in RANK if RANK[room] > RANK[own])}
+    assert imported(path) & RANK.keys() <= allowed
 
 
-@pytest.mark.parametrize("module", sorted(set().union(*LAYERS)))
-def test_imports_run_one_way(module: str) -> None:
-    at = next(index for index, layer in enumerate(LAYERS) if module in layer)
-    assert not imports(module) & set().union(*LAYERS[: at + 1])
-
-
-@pytest.mark.parametrize("module", sorted(set().union(*LAYERS) - {"bars", "cli", "screen", "tables"}))
-def test_only_the_screen_talks_and_only_cli_ends_the_program(module: str) -> None:
-    calls = [
-        node.func for node in ast.walk(ast.parse((ROOT / f"{module}.py").read_text())) if isinstance(node, ast.Call)
-    ]
+@pytest.mark.parametrize("path", product_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_report_and_commands_print_and_only_cli_ends_the_program(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] in ("cli.py", "commands", "report"):
+        return
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not {func.id for func in calls if isinstance(func, ast.Name)} & {"print", "exit", "tqdm", "input"}
-    assert not imports(module) & {"argparse", "tqdm"}
+    assert not imported(path) & {"argparse", "tqdm"}
 
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=list(DATASETS))
@@ -98,10 +58,10 @@ def test_datasets_are_well_formed(dataset: object) -> None:
 
 
 def test_groups_add_up_without_repetition() -> None:
-    assert [dataset.name for dataset in chosen(["breed", "individual"], ["stanford"])] == [
+    assert [dataset.name for dataset in select(["breed", "individual"], ["stanford"])] == [
         "stanford",
         "tsinghua",
         "austin",
     ]
-    assert [dataset.name for dataset in chosen([], ["tsinghua-high"])] == ["tsinghua-high"]
-    assert chosen([], []) == []
+    assert [dataset.name for dataset in select([], ["tsinghua-high"])] == ["tsinghua-high"]
+    assert select([], []) == []

@@ -154,7 +154,7 @@ def test_in_a_directory_only_deep_sees_other_bytes_of_the_same_size(bench: Bench
     assert findings(bench, dataset) == {}
     deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in deep.missing] == [("mini/f3/3.jpg", DIFFERENT)]
-    order = RunOptions(is_deep=True)
+    order = RunOptions(deep=True)
     assert repair(dataset, order, bench.bucket, bench.workers, bench.events.append).status == 0
     assert bench.objects() == dict(MEMBERS)
 
@@ -162,7 +162,7 @@ def test_in_a_directory_only_deep_sees_other_bytes_of_the_same_size(bench: Bench
 @pytest.mark.parametrize("work", [verify_deep, repair])
 def test_the_sample_is_not_compared_with_the_real_sources(bench: Bench, work: Callable[..., object]) -> None:
     dataset = bench.dataset(a_tar=tar_of(MEMBERS[:9]))
-    bench.extract(dataset, RunOptions(is_sample=True))
+    bench.extract(dataset, RunOptions(sample=True))
     with pytest.raises(ExtractionError, match="holds the sample of it"):
         work(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
 
@@ -228,10 +228,10 @@ def test_deep_of_a_source_that_fails_is_an_error_not_a_verdict(cli: Cli, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--deep"], "--deep goes with --verify or --repair"),
-        (["--verify", "--repair"], "--verify and --repair do not go together"),
-        (["--repair", "--force"], "--repair and --force do not go together"),
-        (["--verify", "--force"], "--verify and --force do not go together"),
+        (["--deep"], "--deep needs --verify or --repair"),
+        (["--verify", "--repair"], "--verify and --repair cannot be combined"),
+        (["--repair", "--force"], "--repair and --force cannot be combined"),
+        (["--verify", "--force"], "--verify and --force cannot be combined"),
     ],
 )
 def test_options_that_make_no_sense_together(cli: Cli, tmp_path: Path, options: list[str], message: str) -> None:

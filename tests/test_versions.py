@@ -34,7 +34,7 @@ def server() -> Iterator[SourceServer]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
-    monkeypatch.setattr("web.time.sleep", waits.append)
+    monkeypatch.setattr("sources.http.time.sleep", waits.append)
     return waits
 
 

@@ -1,0 +1,86 @@
+"""The run itself: every dataset extracted, verified or repaired in turn, with its progress and a summary at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from datasets import Dataset
+from errors import BucketError, ClusterError, ExtractionError, redact
+from gcs import Destination, open_bucket, ready
+from pipeline.cluster import Cluster, start_cluster
+from pipeline.options import RunOptions, WorkerConfig
+from pipeline.progress import Report
+from pipeline.results import Result
+from pipeline.run import extract
+from report.summary import Screen, log_next_step, print_summary
+from sources import sample
+
+log = logging.getLogger("spotted")
+DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s"}
+
+Work = Callable[[Dataset], Result]  # on one dataset
+Open = Callable[[RunOptions, Report, contextlib.ExitStack], Work]  # what a command needs of the whole run
+
+
+def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Event) -> int:
+    """Work on every dataset; 0, or the exit status of the worst that happened."""
+    screen = Screen(options)
+    log.info(DOING[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(screen.open())
+        work = open_run(options, screen.show, stack)
+        results = [screen.finished(result) for result in _each(options, work, interrupted)]
+    print_summary(results, options)
+    log_next_step(results, options)
+    return min((result.status for result in results if result.status), default=0)
+
+
+def open_run(options: RunOptions, report: Report, stack: contextlib.ExitStack) -> Work:
+    """Make the destination and the workers ready for an extraction."""
+    destination = stack.enter_context(ready_destination(options))
+    options, cluster = start_workers(options, destination, stack)
+    bucket = open_bucket(destination)
+    return lambda dataset: extract(dataset, options, bucket, cluster, report)
+
+
+def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iterator[Result]:
+    for dataset in options.datasets:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        try:
+            yield work(dataset)
+        except (BucketError, ClusterError):
+            raise
+        except ExtractionError as error:  # of one dataset: the others go on
+            if interrupted.is_set():
+                raise KeyboardInterrupt from error
+            yield Result(dataset, error=str(error))
+        except BrokenPipeError:  # of the one that reads the output
+            raise
+        except OSError as error:  # of this machine, while it worked on this dataset: the others go on as well
+            if interrupted.is_set():
+                raise KeyboardInterrupt from error
+            yield Result(dataset, error=redact(str(error)))
+
+
+def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[Destination]:
+    """The destination, made ready to be written for as long as the context lasts."""
+    return ready(options.to, options.via, bool(options.scheduler), options.write_rate, options.hierarchical)
+
+
+def start_workers(
+    options: RunOptions, destination: Destination, stack: contextlib.ExitStack
+) -> tuple[RunOptions, Cluster]:
+    """The options with the sample's mirror in them, and the workers."""
+    config = WorkerConfig.of(options, destination)
+    options = with_mirror(options, stack)
+    return options, stack.enter_context(start_cluster(config, options.workers, options.scheduler))
+
+
+def with_mirror(options: RunOptions, stack: contextlib.ExitStack) -> RunOptions:
+    """The options with the mirror that serves the sample, where it is asked for."""
+    return replace(options, mirror=stack.enter_context(sample.serve())) if options.sample else options
