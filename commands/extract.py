@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from datasets import Dataset
 from errors import BucketError, ClusterError, ExtractionError, redact
@@ -15,15 +16,25 @@ from pipeline.cluster import Cluster, start_cluster
 from pipeline.options import RunOptions, WorkerConfig
 from pipeline.progress import Report
 from pipeline.results import Result
-from pipeline.run import extract
+from pipeline.run import Hooks, extract
+from report.card import write as card
 from report.summary import Screen, log_next_step, print_summary
 from sources import sample
 
 log = logging.getLogger("spotted")
 DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s"}
 
+
+class Session(NamedTuple):
+    """What every command that runs has: where to report progress, what stops it, and what is closed at its end."""
+
+    report: Report
+    interrupted: threading.Event
+    stack: contextlib.ExitStack
+
+
 Work = Callable[[Dataset], Result]  # on one dataset
-Open = Callable[[RunOptions, Report, contextlib.ExitStack], Work]  # what a command needs of the whole run
+Open = Callable[[RunOptions, Session], Work]  # makes ready what a command needs
 
 
 def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Event) -> int:
@@ -32,19 +43,19 @@ def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Eve
     log.info(DOING[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
         stack.enter_context(screen.open())
-        work = open_run(options, screen.show, stack)
+        work = open_run(options, Session(screen.show, interrupted, stack))
         results = [screen.finished(result) for result in _each(options, work, interrupted)]
     print_summary(results, options)
     log_next_step(results, options)
     return min((result.status for result in results if result.status), default=0)
 
 
-def open_run(options: RunOptions, report: Report, stack: contextlib.ExitStack) -> Work:
+def open_run(options: RunOptions, session: Session) -> Work:
     """Make the destination and the workers ready for an extraction."""
-    destination = stack.enter_context(ready_destination(options))
-    options, cluster = start_workers(options, destination, stack)
-    bucket = open_bucket(destination)
-    return lambda dataset: extract(dataset, options, bucket, cluster, report)
+    destination = session.stack.enter_context(ready_destination(options))
+    options, cluster = start_workers(options, destination, session)
+    bucket, hooks = open_bucket(destination), Hooks(session.report, card)
+    return lambda dataset: extract(dataset, options, bucket, cluster, hooks)
 
 
 def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iterator[Result]:
@@ -72,13 +83,12 @@ def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[
     return ready(options.to, options.via, bool(options.scheduler), options.write_rate, options.hierarchical)
 
 
-def start_workers(
-    options: RunOptions, destination: Destination, stack: contextlib.ExitStack
-) -> tuple[RunOptions, Cluster]:
+def start_workers(options: RunOptions, destination: Destination, session: Session) -> tuple[RunOptions, Cluster]:
     """The options with the sample's mirror in them, and the workers."""
     config = WorkerConfig.of(options, destination)
-    options = with_mirror(options, stack)
-    return options, stack.enter_context(start_cluster(config, options.workers, options.scheduler))
+    options = with_mirror(options, session.stack)
+    cluster = start_cluster(config, options.workers, options.scheduler, session.interrupted)
+    return options, session.stack.enter_context(cluster)
 
 
 def with_mirror(options: RunOptions, stack: contextlib.ExitStack) -> RunOptions:

@@ -5,7 +5,6 @@ Nothing here writes but `repair`, and that only what the manifest says is there.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archives.spans import Extent
-from commands.extract import Work, ready_destination, start_workers
+from commands.extract import Session, Work, ready_destination, start_workers
 from datasets import DATASETS, Dataset
 from errors import DamagedError, MemberError
 from gcs import Destination, open_bucket
@@ -66,16 +65,16 @@ class Found:
         )
 
 
-def open_run(options: RunOptions, report: Report, stack: contextlib.ExitStack) -> Work:
+def open_run(options: RunOptions, session: Session) -> Work:
     """Make ready what a verification or a repair needs: with neither sources nor writing, the bucket alone."""
     destination = Destination(options.to)
     if options.command == "verify" and not options.deep:
         return lambda dataset: verify(dataset, open_bucket(destination))
     if options.command == "repair":
-        destination = stack.enter_context(ready_destination(options))
-    options, cluster = start_workers(options, destination, stack)
+        destination = session.stack.enter_context(ready_destination(options))
+    options, cluster = start_workers(options, destination, session)
     bucket, work = open_bucket(destination), repair if options.command == "repair" else verify_deep
-    return lambda dataset: work(dataset, options, bucket, cluster, report)
+    return lambda dataset: work(dataset, options, bucket, cluster, session.report)
 
 
 # ── by listing ───────────────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,3 @@ class Digest:
             stop = self._early[0][0] if self._early else source.size
             self.feed(self.position, proven(source, True).read(self.position, stop))
         return self._hash.hexdigest()
-
-
-digests: dict[str, Digest] = {}  # by source name, of the archives that this very process reads from end to end

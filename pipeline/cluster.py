@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,12 @@ from typing import NoReturn
 from uuid import uuid4
 
 import dask
-from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, Worker, as_completed, get_worker
 from distributed.comm.core import CommClosedError
 
 from errors import ClusterError, ExtractionError, SourceError
 from manifest.journal import JournalEntry
-from pipeline.context import writes
+from pipeline.context import ContextPlugin, WorkerContext, context_of
 from pipeline.options import WorkerConfig
 from pipeline.unit import SpanWork, Unit, Wanted
 from pipeline.worker import run_unit
@@ -52,14 +53,15 @@ class Cluster:
     """The workers: dask's client, and whether they are this very process."""
 
     client: Client
-    settings: WorkerConfig
-    is_local: bool
-    topic: str = field(default_factory=lambda: f"spotted-{uuid4().hex}")  # what is told of running units
-    hear: Hear = field(default=lambda *_: None)  # who wants to know it: unit, bytes read, objects stored
+    config: WorkerConfig
+    context: WorkerContext  # of this process: that of the only worker, or one beside the workers
+    is_local: bool  # whether this process is the only worker
+    run: str  # the name of this run's context in every worker, and of the topic that its progress is sent to
+    hear: Hear = field(default=lambda *_: None)  # receives the progress: unit, bytes read, objects stored
 
     def listen(self) -> None:
-        """Have the workers' news come here; they come in a thread of dask's."""
-        self.client.subscribe_topic(self.topic, lambda event: self.hear(*event[1]))
+        """Receive the progress of the workers, in a thread of dask's."""
+        self.client.subscribe_topic(self.run, lambda event: self.hear(*event[1]))
 
     def max_in_flight(self) -> int:
         """How many units the workers that are there now work on at once."""
@@ -71,25 +73,41 @@ class Cluster:
 
 
 @contextmanager
-def start_cluster(settings: WorkerConfig, workers: int = 0, scheduler: str = "") -> Iterator[Cluster]:
-    """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`."""
-    threads = settings.connections + SPARE_UNITS
+def start_cluster(
+    config: WorkerConfig, workers: int = 0, scheduler: str = "", stop: threading.Event | None = None
+) -> Iterator[Cluster]:
+    """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`.
+
+    `stop` makes the units in this process end soon, once it is set.
+    """
+    run, threads = f"spotted-{uuid4().hex}", config.connections + SPARE_UNITS
+    own = ContextPlugin(run, config, stop)
     with dask.config.set(DASK):
-        with _client(threads, workers, scheduler) as client:
+        with _client(threads, workers, scheduler, own) as client:
             if scheduler:
                 _wait_for_workers(client, scheduler)
-            if workers or scheduler:  # what other processes log is shown here too
-                client.run(log.setLevel, log.level)
-                client.forward_logging(log.name)
-            # Each process begins with its share of the rate, and grows into what the others leave. They need no word
-            # of each other: a bucket that is asked for too much refuses all of them alike (congestion.py).
-            shared = replace(settings.destination, writers=len(client.nthreads()))
-            team = Cluster(client, replace(settings, destination=shared), not (workers or scheduler))
-            team.listen()
-            yield team
-            _tell_of_writes(client, settings.destination.to)
+            if workers or scheduler:
+                config = _prepare_workers(client, run, config)
+                own.context = WorkerContext(config, stop)
+            cluster = Cluster(client, config, own.context, not (workers or scheduler), run)
+            cluster.listen()
+            yield cluster
+            _log_writes(cluster)
+            if scheduler:
+                client.unregister_worker_plugin(run)
         if client.cluster:  # one that was started here; who is interrupted does not wait for it
             client.cluster.close()
+
+
+def _prepare_workers(client: Client, run: str, config: WorkerConfig) -> WorkerConfig:
+    """Give each worker its context, and have its log shown here; the configuration of all of them."""
+    # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
+    # other: a bucket that is asked for too much refuses all of them alike (storage/congestion.py).
+    config = replace(config, destination=replace(config.destination, writers=len(client.nthreads())))
+    client.register_plugin(ContextPlugin(run, config))
+    client.run(log.setLevel, log.level)
+    client.forward_logging(log.name)
+    return config
 
 
 def _wait_for_workers(client: Client, scheduler: str) -> None:
@@ -102,14 +120,21 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
     time.sleep(TOGETHER)
 
 
-def _tell_of_writes(client: Client, to: str) -> None:
+def _log_writes(cluster: Cluster) -> None:
+    to = cluster.config.destination.to
     try:
-        told = sum((each for each in client.run(writes).values() if each), WriteStats())
+        stats = cluster.client.run(_write_stats, cluster.run).values()
     except OSError as error:  # a worker or the scheduler has gone; all that they did is proved by now
         log.info("%s: how many writes it took is not known: %s", to, reason(error))
         return
-    if told.writes:
-        log.info("%s: %d writes, at most %d per second; %d were refused for now (429, 503) and repeated", to, *told)
+    total = sum((each for each in stats if each), WriteStats())
+    if total.writes:
+        log.info("%s: %d writes, at most %d per second; %d were refused for now (429, 503) and repeated", to, *total)
+
+
+def _write_stats(run: str, dask_worker: Worker) -> WriteStats | None:
+    limiter = getattr(context_of(dask_worker, run).bucket, "limiter", None)
+    return limiter.stats() if limiter else None
 
 
 def connect(scheduler: str) -> Client:
@@ -120,7 +145,7 @@ def connect(scheduler: str) -> Client:
         raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
 
 
-def _client(threads: int, workers: int, scheduler: str) -> Client:
+def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> Client:
     for handler in logging.getLogger("distributed").handlers:
         handler.setLevel(SILENT)
     if scheduler:
@@ -128,12 +153,12 @@ def _client(threads: int, workers: int, scheduler: str) -> Client:
     # Who is interrupted leaves at once. multiprocessing then removes what the processes shared, and warns of it.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
-        return Client(_local_cluster(threads, workers))
+        return Client(_local_cluster(threads, workers, own))
     except RuntimeError as error:  # its processes cannot be started, or not be reached
         raise ExtractionError(f"dask cannot start its workers on this machine: {reason(error)}") from error
 
 
-def _local_cluster(threads: int, workers: int) -> LocalCluster:
+def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalCluster:
     # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not hear it: one that is
     # just starting would print where it was. A process inherits what the thread that starts it does not hear.
     deaf = ThreadPoolExecutor(1, initializer=partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT}))
@@ -150,6 +175,7 @@ def _local_cluster(threads: int, workers: int) -> LocalCluster:
         worker_dashboard_address="127.0.0.1:0",
         memory_limit=0,
         silence_logs=SILENT,
+        **({} if workers else {"plugins": (own,)}),
     ).result()
 
 
@@ -164,10 +190,9 @@ def run(
     return _Run(cluster, units, present, wanted).results()
 
 
-def _run_unit(
-    unit: Unit, settings: WorkerConfig, present: Mapping[str, Stored], wanted: Wanted, topic: str
-) -> JournalEntry:
-    return run_unit(unit, settings, present, wanted, partial(get_worker().log_event, topic))
+def _run_unit(unit: Unit, run: str, present: Mapping[str, Stored], wanted: Wanted) -> JournalEntry:
+    worker = get_worker()
+    return run_unit(unit, context_of(worker, run), present, wanted, partial(worker.log_event, run))
 
 
 def _lost(error: BaseException) -> NoReturn:
@@ -219,7 +244,7 @@ class _Run:
 
     def _submit(self, unit: Unit) -> Future[JournalEntry]:
         key = f"{unit.dataset}/{unit.id}#{uuid4().hex}"
-        arguments = unit, self.cluster.settings, self.present, self.wanted, self.cluster.topic
+        arguments = unit, self.cluster.run, self.present, self.wanted
         return self.cluster.client.submit(_run_unit, *arguments, key=key, pure=False)
 
     def _is_covered(self, unit: Unit) -> bool:

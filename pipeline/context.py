@@ -8,19 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from typing import ParamSpec, TypeVar
+
+from distributed import Worker, WorkerPlugin
 
 from archives.spans import SPAN
 from gcs import open_bucket
+from manifest.checksums import Digest
 from pipeline.options import WorkerConfig
 from sources import http
-from storage.rate_limit import RateLimiter, WriteStats
-
-# ── in the worker ────────────────────────────────────────────────────────────────────────────────
-
-
-stop = threading.Event()  # set to make all units of this process end soon
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,18 +45,15 @@ class ByteSemaphore:
             self._free.notify_all()
 
 
-_limiters: list[RateLimiter] = []  # of the bucket that this process writes to
-
-
 class WorkerContext:
-    """What the units in one process share: the bucket, the threads that put and fetch, and the bounds."""
+    """What the units in one process share: the bucket, the threads that put and fetch, and the bounds.
 
-    def __init__(self, settings: WorkerConfig) -> None:
-        _keep_heap_small()
-        gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
-        http.set_timeout(settings.timeout)
+    `stop` is set to make all its units end soon; `digests` are the checksums of the archives that it reads whole.
+    """
+
+    def __init__(self, settings: WorkerConfig, stop: threading.Event | None = None) -> None:
+        self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
         self.bucket, self.started = open_bucket(settings.destination), time.monotonic()
-        _limiters[:] = [limiter for limiter in [getattr(self.bucket, "limiter", None)] if limiter]
         max_in_flight = settings.uploads or self.bucket.max_in_flight
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
@@ -89,28 +82,31 @@ class WorkerContext:
         return self._uploads.submit(released)
 
 
-def _keep_heap_small() -> None:
-    """Have glibc give large buffers back at once: it learns not to, and 290 MB become 370 (mallopt(3))."""
+class ContextPlugin(WorkerPlugin):
+    """Gives a dask worker the context of one run, whose name it has; several runs may share a cluster."""
+
+    def __init__(self, name: str, config: WorkerConfig, stop: threading.Event | None = None) -> None:
+        self.name, self.config, self.stop = name, config, stop
+
+    def setup(self, worker: Worker) -> None:
+        """Make the context, where the worker starts."""
+        tune_process(self.config)
+        self.context = WorkerContext(self.config, self.stop)
+
+
+def context_of(worker: Worker, run: str) -> WorkerContext:
+    """The context that the plugin of this run made in a worker."""
+    plugin = worker.plugins[run]
+    assert isinstance(plugin, ContextPlugin)  # noqa: S101 - for the type checker: the name is the run's own
+    return plugin.context
+
+
+def tune_process(config: WorkerConfig) -> None:
+    """Set what holds for the whole process: its allocator, its garbage collector, the time-out of its connections."""
+    # glibc learns not to give large buffers back at once, and 290 MB become 370 (mallopt(3)).
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, SPAN // 8)
         mallopt(M_ARENA_MAX, 2)
-
-
-_starting = threading.Lock()  # a worker's threads begin together, and must share what bounds them
-
-
-def worker_context(settings: WorkerConfig) -> WorkerContext:
-    """What this process has for these settings, made once."""
-    with _starting:
-        return _worker_context(settings)
-
-
-@lru_cache(maxsize=1)
-def _worker_context(settings: WorkerConfig) -> WorkerContext:
-    return WorkerContext(settings)
-
-
-def writes() -> WriteStats | None:
-    """What became of the writes of this process, where they went through the API."""
-    return _limiters[0].stats() if _limiters else None
+    gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
+    http.set_timeout(config.timeout)

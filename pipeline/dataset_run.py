@@ -16,7 +16,7 @@ from archives.spans import Pax, Span
 from archives.tar import broken_link
 from datasets import Dataset
 from errors import RereadError, SourceChangedError, SourceError
-from manifest.checksums import Digest, digests
+from manifest.checksums import Digest
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, STORED, Row, Rows
 from pipeline.cluster import SPARE_UNITS, Cluster, run
@@ -28,7 +28,6 @@ from pipeline.progress import Report, Tally
 from pipeline.resume import again, covered
 from pipeline.unit import SpanWork, Unit, Wanted, is_whole
 from pipeline.worker import run_unit
-from report.humanize import amount
 from storage.bucket import map_bounded
 
 log = logging.getLogger("spotted")
@@ -106,12 +105,12 @@ class DatasetRun:
             elif self.options.no_checksum:
                 self.checks[file] = "not compared: --no-checksum"
             elif self.compares(each) and self.cluster.is_local:
-                digests[each.source.name] = Digest()
+                self.cluster.context.digests[each.source.name] = Digest()
                 self._unread[file] = {unit.id for unit in todo if unit.archive == file}
 
     def _drop_digest(self, unit: Unit) -> None:
         if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
-            digests.pop(unit.work.source.name, None)
+            self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:
         """The unit's bytes were shown to its archive's checksum, which is compared as soon as it has them all."""
@@ -120,7 +119,7 @@ class DatasetRun:
         if self._unread.get(unit.archive) == set():
             del self._unread[unit.archive]
             each = next(each for each in self.planned if each.archive.file == unit.archive)
-            self._compare_checksum(each, digests.pop(each.source.name, None))
+            self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, None))
 
     def _compare_checksum(self, each: PlannedArchive, digest: Digest | None) -> None:
         got = digest.finish(each.source) if digest else None
@@ -157,25 +156,25 @@ class DatasetRun:
 
     def _read_again(self, each: PlannedArchive) -> None:
         log.info(
-            "%s: %s: reading its %s again to compare its sha256 and what was stored (--no-checksum: not)",
-            self.dataset.name, each.archive.file, amount(each.source.size),
+            "%s: %s: reading its %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
+            self.dataset.name, each.archive.file, each.source.size,
         )  # fmt: skip
-        digest = digests[each.source.name] = Digest()
+        digest = self.cluster.context.digests[each.source.name] = Digest()
         held = covered(each.units, {unit: entry for unit, entry in self.entries.items() if entry.rows.count})
         found = (self.units[unit.id] for unit in each.units if unit.id not in held)
         units = list(self.again(each, found, self.entries))
         for unit in units:
             self.tally.read_again(unit)
-        max_in_flight = self.cluster.settings.connections + SPARE_UNITS
+        max_in_flight = self.cluster.config.connections + SPARE_UNITS
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._forgetting():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:
                     raise SourceError(entry.error)
                 self.tally.take(unit, entry)
-        self._compare_checksum(each, digests.pop(each.source.name, digest))
+        self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, digest))
 
     def _run_again(self, unit: Unit) -> JournalEntry:
-        return run_unit(unit, self.cluster.settings, {}, {}, lambda told: self.tally.hear(*told))
+        return run_unit(unit, self.cluster.context, {}, {}, lambda told: self.tally.hear(*told))
 
     def compares(self, each: PlannedArchive) -> bool:
         """Whether an archive's checksum is to be compared and has not been yet."""

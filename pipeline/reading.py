@@ -8,8 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from errors import ExtractionError
-from manifest.checksums import digests
-from pipeline.context import WorkerContext, stop
+from pipeline.context import WorkerContext
 from pipeline.progress import Meter
 from sources.source import Source, proven
 
@@ -64,15 +63,15 @@ class StreamingBuffer:
 class CountingReader:
     """A source that shows what is read from it to the archive's digest, and ends when the program does."""
 
-    def __init__(self, source: Source, process: WorkerContext, meter: Meter) -> None:
-        self.process, self.meter, self.digest = process, meter, digests.get(source.name)
+    def __init__(self, source: Source, context: WorkerContext, meter: Meter) -> None:
+        self.context, self.meter, self.digest = context, meter, context.digests.get(source.name)
         self.source, self.name, self.size = proven(source, self.digest is not None), source.name, source.size
         self._pieces = list[tuple[int, StreamingBuffer]]()  # that were read, and where each begins
 
     def read(self, start: int, stop: int) -> StreamingBuffer:
         piece = StreamingBuffer(stop - start)
         self._pieces.append((start, piece))
-        self.process.readers.submit(piece.fill, self._chunks(start, stop))
+        self.context.readers.submit(piece.fill, self._chunks(start, stop))
         return piece
 
     def finish(self, end: int) -> None:
@@ -99,9 +98,9 @@ class CountingReader:
             yield chunk
 
     def _chunks(self, start: int, end: int) -> Iterator[bytes]:
-        with self.process.connections:
+        with self.context.connections:
             for chunk in self.source.stream(start, end):
-                if stop.is_set():
+                if self.context.stop.is_set():
                     raise ExtractionError("interrupted")
                 self.meter.add(len(chunk))
                 yield chunk

@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from datasets import DATASETS, Dataset
 from errors import ArchiveError, BucketError, DamagedError, ExtractionError, MemberError, redact
@@ -28,8 +29,6 @@ from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.resume import covered, rest_of
 from pipeline.unit import PhotoWork, Unit, is_whole
-from report.card.write import drawn, keep
-from report.humanize import amount
 from storage.bucket import Bucket, Stored
 from storage.names import is_unfinished
 
@@ -40,7 +39,26 @@ FOLDERS_AT_ONCE, FOLDERS_WAITING = 64, 1000
 REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
 
 
-def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+class CardWriter(Protocol):
+    """Draws the card of a complete dataset; what stands in its way never makes the dataset incomplete."""
+
+    def keep(self, dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], /) -> None:
+        """Write the card of a dataset that was complete before, and has none."""
+
+    def drawn(
+        self, dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], failures: list[Row], /
+    ) -> AbstractContextManager[None]:
+        """Draw the card while the block writes the manifest, and write it after that."""
+
+
+class Hooks(NamedTuple):
+    """What a run hands over to be shown: its progress, and the content of its card."""
+
+    report: Report
+    card: CardWriter
+
+
+def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, hooks: Hooks) -> Result:
     """Make a dataset complete in the bucket, or say what is missing.
 
     What is there already and right is not stored again; a dataset whose manifest is there is only compared with
@@ -50,12 +68,15 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     start = time.monotonic()
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
     book = ManifestStore(bucket, dataset.name)
-    result = _already_complete(dataset, options, book) or ExtractionRun(dataset, options, book, cluster, report).run()
+    result = (
+        _already_complete(dataset, options, book, hooks.card)
+        or ExtractionRun(dataset, options, book, cluster, hooks).run()
+    )
     result.seconds = time.monotonic() - start
     return result
 
 
-def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore) -> Result | None:
+def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore, card: CardWriter) -> Result | None:
     found = None if options.force else readable_manifest(book)
     if found is None:
         return None
@@ -73,7 +94,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore
     book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
     left = book.tidy()  # for whoever wrote the manifest may have been killed right after it
     if not book.card <= left:
-        keep(dataset, book, rows, about)
+        card.keep(dataset, book, rows, about)
     not_images = about.get("not_images", 0)  # older versions called these gone
     return Result(dataset, len(rows), rows.size, True, gone=about["gone"], not_images=not_images)
 
@@ -112,9 +133,10 @@ class ExtractionRun(DatasetRun):
     """One dataset on its way into one bucket."""
 
     def __init__(
-        self, dataset: Dataset, options: RunOptions, book: ManifestStore, cluster: Cluster, report: Report
+        self, dataset: Dataset, options: RunOptions, book: ManifestStore, cluster: Cluster, hooks: Hooks
     ) -> None:
-        super().__init__(dataset, options, cluster, report)
+        super().__init__(dataset, options, cluster, hooks.report)
+        self.card = hooks.card
         self.book, self.bucket = book, book.bucket
         self.stock = ExistingState({})  # what was there at the beginning, and counts
         self.threads, self.waiting = ThreadPoolExecutor(FOLDERS_AT_ONCE), ByteSemaphore(FOLDERS_WAITING)
@@ -196,8 +218,8 @@ class ExtractionRun(DatasetRun):
         stored = {**parts, **self.entries}
         size = sum(stored[unit.id].size for unit in each.units if unit.id in stored)
         log.info(
-            "%s: %s: reading %s again to compare its sha256 and what was stored (--no-checksum: not)",
-            self.dataset.name, each.archive.file, amount(size),
+            "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
+            self.dataset.name, each.archive.file, size,
         )  # fmt: skip
         return self.again(each, each.units, stored)
 
@@ -320,7 +342,7 @@ class ExtractionRun(DatasetRun):
             self.book.write_failures(failures)
         else:
             about = self._about(result, proof.misnamed)
-            with drawn(self.dataset, self.book, rows, about, failures):
+            with self.card.drawn(self.dataset, self.book, rows, about, failures):
                 self.book.finish(rows, failures, about)
         return result
 

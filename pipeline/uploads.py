@@ -24,8 +24,8 @@ class UploadBatcher:
     `parts` hears of each batch that is done.
     """
 
-    def __init__(self, process: WorkerContext, put: Callable[[Row, Buffer], Row], parts: PartWriter | None) -> None:
-        self.process, self.put, self.parts, self.rows = process, put, parts, list[Row]()
+    def __init__(self, context: WorkerContext, put: Callable[[Row, Buffer], Row], parts: PartWriter | None) -> None:
+        self.context, self.put, self.parts, self.rows = context, put, parts, list[Row]()
         self._next, self._size = list[tuple[Row, Buffer | None]](), 0
         self._mark, self._batches, self._handed_over = Mark(0), 0, time.monotonic()
         self._pending = deque[Future[list[Row]]]()
@@ -40,14 +40,14 @@ class UploadBatcher:
             wait([self._last[row.path]])
         self._next.append((row, data))
         self._size, self._mark = self._size + len(data or b""), mark
-        members, size = self.process.batch
+        members, size = self.context.batch
         is_late = time.monotonic() - self._handed_over > BATCH_SECONDS
         if len(self._next) >= members or self._size >= size or is_late:
             self._hand_over()
 
     def _hand_over(self) -> None:
         batch, size, self._next, self._size = self._next, self._size, [], 0
-        put = self.process.submit(size, self._put_all, self._batches, batch, self._mark)
+        put = self.context.submit(size, self._put_all, self._batches, batch, self._mark)
         self._batches, self._handed_over = self._batches + 1, time.monotonic()
         self._last |= dict.fromkeys((row.path for row, _ in batch), put)
         self._pending.append(put)

@@ -19,9 +19,8 @@ from errors import ExtractionError, MemberError, RereadError, SourceChangedError
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, REFUSED, STORED, Row, Rows
 from manifest.store import ManifestStore
-from pipeline.context import WorkerContext, stop, worker_context
+from pipeline.context import WorkerContext
 from pipeline.hard_links import linked
-from pipeline.options import WorkerConfig
 from pipeline.parts import Mark, PartWriter
 from pipeline.progress import Meter, Tell
 from pipeline.reading import CountingReader
@@ -36,7 +35,7 @@ from storage.names import object_name
 
 
 def run_unit(
-    unit: Unit, settings: WorkerConfig, present: Mapping[str, Stored], wanted: Wanted, tell: Tell
+    unit: Unit, context: WorkerContext, present: Mapping[str, Stored], wanted: Wanted, tell: Tell
 ) -> JournalEntry:
     """Store what a unit holds, write its journal entry, and answer it.
 
@@ -46,9 +45,9 @@ def run_unit(
     source of this unit, the entry's `error`. Raises what no other unit would escape either: BucketError,
     ArchiveError, SourceChangedError.
     """
-    process, link = worker_context(settings), SpanBoundary()
-    task = _Task(process, present, wanted, Meter(unit.id, tell), _known(unit))
-    parts = _part_writer(unit, process, link) if wanted is None else None
+    link = SpanBoundary()
+    task = _Task(context, present, wanted, Meter(unit.id, tell), _known(unit))
+    parts = _part_writer(unit, context, link) if wanted is None else None
     try:
         rows = task.rows(unit, link, parts)
     except SourceChangedError:
@@ -59,7 +58,7 @@ def run_unit(
         return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=http.take_retries())
     entry = _entry(unit, rows, link)
     if wanted is None and not is_whole(unit.so_far) and all(row.outcome != FAILED for row in rows):
-        ManifestStore(process.bucket, unit.dataset).write(entry)
+        ManifestStore(context.bucket, unit.dataset).write(entry)
     return entry
 
 
@@ -69,14 +68,14 @@ def _known(unit: Unit) -> dict[tuple[str, int], Row]:
     return {(row.path, row.offset): row for row in known}
 
 
-def _part_writer(unit: Unit, process: WorkerContext, link: SpanBoundary) -> PartWriter | None:
+def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> PartWriter | None:
     """For what can be gone on with in the middle: a compressed tar cannot, and of photos the bucket shows each."""
     work = unit.work
     if isinstance(work, PhotoWork) or work.span.kind not in ("tar", "zip") or unit.is_reread:
         return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
-    return PartWriter(ManifestStore(process.bucket, unit.dataset).write, blank, work.span, link, process.started)
+    return PartWriter(ManifestStore(context.bucket, unit.dataset).write, blank, work.span, link, context.started)
 
 
 def _entry(unit: Unit, rows: list[Row], link: SpanBoundary) -> JournalEntry:
@@ -117,7 +116,7 @@ def _size(unit: Unit, rows: Iterable[Row]) -> int:
 class _Task:
     """One unit being worked on."""
 
-    process: WorkerContext
+    context: WorkerContext
     present: Mapping[str, Stored]
     wanted: Wanted
     meter: Meter
@@ -132,14 +131,14 @@ class _Task:
 
     def _pass(self, work: SpanWork) -> list[Row]:
         """Read a span in which no member begins, for its archive's checksum alone."""
-        source = CountingReader(work.source, self.process, self.meter)
+        source = CountingReader(work.source, self.context, self.meter)
         for _ in source.stream(work.span.start, work.span.stop):
             pass
         return []
 
     def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
-        source = CountingReader(work.source, self.process, self.meter)
-        batches = UploadBatcher(self.process, self._put, parts)
+        source = CountingReader(work.source, self.context, self.meter)
+        batches = UploadBatcher(self.context, self._put, parts)
         is_tar = work.span.kind == "tar"
         try:
             for member in kinds.members(source, work.span, link):
@@ -173,11 +172,11 @@ class _Task:
         data = bytes(data)  # not before its turn has come: what waits is in memory once
         kind = content_type(data)
         row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind))
-        if stop.is_set():  # what waits its turn would keep the program, and its mount, for long
+        if self.context.stop.is_set():  # what waits its turn would keep the program, and its mount, for long
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
             try:
-                self.process.bucket.put(row.path, data, kind)
+                self.context.bucket.put(row.path, data, kind)
             except MemberError as error:
                 return row._replace(outcome=FAILED, reason=str(error))
         self.meter.add(objects=1)
@@ -193,7 +192,7 @@ class _Task:
                 # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
                 # lacks, has the member read and stored once more.
                 with contextlib.suppress(UploadLostError):
-                    self.process.bucket.put(row.path, counted, kind)
+                    self.context.bucket.put(row.path, counted, kind)
             for _ in counted:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
@@ -213,10 +212,10 @@ class _Task:
     def _crc32c(self, stored: Stored) -> int:
         if stored.crc32c is not None:
             return stored.crc32c
-        return int(google_crc32c.value(self.process.bucket.get(stored.name) or b""))
+        return int(google_crc32c.value(self.context.bucket.get(stored.name) or b""))
 
     def photos(self, work: PhotoWork) -> list[Row]:
-        rows = self.process.photos.map(lambda photo: self._photo(photo, work), work.photos)
+        rows = self.context.photos.map(lambda photo: self._photo(photo, work), work.photos)
         return list(itertools.chain.from_iterable(rows))
 
     def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
@@ -228,19 +227,19 @@ class _Task:
         label = label._replace(crc32c=google_crc32c.value(photo.annotation))
         if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
-        with self.process.fetching:
-            if stop.is_set():
+        with self.context.fetching:
+            if self.context.stop.is_set():
                 raise ExtractionError("interrupted")
-            image, data = fetch_photo(image, self.process.bytes)
-            self.process.bytes.acquire(len(data))
+            image, data = fetch_photo(image, self.context.bytes)
+            self.context.bytes.acquire(len(data))
         try:
             self.meter.add(len(data))
             return self._put_photo(image, data, label, photo.annotation) if data else [image]
         finally:
-            self.process.bytes.release(len(data))
+            self.context.bytes.release(len(data))
 
     def _put_photo(self, image: Row, data: bytes, label: Row, annotation: bytes) -> list[Row]:
-        with self.process.putting:
+        with self.context.putting:
             image = self._put(image, data)
             return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
 

@@ -27,7 +27,8 @@ from pipeline import cluster, uploads
 from pipeline.cluster import Cluster, start_cluster
 from pipeline.options import RunOptions, WorkerConfig
 from pipeline.results import Progress, Result
-from pipeline.run import extract
+from pipeline.run import Hooks, extract
+from report.card import write as card
 from storage.bucket import Bucket
 from storage.names import PARTIAL_PREFIX
 
@@ -79,7 +80,7 @@ class Bench:
         return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
 
     def extract(self, dataset: Dataset, order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
-        return extract(dataset, order, self.bucket, self.workers, self.events.append)
+        return extract(dataset, order, self.bucket, self.workers, Hooks(self.events.append, card))
 
     def objects(self) -> dict[str, bytes | None]:
         listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
