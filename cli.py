@@ -130,7 +130,7 @@ OPTIONS = {
         Option("--connections", "connections to a source at once (default: 8)", positive, "N"),
         Option("--uploads", "objects written at once (default: 256 by the API, 128 through a mount)", positive, "N"),
         Option("--timeout", "seconds without a byte until a source is asked again (default: 30)", positive, "S"),
-        Option("--write-rate", "objects/s to write to a bucket at first (default: 1,000; more as long as it takes them)",
+        Option("--write-rate", "objects/s to write to a bucket at first (default: 1,000; more while it takes them)",
                positive, "N"),
         Option("--max-ratio", "refuse an archive that unpacks to more than N times its size (default: 100)", positive,
                "N"),

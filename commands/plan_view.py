@@ -9,7 +9,7 @@ from commands import costs
 from commands.costs import Rates
 from errors import redact
 from report.humanize import amount, duration
-from report.tables import _count, print_table
+from report.tables import print_table
 from storage.rate_limit import DOUBLING
 
 if TYPE_CHECKING:
@@ -110,3 +110,10 @@ def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
     known = f"{sum(there):,}" if len(there) == len(found) else "unknown"
     size = amount(sum(each.work.bytes for each in found))
     return name, _count(objects, found), known, _count(to_store, found), f"{about}{size}"
+
+
+def _count(objects: int, found: Sequence[Forecast]) -> str:
+    """So many objects, or "unknown" where an archive does not tell beforehand how many it holds."""
+    if not all(each.is_counted for each in found):
+        return f"{objects:,} or more" if objects else "unknown"
+    return f"{objects:,}" if all(each.is_exact for each in found) else f"~{objects:,}"

@@ -91,7 +91,7 @@ class Rows:
         return {
             "packed": b64encode(self.packed).decode(), "count": self.count, "stored": self.stored, "gone": self.gone,
             "bad": self.bad, "size": self.size, "text_size": self.text_size, "folders": sorted(self.folders),
-            "marks": list(self.marks),
+            "marks": list(self.marks), "links": self.links, "not_images": self.not_images,
         }  # fmt: skip
 
     @classmethod
@@ -100,6 +100,7 @@ class Rows:
         return cls(
             b64decode(fields["packed"]), fields["count"], fields["stored"], fields["gone"], fields["bad"],
             fields["size"], fields["text_size"], frozenset(fields["folders"]), tuple(fields["marks"]),
+            fields.get("links", 0), fields.get("not_images", 0),  # which older journals have not
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Row]:

@@ -22,6 +22,7 @@ from manifest.store import ManifestStore
 from pipeline.context import WorkerContext
 from pipeline.hard_links import linked
 from pipeline.parts import Mark, PartWriter
+from pipeline.photos import fetch_photo
 from pipeline.progress import Meter, Tell
 from pipeline.reading import CountingReader
 from pipeline.unit import PhotoWork, SpanWork, Unit, Wanted, is_whole
@@ -29,7 +30,6 @@ from pipeline.uploads import UploadBatcher
 from sources import http
 from sources.content_type import content_type, misnamed
 from sources.photo_tables import Photo
-from sources.photos import fetch_photo
 from storage.bucket import Stored
 from storage.names import object_name
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from commands.plan import Forecast
-
 
 def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]], left: int = 2) -> None:
     """Columns as wide as they must be; the first `left` are text, the others numbers."""
@@ -17,10 +15,3 @@ def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]], left:
         cells = (cell.ljust(width) if at < left else cell.rjust(width)
                  for at, (cell, width) in enumerate(zip(line, widths, strict=True)))  # fmt: skip
         print("  ".join(cells).rstrip())
-
-
-def _count(objects: int, found: Sequence[Forecast]) -> str:
-    """So many objects, or "unknown" where an archive does not tell beforehand how many it holds."""
-    if not all(each.is_counted for each in found):
-        return f"{objects:,} or more" if objects else "unknown"
-    return f"{objects:,}" if all(each.is_exact for each in found) else f"~{objects:,}"

@@ -64,7 +64,7 @@ def test_compressed_tar(bench: Bench) -> None:
     data = gzip.compress(tar_of(MEMBERS), 0)
     dataset = bench.dataset(a_tar_gz=data)
     bench.server.files["/a.tar.gz"] = flipped(data, inside(data, DATA))
-    with pytest.raises(ArchiveError, match="not a whole .gz file: CRC check failed"):
+    with pytest.raises(ArchiveError, match="not a whole .gz file: .*incorrect data check"):
         bench.extract(dataset)
     assert bench.about() == {}
 

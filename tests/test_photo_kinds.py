@@ -16,10 +16,10 @@ from PIL import Image
 from source_server import Plan, SourceServer
 
 from pipeline import context
+from pipeline.photos import LARGEST_PHOTO, USUAL_PHOTO
 from sources import sample
 from sources.content_type import content_type, describe, image_type, is_image, misnamed
 from sources.cut_images import cut_off
-from sources.photos import LARGEST_PHOTO, USUAL_PHOTO
 
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'

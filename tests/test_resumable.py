@@ -103,7 +103,7 @@ def test_a_refused_chunk_leaves_nothing_for_the_garbage_collector(front: GcsFron
     # -X dev has Python 3.11 and 3.12 say what 3.13 always says.
     command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", script]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stdout.count("refused") == 3 and not done.stderr, done.stderr
+    assert done.returncode == 0 and done.stdout.count("refused 400") == 3 and not done.stderr, done.stderr
     assert "unraisable" not in done.stdout
 
 
