@@ -128,6 +128,23 @@ def test_what_docker_is_asked_for(checkout: Path) -> None:
     assert "--privileged" not in run and "--cap-add" not in run
 
 
+def test_a_login_certificates_and_proxies_reach_the_container(checkout: Path) -> None:
+    login = checkout.parent / "gcloud/application_default_credentials.json"
+    login.parent.mkdir()
+    login.write_text("{}")
+    ca = checkout.parent / "ca.pem"
+    ca.write_text("certificates")
+    _, run = asked(checkout, CLOUDSDK_CONFIG=str(login.parent), CURL_CA_BUNDLE=str(ca), https_proxy="http://proxy:3128")
+    assert has(run, "--volume", f"{login}:/run/secrets/key.json:ro")
+    assert has(run, "--env", "GOOGLE_APPLICATION_CREDENTIALS=/run/secrets/key.json")
+    assert has(run, "--volume", f"{ca}:/run/secrets/ca.crt:ro") and has(run, "--env", "SSL_CERT_FILE=/run/secrets/ca.crt")
+    assert has(run, "--env", "https_proxy")
+    key = checkout / "key.json"
+    key.write_text("{}")
+    _, run = asked(checkout, CLOUDSDK_CONFIG=str(login.parent), GOOGLE_APPLICATION_CREDENTIALS=str(key))
+    assert has(run, "--volume", f"{key}:/run/secrets/key.json:ro") and not [each for each in run if str(login) in each]
+
+
 def test_the_environment_wins_over_the_file(checkout: Path) -> None:
     (checkout / ".env").write_text("PRIVILEGED=1\nIMAGE=from-the-file\n")
     build, run = asked(checkout, PRIVILEGED="")
