@@ -42,9 +42,8 @@ def shell(checkout: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 def clean(more: dict[str, str]) -> dict[str, str]:
     """This environment without what names a cloud; the engine of the tests has no network of its own."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("SPOTTED_", "GCS_", "GCP_", "GOOGLE_"))
-    }
+    named = ("SPOTTED_", "GCS_", "GCP_", "GOOGLE_", "CLOUDSDK_", "REQUESTS_CA", "SSL_CERT", "CURL_CA")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
     return {**kept, "IMAGE": f"{IMAGE}-shell", "DOCKER_RUN_ARGS": "--network host", **more}
 
 
