@@ -2,12 +2,17 @@
 # What the container runs. Each way ends in exec, so that signals reach the program itself.
 #   IMAGE                     a shell in the environment, where `python cli.py -a` works (with docker run -ti)
 #   IMAGE -a …                the tool; so do IMAGE cli.py -a … and IMAGE python cli.py -a …
+#   IMAGE "cli.py -a …"       the same: one argument with spaces is split, as some workflow engines pass it
 #   IMAGE dask scheduler …    a part of a cluster; any other command runs as it is
 set -euo pipefail
 
 if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
   # Root is needed for this alone: many hosts give the device to root only. fusermount3 is setuid and does the rest.
   if [ -c /dev/fuse ]; then chmod 0666 /dev/fuse || true; fi
+  # The plain user cannot make a folder at the root, where buckets are mounted.
+  mounts=${GCS_BUCKET_ROOT:-gcs}
+  mounts=/${mounts#/}
+  [ -d "$mounts" ] || install --directory --mode 1777 "$mounts"
   user=$(id -u spotted)
   # A key file that only its owner may read is read as its owner.
   key=${GOOGLE_APPLICATION_CREDENTIALS:-}
@@ -17,6 +22,10 @@ if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
   export HOME=/home/spotted SPOTTED_USER=$user
   exec setpriv --reuid "$user" --regid spotted --clear-groups -- "$0" "$@"
 fi
+
+case "$#${1-}" in
+  1-*' '* | 1'cli.py '* | 1'python cli.py '*) read -ra words <<<"$1" && set -- "${words[@]}" ;;
+esac
 
 case "${1-}" in
   "")

@@ -42,9 +42,8 @@ def shell(checkout: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 def clean(more: dict[str, str]) -> dict[str, str]:
     """This environment without what names a cloud; the engine of the tests has no network of its own."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("SPOTTED_", "GCS_", "GCP_", "GOOGLE_"))
-    }
+    named = ("SPOTTED_", "GCS_", "GCP_", "GOOGLE_", "CLOUDSDK_", "REQUESTS_CA", "SSL_CERT", "CURL_CA")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
     return {**kept, "IMAGE": f"{IMAGE}-shell", "DOCKER_RUN_ARGS": "--network host", **more}
 
 
@@ -126,6 +125,23 @@ def test_what_docker_is_asked_for(checkout: Path) -> None:
     assert "--privileged" in run and "--cap-add" not in run
     _, run = asked(checkout, "-a", NO_FUSE="1")
     assert "--privileged" not in run and "--cap-add" not in run
+
+
+def test_a_login_certificates_and_proxies_reach_the_container(checkout: Path) -> None:
+    login = checkout.parent / "gcloud/application_default_credentials.json"
+    login.parent.mkdir()
+    login.write_text("{}")
+    ca = checkout.parent / "ca.pem"
+    ca.write_text("certificates")
+    _, run = asked(checkout, CLOUDSDK_CONFIG=str(login.parent), CURL_CA_BUNDLE=str(ca), https_proxy="http://proxy:3128")
+    assert has(run, "--volume", f"{login}:/run/secrets/key.json:ro")
+    assert has(run, "--env", "GOOGLE_APPLICATION_CREDENTIALS=/run/secrets/key.json")
+    assert has(run, "--volume", f"{ca}:/run/secrets/ca.crt:ro") and has(run, "--env", "SSL_CERT_FILE=/run/secrets/ca.crt")
+    assert has(run, "--env", "https_proxy")
+    key = checkout / "key.json"
+    key.write_text("{}")
+    _, run = asked(checkout, CLOUDSDK_CONFIG=str(login.parent), GOOGLE_APPLICATION_CREDENTIALS=str(key))
+    assert has(run, "--volume", f"{key}:/run/secrets/key.json:ro") and not [each for each in run if str(login) in each]
 
 
 def test_the_environment_wins_over_the_file(checkout: Path) -> None:
