@@ -136,7 +136,9 @@ def test_a_login_certificates_and_proxies_reach_the_container(checkout: Path) ->
     _, run = asked(checkout, CLOUDSDK_CONFIG=str(login.parent), CURL_CA_BUNDLE=str(ca), https_proxy="http://proxy:3128")
     assert has(run, "--volume", f"{login}:/run/secrets/key.json:ro")
     assert has(run, "--env", "GOOGLE_APPLICATION_CREDENTIALS=/run/secrets/key.json")
-    assert has(run, "--volume", f"{ca}:/run/secrets/ca.crt:ro") and has(run, "--env", "SSL_CERT_FILE=/run/secrets/ca.crt")
+    assert has(run, "--volume", f"{ca}:/run/secrets/ca.crt:ro") and has(
+        run, "--env", "SSL_CERT_FILE=/run/secrets/ca.crt"
+    )
     assert has(run, "--env", "https_proxy")
     key = checkout / "key.json"
     key.write_text("{}")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ROOMS, product_files
 from containers import DOCKER, IMAGE, ROOT, docker
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
@@ -141,7 +142,14 @@ def test_how_the_image_is_configured() -> None:
         "title", "description", "licenses", "version", "revision", "source", "base.name"
     )} <= config["Labels"].keys()  # fmt: skip
     files = set(docker("run", "--rm", IMAGE, "ls", "-A", "/app").stdout.split())
-    assert files == {path.name for path in ROOT.glob("*.py")} | {"card.html", "__pycache__"}
+    assert files == {
+        *(path.name for path in ROOT.glob("*.py")),
+        *ROOMS,
+        "Pipfile.lock",
+        "docker",
+        "docker-entrypoint.sh",
+        "__pycache__",
+    }
 
 
 def test_an_init_is_process_one_and_the_tool_runs_as_a_plain_user_without_rights() -> None:
