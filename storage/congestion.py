@@ -23,9 +23,10 @@ TOLERATED = 0.02  # share of refusals that is weather
 DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
-FIRST_STEP = 0.01  # growth in the first window without congestion; twice as much in each one that follows
+FIRST_STEP = 0.01  # growth in the first window without congestion
+STEP_FACTOR = 3  # by which it is larger in each window that follows
 MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has borne or Google documents
-MAX_STEP = 0.05  # growth a window beyond: twice as much in 7 s
+MAX_STEP = 0.08  # growth a window beyond: twice as much in 4.5 s
 IN_VAIN = 0.75  # of the first rate, below which cuts that changed nothing are in vain
 CUTS_IN_VAIN = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
 NOISE_MARGIN = 1.25  # of a random share, until it is congestion
@@ -204,7 +205,7 @@ class Congestion:
     def _grow(self) -> None:
         step = min(self._step, MAX_STEP_KNOWN if self.rate < self._known else MAX_STEP)
         self.rate *= 1 + step
-        self._step = min(2 * self._step, MAX_STEP_KNOWN)
+        self._step = min(STEP_FACTOR * self._step, MAX_STEP_KNOWN)
 
     def _is_slower(self) -> bool:
         """Whether answers take longer, beyond the rate that is known to be borne."""
