@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 MIN_RATE = 1.0  # writes a second
 WINDOW = 1.0  # seconds that are judged together
-CLEAN_WINDOW = 0.5  # seconds, where nothing was refused
+CLEAN_WINDOW = 0.3  # seconds, where nothing was refused
 LONGEST_WINDOW = 3.0  # seconds, where a second has too few answers to tell a share
 ENOUGH = 100  # answers that tell a share
 SLOT = 0.1  # seconds between two looks
@@ -23,10 +23,10 @@ TOLERATED = 0.02  # share of refusals that is weather
 DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
-FIRST_STEP = 0.01  # growth in the first window without congestion
+FIRST_STEP = 0.02  # growth in the first window without congestion
 STEP_FACTOR = 3  # by which it is larger in each window that follows
 MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has borne or Google documents
-MAX_STEP = 0.08  # growth a window beyond: twice as much in 4.5 s
+MAX_STEP = 0.05  # growth a window beyond: twice as much in 4 s
 IN_VAIN = 0.75  # of the first rate, below which cuts that changed nothing are in vain
 CUTS_IN_VAIN = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
 NOISE_MARGIN = 1.25  # of a random share, until it is congestion
