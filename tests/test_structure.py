@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, product_files
 
 from datasets import DATASETS, select
+from support.program import ROOT, product_files
 
 RANKS = ("cli", "commands", "report", "pipeline", "manifest", "gcs", "storage", "archives sources", "datasets errors")
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms.split()}
