@@ -23,8 +23,6 @@ from support.miniature import expected_objects, sums
 from support.program import ROOT, Cli, dataset_files, start, wait_for
 from support.source_server import Plan, SourceServer
 
-# ── the whole job ────────────────────────────────────────────────────────────────────────────────
-
 
 def test_the_sample_into_a_directory(cli: Cli, tmp_path: Path) -> None:
     done = cli("-a", "--sample", "--to", tmp_path / "out")

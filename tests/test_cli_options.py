@@ -16,18 +16,7 @@ from cli import parse
 from support.program import ROOT, Cli, message
 
 
-def test_what_ends_a_run_is_json_where_the_log_is(cli: Cli) -> None:
-    done = cli("-d", "stanford", "--sample", "--to", "/proc/spotted", "--log-format", "json", "-v")
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
-    errors = [line["message"] for line in lines if line["severity"] == "ERROR"]
-    assert done.returncode == 1
-    assert errors[0].startswith("error: /proc/spotted") and errors[1].startswith("Traceback "), errors
-    times = [datetime.fromisoformat(line["time"]) for line in lines]
-    assert all(line["time"].endswith("+00:00") and re.search(r"\.\d{3}\+", line["time"]) for line in lines)
-    assert times == sorted(times) and abs(times[-1].timestamp() - time.time()) < 60
-
-
-# ── bad input ────────────────────────────────────────────────────────────────────────────────────
+# ── wrong use ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_nothing_asked_for_is_wrong_use_with_the_help(cli: Cli) -> None:
@@ -66,7 +55,7 @@ def test_a_wrong_value_in_the_environment(cli: Cli) -> None:
     assert done.returncode == 2 and message(done) == "error: SPOTTED_SAMPLE: expected 1 or 0, got 'maybe'"
 
 
-# ── words ────────────────────────────────────────────────────────────────────────────────────────
+# ── output ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_help_is_quick_and_loads_nothing_of_the_cloud() -> None:
@@ -88,3 +77,14 @@ def test_logs_and_result_as_json(cli: Cli, tmp_path: Path) -> None:
 def test_quiet_says_nothing_but_the_result(cli: Cli, tmp_path: Path) -> None:
     done = cli("-a", "--sample", "--to", tmp_path / "out", "--quiet")
     assert done.stderr == "" and len(done.stdout.splitlines()) == 4
+
+
+def test_what_ends_a_run_is_json_where_the_log_is(cli: Cli) -> None:
+    done = cli("-d", "stanford", "--sample", "--to", "/proc/spotted", "--log-format", "json", "-v")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    errors = [line["message"] for line in lines if line["severity"] == "ERROR"]
+    assert done.returncode == 1
+    assert errors[0].startswith("error: /proc/spotted") and errors[1].startswith("Traceback "), errors
+    times = [datetime.fromisoformat(line["time"]) for line in lines]
+    assert all(line["time"].endswith("+00:00") and re.search(r"\.\d{3}\+", line["time"]) for line in lines)
+    assert times == sorted(times) and abs(times[-1].timestamp() - time.time()) < 60

@@ -29,8 +29,6 @@ from support.source_server import SourceServer
 from support.tars import END, block, member, pack_pax, pack_tar
 from support.zips import pack_zip
 
-# ── bombs ────────────────────────────────────────────────────────────────────────────────────────
-
 TIGHT = Limits(ratio=10)
 
 

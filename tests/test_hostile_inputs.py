@@ -10,8 +10,6 @@ from support.archives import Got, extract
 from support.fuzzing import check, mutate, seeds
 from support.tars import END, member
 
-# ── inputs by the thousand, and what they found ──────────────────────────────────────────────────
-
 
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_the_bytes_are(seed: int) -> None:

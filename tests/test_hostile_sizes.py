@@ -23,8 +23,6 @@ from support.zips import pack_zip
 MB = 1 << 20
 
 
-# ── shapes ───────────────────────────────────────────────────────────────────────────────────────
-
 EMPTY = {
     "tar": END,
     "tar of one block": bytes(512),

@@ -16,9 +16,6 @@ def server(server: SourceServer) -> SourceServer:
     return server
 
 
-# ── fetch ────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize("path", ["/a", "/a%20b", "/a?b=c", "/a+b(c)~[d]&e=f,g", "/é", "/a//b", "/%25", "/a/../b"])
 def test_fetch_under_any_name(server: SourceServer, path: str) -> None:
     server.plan(path, Plan(body=DATA))

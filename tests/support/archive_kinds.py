@@ -46,8 +46,6 @@ COMPRESSED = ["tar.gz", "tar.bz2", "tar.xz"]
 ZIPS = [name for name in KINDS if name.startswith("zip")]
 
 
-# ── the contract ─────────────────────────────────────────────────────────────────────────────────
-
 SOUND = [
     File("a/"),
     File("a/empty"),

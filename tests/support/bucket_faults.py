@@ -12,9 +12,6 @@ from support.source_faults import ALWAYS, nobody
 PUTS = 90  # objects that a run puts, or a few more
 
 
-# ── buckets ──────────────────────────────────────────────────────────────────────────────────────
-
-
 def bucket(act: Callable[[GcsFront, random.Random], object]) -> Provoke:
     """Have the bucket do this."""
 

@@ -93,7 +93,7 @@ class Upload:
     answer: web.Response | None = None  # once it is finished
 
 
-def _parse(request: web.BaseRequest, body: bytes) -> Call:
+def parsed(request: web.BaseRequest, body: bytes) -> Call:
     path, _, text = request.raw_path.partition("?")  # raw, for %2F in a name is no separator
     query = {key: values[0] for key, values in parse_qs(text, keep_blank_values=True).items()}
     if re.match(r"/(?:\w+/)?storage/v1/|/batch/", path):
@@ -114,7 +114,7 @@ def _parse(request: web.BaseRequest, body: bytes) -> Call:
     return Call(kind, unquote(bucket), unquote(name), query, request, body)
 
 
-def _parts(call: Call, content: str) -> tuple[dict[str, Any], bytes, str]:
+def upload_parts(call: Call, content: str) -> tuple[dict[str, Any], bytes, str]:
     """An upload's metadata, bytes and content type. https://cloud.google.com/storage/docs/json_api/v1/objects/insert"""
     try:
         match call.query.get("uploadType"):
@@ -136,7 +136,7 @@ def _parts(call: Call, content: str) -> tuple[dict[str, Any], bytes, str]:
     raise Refused(400, "uploadType: expected media, multipart or resumable")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Refuse what GCS refuses, and what a directory cannot hold. https://cloud.google.com/storage/docs/objects#naming"""
     acme = name.startswith(".well-known/acme-challenge/")
     if not 1 <= len(name.encode()) <= 1024 or re.search(r"[\r\n]", name) or name in (".", "..") or acme:
@@ -145,7 +145,7 @@ def _check_name(name: str) -> None:
         raise Refused(501, f"GCS takes {name!r}, the directory that fake-gcs-server keeps objects in does not")
 
 
-def _check_bucket(name: str) -> None:
+def check_bucket(name: str) -> None:
     """Refuse what GCS refuses. https://cloud.google.com/storage/docs/buckets#naming"""
     parts = name.split(".")
     good = 3 <= len(name) <= (63 if len(parts) == 1 else 222)
@@ -162,7 +162,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _hashes(call: Call) -> Hashes:
+def hashes_of(call: Call) -> Hashes:
     """The checksums that a request says its object has."""
     given = [part.strip() for value in call.request.headers.getall("x-goog-hash", ()) for part in value.split(",")]
     hashes = [(kind, value) for kind, _, value in (part.partition("=") for part in given)]
@@ -172,7 +172,7 @@ def _hashes(call: Call) -> Hashes:
     ]
 
 
-def _check_hashes(data: bytes, hashes: Hashes) -> None:
+def check_hashes(data: bytes, hashes: Hashes) -> None:
     for kind, given in hashes:
         if kind not in ("crc32c", "md5"):
             raise Refused(400, f"{kind}: not a checksum that GCS knows")
@@ -181,13 +181,13 @@ def _check_hashes(data: bytes, hashes: Hashes) -> None:
             raise Refused(400, f"{kind}={given}: got an object with {base64.b64encode(digest).decode()}", "BadDigest")
 
 
-def _backend_name(name: str) -> str:
+def backend_name(name: str) -> str:
     return name + MARK if name.endswith("/") else name
 
 
-def _backend_path(call: Call) -> str:
+def backend_path(call: Call) -> str:
     if call.is_xml or call.name:
-        return f"/storage/v1/b/{call.bucket}/o/{quote(_backend_name(call.name), safe='')}"
+        return f"/storage/v1/b/{call.bucket}/o/{quote(backend_name(call.name), safe='')}"
     return call.request.raw_path.partition("?")[0]
 
 

@@ -5,8 +5,7 @@ must end complete, or fail with the status and the words that the fault names; i
 not; and the same command must then make it complete, with nothing lost, nothing twice and nothing wrong.
 
 SEED (1 if it is not set) picks the moments: the same ones each time. `make chaos` sets LONG, and has what each trial
-came to written under .cache/chaos; `PYTHONPATH=. python tests/campaign.py LOG…`
-brings docs/reliability.md up to it.
+came to written under .cache/chaos; support.fault_log brings docs/reliability.md up to it.
 """
 
 from __future__ import annotations

@@ -21,6 +21,4 @@ def opened(server: SourceServer, path: str = PATH, size: int | None = None) -> S
     return source
 
 
-# ── one version ──────────────────────────────────────────────────────────────────────────────────
-
 MONDAY, TUESDAY = "Mon, 05 Jan 2026 10:00:00 GMT", "Tue, 06 Jan 2026 10:00:00 GMT"

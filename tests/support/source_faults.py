@@ -22,8 +22,6 @@ TSINGHUA, OXFORD, AUSTIN = ("-d", "tsinghua"), ("-d", "oxford"), ("-d", "austin"
 PHOTOS = sorted(path for path, data in sample.sources().items() if path.startswith("sites/") and data != sample.HTML)
 
 
-# ── sources ──────────────────────────────────────────────────────────────────────────────────────
-
 Answer = Plan | Callable[[random.Random], Plan]
 
 

@@ -52,9 +52,6 @@ def pack_compressed(compress: Callable[[bytes], bytes]) -> Pack:
     return lambda files: compress(pack_tar(tarfile.GNU_FORMAT)(files))
 
 
-# ── tar: the chain of spans ──────────────────────────────────────────────────────────────────────
-
-
 def member(name: str, data: bytes = b"") -> bytes:
     return block(name.encode(), len(data)) + padded(data)
 
@@ -70,8 +67,6 @@ def record(key: str, value: str) -> bytes:
     size = next(size for size in range(len(tail), len(tail) + 9) if len(b"%d" % size) + len(tail) == size)
     return b"%d" % size + tail
 
-
-# ── tar: what is refused, and attacks ────────────────────────────────────────────────────────────
 
 SPARSE = bytes(121) + b"00000000000\0" + b"00000000005\0" + bytes(72)  # of a GNU header, from byte 265 on
 SPARSE_1_0 = [

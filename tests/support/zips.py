@@ -54,9 +54,6 @@ def pack_zip(
     return pack
 
 
-# ── zip ──────────────────────────────────────────────────────────────────────────────────────────
-
-
 def zipped(method: int = zipfile.ZIP_STORED) -> bytes:
     return pack_zip(method)([File(name, name.encode() * 300) for name in ("one", "six", "two")])
 
