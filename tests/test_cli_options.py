@@ -15,7 +15,6 @@ import pytest
 from cli import parse
 from support.program import ROOT, Cli, message
 
-
 # ── wrong use ─────────────────────────────────────────────────────────────────────────────────────
 
 
