@@ -1,4 +1,4 @@
-"""What several tests need: the miniature's sources as a mirror, a real emulator behind its front, and the program."""
+"""Fixtures of several tests: the miniature as a mirror, a real emulator behind its front, the program, small limits."""
 
 from __future__ import annotations
 

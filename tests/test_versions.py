@@ -31,13 +31,6 @@ def server() -> Iterator[SourceServer]:
         yield server
 
 
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    waits: list[float] = []
-    monkeypatch.setattr("sources.http.time.sleep", waits.append)
-    return waits
-
-
 def opened(server: SourceServer, is_proven: bool = False) -> Source:
     source = open_source((server.url + PATH,), None, is_proven)
     server.requests.clear()

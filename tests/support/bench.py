@@ -41,7 +41,7 @@ def failures(bench: Bench) -> dict[str, str]:
 
 
 class Bench:
-    """A source server, a destination and a crew, and what it takes to extract archives with them."""
+    """A source server, a destination and workers, and what it takes to extract archives with them."""
 
     def __init__(self, server: SourceServer, destination: Destination, workers: Cluster) -> None:
         self.server, self.destination, self.workers = server, destination, workers

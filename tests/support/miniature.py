@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
+import zipfile
 
 from sources import sample
 from support.source_server import SourceServer
@@ -12,10 +15,6 @@ DATA = {path: data for path, data in sample.sources().items() if not path.starts
 
 def expected_objects() -> dict[str, bytes]:
     """What a complete extraction of the miniature holds, taken apart with the standard library alone."""
-    import io
-    import tarfile
-    import zipfile
-
     found: dict[str, bytes] = {}
     for name, prefix in (
         ("images.tar", "stanford/"),
