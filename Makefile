@@ -63,8 +63,8 @@ test-3.14: setup  ## import everything and read archives on Python 3.14
 	bash -c 'set -euo pipefail; source .ci/containers; .ci/on-3.14'
 
 fuzz: setup .cache/atheris  ## hostile archives, the long form: 5 GB, a million members, INPUTS=1000000 to the readers
-	LONG=1 $(RUN) -m pytest tests/test_hostile.py
-	PYTHONPATH=.:tests:.cache/atheris $(RUN) tests/fuzz_archives.py .cache/fuzz/corpus -runs=$(INPUTS) -print_final_stats=1
+	LONG=1 $(RUN) -m pytest tests/test_hostile_*.py
+	PYTHONPATH=.:tests:.cache/atheris $(RUN) -m support.fuzzing .cache/fuzz/corpus -runs=$(INPUTS) -print_final_stats=1
 
 chaos: setup  ## all that goes wrong, ROUNDS=5 times each, at moments that SEED= picks again; its log: .cache/chaos
 	LONG=1 SEED=$(SEED) ROUNDS=$(ROUNDS) $(RUN) -m pytest $(AT_ONCE) tests/test_chaos*.py

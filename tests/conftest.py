@@ -1,25 +1,26 @@
-"""What several tests need: the miniature's sources as a mirror, a real emulator behind its front, and the program."""
+"""Fixtures of several tests: the miniature as a mirror, a real emulator behind its front, the program, small limits."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from containers import IMAGE, docker
-from gcs_front import GcsFront
-from source_server import SourceServer
 
+from archives import compressed_tar, tar, zip_methods
+from archives import zip as zip_archive
 from sources import sample
+from support.archives import some_members, tar_of
+from support.containers import IMAGE, docker
+from support.fake_gcs import GcsFront
+from support.miniature import sums
+from support.program import Cli, clean_environment, command
+from support.source_server import Plan, SourceServer
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ("archives", "commands", "manifest", "pipeline", "report", "sources", "storage")
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+pytest_plugins = ["support.bench"]
 
 
 @pytest.fixture(scope="session")
@@ -60,29 +61,6 @@ def cli(tmp_path: Path) -> Cli:
     return run
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-
-
-def clean_environment(home: Path, more: dict[str, str]) -> dict[str, str]:
-    """This environment without what names a cloud, an account or an option; a bucket is written through its API."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("SPOTTED_", "GOOGLE_", "GCP_", "GCS_", "STORAGE_", "CLOUDSDK_"))
-    }
-    return {**kept, "HOME": str(home), "SPOTTED_VIA": "api", **more}
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that are there, and those that these have started."""
-    found = list[int]()
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            found += map(int, path.read_text().split())
-    return [*found, *(grandchild for child in found for grandchild in children(child))]
-
-
 @pytest.fixture(scope="session")
 def image() -> None:
     """In CI what is missing is a failure; on a laptop it is a reason to leave the container tests out."""
@@ -103,6 +81,27 @@ def bucket() -> str:
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
-def product_files() -> list[Path]:
-    """Every module of the program."""
-    return sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything above 600 bytes is a large member, and comes in chunks of 100."""
+    for module in (tar, compressed_tar, zip_archive):
+        monkeypatch.setattr(module, "LARGE", 600)
+    monkeypatch.setattr(zip_archive, "SPAN", 600)
+    monkeypatch.setattr(zip_methods, "CHUNK", 100)
+
+
+@pytest.fixture
+def slow_mirror(mirror: SourceServer) -> SourceServer:
+    """A mirror whose images.tar is 40 MB, and comes slowly enough to be interrupted."""
+    mirror.files["/images.tar"] = tar_of([(f"Images/{name}", data) for name, data in some_members(2500, 20_000)])
+    mirror.files["/SHA256SUMS"] = sums(mirror)
+    mirror.plan("/images.tar", Plan(drip=0.002))
+    return mirror
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between tries, in seconds; noted, and not waited."""
+    waits: list[float] = []
+    monkeypatch.setattr("sources.http.time.sleep", waits.append)
+    return waits

@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_extraction import Bench, api_bench, bench, server, tar_of
 
 from datasets import Dataset, Layout
 from errors import BucketError
@@ -29,12 +26,15 @@ from report.card.thumbnails import Box, Look, boxes, look
 from report.humanize import amount
 from sources import sample
 from sources.content_type import content_type, misnamed
+from support.archives import tar_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.program import Cli
 
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
 SAFE = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "footer", "div", "p", "h1", "h2",
         "h3", "dl", "dt", "dd", "ul", "ol", "li", "b", "i", "em", "span", "strong", "small", "a", "figure",
         "figcaption", "svg", "image", "rect", "line", "text", "table", "tr", "td"}  # fmt: skip
-__all__ = ["api_bench", "bench", "server"]  # fixtures
 ENTITY = b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'
 LAYOUT = Layout("mini/images/", "mini/boxes/{stem}.xml", 4, 2)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from campaign import LONG, ROUNDS, Trial, try_mixture, try_out
-from faults import FAULTS
+
+from support.fault_harness import LONG, ROUNDS, Trial, try_mixture, try_out
+from support.faults import FAULTS
 
 PASSING = [fault for fault in FAULTS if "api" in fault.places and fault.statuses == (0,) and not fault.is_long]
 MIXTURES = 10 * ROUNDS if LONG else 2

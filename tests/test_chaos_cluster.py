@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple, Self
 
 import pytest
-from campaign import ROUNDS, Fault, Run, Site, Trial, ends_well, judged, note, random_for
-from conftest import ROOT, clean_environment
 from distributed import Client
 from distributed.chaos import KillWorker
-from source_server import Plan
-from test_cli import wait_for
+
+from support.fault_harness import ROUNDS, Fault, Run, Site, Trial, ends_well, judged, note, random_for
+from support.program import ROOT, clean_environment, wait_for
+from support.source_server import Plan
 
 WORKERS = 3
 LIFE = 12  # seconds that a worker lives on average, of those that die all the time

@@ -19,9 +19,10 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pytest
-from campaign import LONG, METADATA_PREFIX, ROUNDS, Run, Site, Trial, ends_well, note, random_for
-from conftest import children
-from source_server import Plan
+
+from support.fault_harness import LONG, METADATA_PREFIX, ROUNDS, Run, Site, Trial, ends_well, note, random_for
+from support.program import children
+from support.source_server import Plan
 
 DATA = ("-d", "stanford", "-d", "tsinghua", "-d", "austin")
 WAYS = {"api": 10, "folder": 10, "api, two processes": 2}  # hits with each signal in a round of make chaos

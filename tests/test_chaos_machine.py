@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from campaign import ROUNDS, Fault, Run, Site, Trial, ends_well, judged, note, random_for
-from conftest import clean_environment, command
-from source_server import Plan
+
+from support.fault_harness import ROUNDS, Fault, Run, Site, Trial, ends_well, judged, note, random_for
+from support.program import clean_environment, command
+from support.source_server import Plan
 
 MIX = ("-d", "stanford", "-d", "tsinghua", "-d", "austin")
 

@@ -14,10 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli
-from gcs_front import GcsFront
-from source_server import Plan, SourceServer
-from test_cli import wait_for
 
 from commands import check
 from commands.check import Finding, _check_versions, _is_in, _packages, _who, examine, versions, vm_region
@@ -26,6 +22,9 @@ from errors import ExtractionError
 from pipeline.options import RunOptions
 from sources import sample
 from storage.gcsfuse import fuse_works
+from support.fake_gcs import GcsFront
+from support.program import ROOT, Cli, wait_for
+from support.source_server import Plan, SourceServer
 
 
 def findings(to: str, *datasets: str, via: str = "api", mirror: str = "", scheduler: str = "") -> dict[str, Finding]:

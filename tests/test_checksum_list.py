@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
-from source_server import Plan, SourceServer
-from test_cli import message, sums
 
 from archives.spans import LIMITS
 from datasets import DATASETS, Archive
 from errors import SourceError
 from pipeline.planner import plan
 from sources.checksum_list import ChecksumList
+from support.miniature import sums
+from support.program import Cli, message
+from support.source_server import Plan, SourceServer
 
 NAME, DATA = "images.tar", b"an archive"
 SUM = hashlib.sha256(DATA).hexdigest()

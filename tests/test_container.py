@@ -17,12 +17,13 @@ from urllib.parse import quote
 import google_crc32c
 import pytest
 import requests
-from containers import (
+
+import inputs
+from support.containers import (
     DOCKER,
     FUSE,
     IMAGE,
     METADATA_PREFIX,
-    ROOT,
     Done,
     container,
     docker,
@@ -31,9 +32,8 @@ from containers import (
     options,
     wait_until,
 )
-from gcs_front import GcsFront
-
-import inputs
+from support.fake_gcs import GcsFront
+from support.program import ROOT
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 WORKFLOW = ("cli.py", "--all", "--breed", "--individual")  # what the workflow container passes

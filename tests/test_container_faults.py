@@ -13,12 +13,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from campaign import Fault, Run, Site, Trial, ends_well, judged, note, random_for
-from containers import IMAGE, container, docker, ended, members
-from gcs_front import GcsFront
-from source_server import SourceServer
 
 import inputs
+from support.containers import IMAGE, container, docker, ended, members
+from support.fake_gcs import GcsFront
+from support.fault_harness import Fault, Run, Site, Trial, ends_well, judged, note, random_for
+from support.source_server import SourceServer
 
 pytestmark = pytest.mark.container
 

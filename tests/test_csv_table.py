@@ -7,16 +7,15 @@ import json
 import logging
 from pathlib import Path
 
-import austin
 import pytest
-from conftest import Cli
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from source_server import SourceServer
-from test_cli import message
 
 from errors import SourceError
 from sources.photo_tables import Photo, join
+from support import austin
+from support.program import Cli, message
+from support.source_server import SourceServer
 
 DOGS = f"{austin.HEADER}\n{austin.DOG}\n8,Bo,Male,9,20150306,Beagle,White,NULL\n"
 PHOTOS = "AnimalInternal-ID,PhotoUrl\n7,https://www.shelterluv.com/a.jpg\n8,https://www.shelterluv.com/b.jpg\n"

@@ -12,8 +12,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from containers import FUSE, IMAGE, ROOT, docker, members, wait_until
-from gcs_front import GcsFront
+
+from support.containers import FUSE, IMAGE, docker, members, wait_until
+from support.fake_gcs import GcsFront
+from support.program import ROOT
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from conftest import ROOT, product_files
 
 import errors
+from support.program import ROOT, product_files
 
 RAISED = {name for name in vars(errors) if name.endswith("Error")} | {"PassingError", "RangeError", "ArgumentTypeError"}
 REASONS = re.compile(r"object_name|\w*_refusal|fuse_works")  # functions that answer why something is not done

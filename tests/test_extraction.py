@@ -3,115 +3,26 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import random
 import tarfile
-import uuid
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
-from gcs_front import GcsFront
-from source_server import Plan, SourceServer
 
 from archives import tar
 from commands.verify import verify
-from datasets import Archive, Dataset
 from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
-from gcs import Destination, open_bucket
+from gcs import Destination
 from pipeline import cluster, uploads
-from pipeline.cluster import Cluster, start_cluster
+from pipeline.cluster import start_cluster
 from pipeline.options import RunOptions, WorkerConfig
-from pipeline.results import Progress, Result
-from pipeline.run import Hooks, extract
-from report.card import write as card
-from storage.bucket import Bucket
 from storage.names import PARTIAL_PREFIX
-
-MB = 1 << 20
-
-
-def tar_of(members: list[tuple[str, bytes]]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
-
-
-def zip_of(members: list[tuple[str, bytes]]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def some_members(count: int, size: int, seed: int = 1) -> list[tuple[str, bytes]]:
-    rng = random.Random(seed)
-    return [(f"f{number % 7}/{number}.jpg", rng.randbytes(rng.randint(size // 2, size))) for number in range(count)]
-
-
-class Bench:
-    """A source server, a destination and a crew, and what it takes to extract archives with them."""
-
-    def __init__(self, server: SourceServer, destination: Destination, workers: Cluster) -> None:
-        self.server, self.destination, self.workers = server, destination, workers
-        self.events: list[Progress] = []
-
-    @property
-    def bucket(self) -> Bucket:
-        return open_bucket(self.destination)
-
-    def dataset(self, pin: bool = False, **files: bytes) -> Dataset:
-        """A dataset of these archives, a_tar standing for a.tar."""
-        found = []
-        for key, data in files.items():
-            name = key.replace("_", ".")
-            self.server.files[f"/{name}"] = data
-            pins = (len(data), hashlib.sha256(data).hexdigest()) if pin else (None, "")
-            found.append(Archive((f"{self.server.url}/{name}",), "mini/", name, *pins))
-        return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
-
-    def extract(self, dataset: Dataset, order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
-        return extract(dataset, order, self.bucket, self.workers, Hooks(self.events.append, card))
-
-    def objects(self) -> dict[str, bytes | None]:
-        listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
-        return {name.removeprefix("mini/"): self.bucket.get(name) for name in listed}
-
-    def about(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self.bucket.get("_extraction/mini/manifest.json") or b"{}")
-        return found
-
-
-@pytest.fixture
-def server() -> Iterator[SourceServer]:
-    with SourceServer() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(server: SourceServer, tmp_path: Path) -> Iterator[Bench]:
-    destination = Destination(str(tmp_path / "out"))
-    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
-        yield Bench(server, destination, workers)
-
-
-@pytest.fixture
-def api_bench(server: SourceServer, front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
-    destination = Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api")
-    open_bucket(destination).ready()
-    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
-        yield Bench(server, destination, workers)
-
+from support.archives import MB, some_members, tar_of, zip_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.source_server import Plan, SourceServer
 
 # ── whole archives ───────────────────────────────────────────────────────────────────────────────
 

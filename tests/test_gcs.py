@@ -9,13 +9,13 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-from gcs_front import GcsFront
 
 from errors import BucketError, MemberError, UsageError
 from gcs import Destination, bucket_name, open_bucket
 from storage.bucket import Bucket
 from storage.directory import FolderBucket
 from storage.names import PARTIAL_PREFIX, object_name
+from support.fake_gcs import GcsFront
 
 JPEG = b"\xff\xd8\xff" + bytes(5000)
 

@@ -6,13 +6,13 @@ import json
 
 import pytest
 import requests
-from conftest import Cli
-from gcs_front import GcsFront
 from google.auth.credentials import AnonymousCredentials
 
 from commands import costs
 from gcs import Destination, open_bucket, ready
 from storage.api import ApiBucket
+from support.fake_gcs import GcsFront
+from support.program import Cli
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, clean_environment, command
-from source_server import Plan, SourceServer
 
 from errors import SourceError
 from sources import hosts, http, sample
 from sources.hosts import Host, host_of
 from sources.source import open_source
+from support.program import Cli, clean_environment, command
+from support.source_server import Plan, SourceServer
 
 CONF = """
 {user} daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;

@@ -8,10 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront, flipped
-from source_server import Plan, SourceServer
-from test_extraction import Bench, api_bench, bench, server, some_members, tar_of, zip_of
 
 from archives.spans import SpanBoundary
 from commands.verify import DIFFERENT, repair, verify, verify_deep
@@ -22,8 +18,13 @@ from manifest.store import ManifestStore
 from pipeline.options import RunOptions
 from sources import sample
 from storage.directory import FolderBucket
+from support.archives import some_members, tar_of, zip_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.fake_gcs_requests import flipped
+from support.program import Cli
+from support.source_server import Plan, SourceServer
 
-__all__ = ["api_bench", "bench", "server"]  # fixtures
 MEMBERS = some_members(60, 20_000)
 LARGE = [*MEMBERS, ("large.bin", bytes(range(256)) * (80 << 10))]  # 20 MiB, stored while it is read
 VICTIM, DATA = MEMBERS[30]

@@ -6,9 +6,6 @@ import json
 
 import google_crc32c
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
-from test_extraction import Bench, api_bench, server, some_members, tar_of  # noqa: F401 - fixtures
 
 from commands.verify import repair
 from errors import ExtractionError, KeptError
@@ -18,6 +15,10 @@ from manifest.records import FAILED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.options import RunOptions
 from storage.bucket import Bucket
+from support.archives import some_members, tar_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.program import Cli
 
 MB = 1 << 20
 PHOTO = b"\xff\xd8\xff" + bytes(1000)
@@ -33,7 +34,7 @@ def kept(front: GcsFront, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Bucke
 
 
 @pytest.fixture
-def kept_bench(api_bench: Bench, front: GcsFront) -> Bench:  # noqa: F811
+def kept_bench(api_bench: Bench, front: GcsFront) -> Bench:
     front.keeping.add(api_bench.destination.to.removeprefix("gs://"))
     return api_bench
 
@@ -232,7 +233,7 @@ def test_a_wrong_object_in_the_way_is_listed_and_the_others_are_stored(kept_benc
 
 
 def test_repair_stores_what_is_missing_and_says_what_it_cannot_replace(
-    api_bench: Bench,  # noqa: F811
+    api_bench: Bench,
     front: GcsFront,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -11,10 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from source_server import SourceServer
-from test_archives import END, block, extended, member, padded, record
-from test_extraction import Bench, api_bench, bench, server, some_members
-from test_hostile import failures
 
 from archives.spans import Extent, Span
 from commands.verify import repair, verify, verify_deep
@@ -25,8 +21,10 @@ from pipeline import hard_links
 from pipeline.cluster import start_cluster
 from pipeline.hard_links import resolve, spans_with
 from pipeline.options import RunOptions, WorkerConfig
-
-__all__ = ["api_bench", "bench", "server"]  # fixtures
+from support.archives import some_members
+from support.bench import Bench, failures
+from support.source_server import SourceServer
+from support.tars import END, block, extended, member, padded, record
 
 MB = 1 << 20
 

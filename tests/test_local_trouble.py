@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, clean_environment, command
-from source_server import Plan, SourceServer
 
 from errors import SourceError
 from sources import http, sample
@@ -20,6 +18,8 @@ from sources.http_status import RETRYABLE_STATUSES
 from sources.local_files import read_at
 from sources.source import look, open_source
 from sources.spool import TemporaryCopy, check_space, leads_to
+from support.program import ROOT, Cli, clean_environment, command
+from support.source_server import Plan, SourceServer
 
 DATA = bytes(range(256)) * 40
 

@@ -8,8 +8,6 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +15,8 @@ from errors import BucketError, MemberError
 from gcs import Destination, open_bucket
 from storage.api import ApiBucket
 from storage.bucket import Stored
+from support.fake_gcs import GcsFront
+from support.program import Cli
 
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 CRC = base64.b64encode(b"\0\0\0\1").decode()

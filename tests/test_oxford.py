@@ -9,16 +9,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli
-from gcs_front import GcsFront
-from test_cli import dataset_files
-from test_extraction import Bench, api_bench, server, some_members, tar_of
 
 from datasets import OXFORD, select
 from errors import ArchiveError
 from sources import sample
-
-__all__ = ["api_bench", "server"]  # fixtures
+from support.archives import some_members, tar_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.program import ROOT, Cli, dataset_files
 
 
 def test_the_miniature_of_oxford(cli: Cli, tmp_path: Path) -> None:

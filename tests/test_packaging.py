@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOMS, product_files
-from containers import DOCKER, IMAGE, ROOT, docker
+
+from support.containers import DOCKER, IMAGE, docker
+from support.program import ROOMS, ROOT, product_files
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -7,19 +7,19 @@ import io
 from pathlib import Path
 from typing import Any
 
-import austin
 import pytest
-from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from source_server import Plan, SourceServer
 
 from pipeline import context
 from pipeline.photos import LARGEST_PHOTO, USUAL_PHOTO
 from sources import sample
 from sources.content_type import content_type, describe, image_type, is_image, misnamed
 from sources.cut_images import cut_off
+from support import austin
+from support.program import Cli
+from support.source_server import Plan, SourceServer
 
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
-from source_server import Plan, SourceServer
-from test_cli import files_under
-from test_extraction import some_members, zip_of
 
 from commands import costs
 from commands.costs import Rates, Work
 from commands.plan import forecast_all
 from datasets import DATASETS
 from pipeline.options import RunOptions
+from support.archives import some_members, zip_of
+from support.fake_gcs import GcsFront
+from support.program import Cli, files_under
+from support.source_server import Plan, SourceServer
 
 # Of class B, json.bucket.get is left out: the library asks for buckets by itself, now and then.
 CLASS_A, CLASS_B = ("xml.put", "json.upload", "json.list"), ("xml.get", "json.get", "json.media")

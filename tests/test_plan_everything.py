@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
 
 from datasets import DATASETS
+from support.fake_gcs import GcsFront
+from support.program import Cli
 
 ALL = [option for name in DATASETS for option in ("-d", name)]
 NOTHING = "Nothing to do: everything is there."

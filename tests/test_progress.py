@@ -17,9 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, clean_environment, command
-from source_server import Plan, SourceServer
-from test_extraction import MB, Bench, bench, server, some_members, tar_of, zip_of  # noqa: F401 - fixtures
 
 from archives.spans import LIMITS
 from datasets import DATASETS
@@ -35,6 +32,10 @@ from report import progress_bar
 from report.humanize import amount, duration
 from report.log import JsonFormatter
 from report.progress_bar import DRAW_EVERY, Display, Rate
+from support.archives import MB, some_members, tar_of, zip_of
+from support.bench import Bench
+from support.program import ROOT, Cli, clean_environment, command
+from support.source_server import Plan, SourceServer
 
 
 def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str]) -> str:
@@ -75,7 +76,7 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
     assert "%" not in last and "\x1b" not in last
 
 
-def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "TELL_EVERY", 0)
     bench.extract(bench.dataset(a_tar=tar_of([("large.bin", bytes(20 * MB))])))
     seen = [event.bytes for event in bench.events]
@@ -84,7 +85,7 @@ def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.Monke
     assert len({size for size in seen if 8 * MB < size < 20 * MB}) > 3  # beyond the first span, before the end
 
 
-def test_it_moves_on_a_cluster_too(server: SourceServer, tmp_path: Path) -> None:  # noqa: F811
+def test_it_moves_on_a_cluster_too(server: SourceServer, tmp_path: Path) -> None:
     server.plan("/a.zip", Plan(), times=3)  # what is read of it beforehand
     server.plan("/a.zip", Plan(drip=0.0016))
     destination = Destination(str(tmp_path / "out"))
@@ -96,7 +97,7 @@ def test_it_moves_on_a_cluster_too(server: SourceServer, tmp_path: Path) -> None
     assert (last.objects, last.objects_total, last.bytes) == (2, 2, last.bytes_total)
 
 
-def test_a_resumed_run_starts_where_it_stopped(bench: Bench) -> None:  # noqa: F811
+def test_a_resumed_run_starts_where_it_stopped(bench: Bench) -> None:
     a, b = (tar_of([(f"{count}/{name}", data) for name, data in some_members(count, 1000)]) for count in (300, 500))
     dataset = bench.dataset(a_tar=a, b_tar=b)
     bench.server.plan("/b.tar", Plan(), times=2)  # while it is planned

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Cli
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from gcs_front import GcsFront
-from googleapis import Google
 
 from storage.credentials import project
+from support.fake_gcs import GcsFront
+from support.fake_google import Google
+from support.program import Cli
 
 NAMES = ("GCP_PROJECT", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS",
          "STORAGE_EMULATOR_HOST", "CLOUDSDK_CONFIG")  # fmt: skip

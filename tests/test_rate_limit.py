@@ -8,15 +8,15 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
-from source_server import SourceServer
-from test_cli import sums
-from test_extraction import some_members, tar_of
 
 from gcs import Destination, open_bucket
 from storage.congestion import MIN_RATE, Congestion
 from storage.rate_limit import MAX_BACKOFF, START, TIMEOUT, Failure, RateLimiter, WriteStats, backoff, retry_after
+from support.archives import some_members, tar_of
+from support.fake_gcs import GcsFront
+from support.miniature import sums
+from support.program import Cli
+from support.source_server import SourceServer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 

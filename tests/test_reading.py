@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import ROOT, clean_environment, command
+
+from support.program import ROOT, clean_environment, command
 
 READING_PYTHON = os.environ.get("READING_PYTHON", str(ROOT / ".cache/reading/bin/python"))
 LISTS = {  # as in Tsinghua's TrainValSplit.zip, which is no part of the dataset that the tool extracts

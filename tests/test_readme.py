@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, clean_environment
-from gcs_front import GcsFront
-from source_server import SourceServer
 
 from cli import parse
+from support.fake_gcs import GcsFront
+from support.program import ROOT, Cli, clean_environment
+from support.source_server import SourceServer
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from campaign import MIXTURE
-from conftest import ROOT
-from faults import FAULTS
+from support.fault_harness import MIXTURE
+from support.faults import FAULTS
+from support.program import ROOT
 
 PAGE = (ROOT / "docs/reliability.md").read_text()
 TESTS = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in ROOT.glob("tests/test_*.py")), re.M))

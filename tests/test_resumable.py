@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, clean_environment
-from gcs_front import GcsFront
-from test_extraction import Bench, api_bench, server, some_members, tar_of, zip_of  # noqa: F401 - fixtures
 
 from errors import BucketError, MemberError, UploadLostError
 from gcs import Destination, open_bucket
 from storage.bucket import Bucket
+from support.archives import some_members, tar_of, zip_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.program import ROOT, Cli, clean_environment
 
 MB = 1 << 20
 LARGE = random.Random(5).randbytes(20 * MB)
@@ -66,7 +67,7 @@ def test_trouble_of_the_server_in_the_middle(stored: Bucket, front: GcsFront, st
 
 @pytest.mark.parametrize("pack", [tar_of, zip_of])
 def test_a_member_whose_upload_ended_early_is_read_and_stored_again(
-    api_bench: Bench,  # noqa: F811
+    api_bench: Bench,
     front: GcsFront,
     pack: object,
 ) -> None:
@@ -80,7 +81,7 @@ def test_a_member_whose_upload_ended_early_is_read_and_stored_again(
     assert max(front.puts[f"mini/{name}"] for name, _ in members) == 1
 
 
-def test_one_that_never_arrives_is_missing(api_bench: Bench, front: GcsFront) -> None:  # noqa: F811
+def test_one_that_never_arrives_is_missing(api_bench: Bench, front: GcsFront) -> None:
     front.fail("json.chunk", 410, times=100)
     result = api_bench.extract(api_bench.dataset(a_tar=tar_of([("a.jpg", b"1"), ("large.bin", LARGE)])))
     assert result.state == "incomplete" and [row.path for row in result.missing] == ["mini/large.bin"]
@@ -148,7 +149,7 @@ def test_a_disabled_key_ends_the_run_with_one_error(cli: Cli, front: GcsFront, b
     assert "tsinghua" not in done.stderr.partition("\n")[2] and front.objects(bucket) == {}
 
 
-def test_a_single_refused_member_is_one_row(api_bench: Bench, front: GcsFront) -> None:  # noqa: F811
+def test_a_single_refused_member_is_one_row(api_bench: Bench, front: GcsFront) -> None:
     front.fail("xml.put", 400, times=100, name="mini/f3/3.jpg")
     members = some_members(20, 1000)
     result = api_bench.extract(api_bench.dataset(a_tar=tar_of(members)))

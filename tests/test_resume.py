@@ -12,11 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli, clean_environment, command
-from gcs_front import GcsFront, flipped
-from source_server import Plan, SourceServer
-from test_cli import sums
-from test_extraction import Bench, api_bench, bench, server, some_members, tar_of, zip_of
 
 from archives.spans import Span, SpanBoundary
 from manifest.journal import JournalEntry, joined_parts
@@ -26,8 +21,14 @@ from manifest.store import ManifestStore
 from pipeline import parts
 from pipeline.parts import Mark, PartWriter
 from storage.directory import FolderBucket
+from support.archives import some_members, tar_of, zip_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.fake_gcs_requests import flipped
+from support.miniature import sums
+from support.program import Cli, clean_environment, command
+from support.source_server import Plan, SourceServer
 
-__all__ = ["api_bench", "bench", "server"]  # fixtures
 MEMBERS = some_members(400, 20_000)  # one piece of 6 MB
 DRIP = Plan(drip=0.004)  # at most 1 MB/s on a connection
 ROWS = [Row(f"d/{number}", 1, number, "http://x/a.tar", 1024 * number + 512) for number in range(9)]

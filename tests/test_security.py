@@ -17,22 +17,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import PIPE, Popen
 
-import certificates
 import obstore
 import pytest
-from conftest import ROOT, Cli, children, clean_environment, command, product_files
 from google.auth.credentials import AnonymousCredentials
 from hypothesis import given
 from hypothesis import strategies as st
-from source_server import Plan, SourceServer
-from test_cli import DATA, files_under, sums
-from test_extraction import some_members, tar_of
 
 from errors import SourceError, redact
 from sources import http, sample
 from sources.source import open_source
 from storage.api import NO_RETRIES, _store
 from storage.names import object_name
+from support import certificates
+from support.archives import some_members, tar_of
+from support.miniature import DATA, sums
+from support.program import ROOT, Cli, children, clean_environment, command, files_under, product_files
+from support.source_server import Plan, SourceServer
 
 SECRET = "hunter2secret"
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, product_files
 
 from datasets import DATASETS, select
+from support.program import ROOT, product_files
 
 RANKS = ("cli", "commands", "report", "pipeline", "manifest", "gcs", "storage", "archives sources", "datasets errors")
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms.split()}
@@ -65,3 +65,9 @@ def test_groups_add_up_without_repetition() -> None:
     ]
     assert [dataset.name for dataset in select([], ["tsinghua-high"])] == ["tsinghua-high"]
     assert select([], []) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_share_by_support_alone_and_are_short(path: Path) -> None:
+    assert not {name for name in imported(path) if name == "conftest" or name.startswith("test_")}
+    assert len(path.read_text().splitlines()) <= 400

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli
-from gcs_front import GcsFront
-from source_server import SourceServer
-from test_extraction import Bench, api_bench, bench, server, some_members, tar_of, zip_of
 
 from commands.verify import DIFFERENT, EXTRA, MISSING, UNREAD, repair, verify, verify_deep
 from datasets import Dataset
 from errors import ExtractionError
 from pipeline.options import RunOptions
+from support.archives import some_members, tar_of, zip_of
+from support.bench import Bench
+from support.fake_gcs import GcsFront
+from support.program import Cli
+from support.source_server import SourceServer
 
-__all__ = ["api_bench", "bench", "server"]  # fixtures
 MEMBERS = some_members(300, 90_000)  # three spans
 
 

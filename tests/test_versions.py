@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Cli
-from source_server import Plan, SourceServer
 
 from errors import SourceChangedError
 from sources.http_answers import Version
 from sources.http_source import HttpSource
 from sources.source import Source, open_source, proven
+from support.program import Cli
+from support.source_server import Plan, SourceServer
 
 DATA = random.Random(3).randbytes(5000)
 PATH = "/data.bin"
@@ -29,13 +29,6 @@ def server() -> Iterator[SourceServer]:
         server.files[PATH] = DATA
         server.plan(PATH, Plan(etag='"a"', last_modified=MONDAY))
         yield server
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    waits: list[float] = []
-    monkeypatch.setattr("sources.http.time.sleep", waits.append)
-    return waits
 
 
 def opened(server: SourceServer, is_proven: bool = False) -> Source:

@@ -1,0 +1,102 @@
+"""A source server, a destination and workers in this process, to extract archives with."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import uuid
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datasets import Archive, Dataset
+from gcs import Destination, open_bucket
+from pipeline.cluster import Cluster, start_cluster
+from pipeline.options import RunOptions, WorkerConfig
+from pipeline.results import Progress, Result
+from pipeline.run import Hooks, extract
+from report.card import write as card
+from storage.bucket import Bucket
+from support.fake_gcs import GcsFront
+from support.source_server import SourceServer
+from support.tars import pack_pax
+from support.zips import pack_zip
+
+PACKS = {"tar": pack_pax, "zip": pack_zip(zipfile.ZIP_STORED)}
+
+
+def only(bench: Bench, name: str, data: bytes) -> Dataset:
+    """A dataset of this archive alone."""
+    return bench.dataset(False, **{f"a_{name.split(maxsplit=1)[0].replace('.', '_')}": data})
+
+
+def failures(bench: Bench) -> dict[str, str]:
+    """What failures.csv says: path → reason."""
+    table = (bench.bucket.get("_extraction/mini/failures.csv") or b"").decode()
+    return {row["path"]: row["reason"] for row in csv.DictReader(io.StringIO(table))}
+
+
+class Bench:
+    """A source server, a destination and workers, and what it takes to extract archives with them."""
+
+    def __init__(self, server: SourceServer, destination: Destination, workers: Cluster) -> None:
+        self.server, self.destination, self.workers = server, destination, workers
+        self.events: list[Progress] = []
+
+    @property
+    def bucket(self) -> Bucket:
+        return open_bucket(self.destination)
+
+    def dataset(self, pin: bool = False, **files: bytes) -> Dataset:
+        """A dataset of these archives, a_tar standing for a.tar."""
+        found = []
+        for key, data in files.items():
+            name = key.replace("_", ".")
+            self.server.files[f"/{name}"] = data
+            pins = (len(data), hashlib.sha256(data).hexdigest()) if pin else (None, "")
+            found.append(Archive((f"{self.server.url}/{name}",), "mini/", name, *pins))
+        return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
+
+    def extract(self, dataset: Dataset, order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
+        return extract(dataset, order, self.bucket, self.workers, Hooks(self.events.append, card))
+
+    def objects(self) -> dict[str, bytes | None]:
+        listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
+        return {name.removeprefix("mini/"): self.bucket.get(name) for name in listed}
+
+    def about(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.bucket.get("_extraction/mini/manifest.json") or b"{}")
+        return found
+
+
+@pytest.fixture
+def server() -> Iterator[SourceServer]:
+    with SourceServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bench(server: SourceServer, tmp_path: Path) -> Iterator[Bench]:
+    destination = Destination(str(tmp_path / "out"))
+    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
+        yield Bench(server, destination, workers)
+
+
+@pytest.fixture
+def api_bench(server: SourceServer, front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+    destination = Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api")
+    open_bucket(destination).ready()
+    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
+        yield Bench(server, destination, workers)
+
+
+@pytest.fixture(params=["bench", "api_bench"], ids=["folder", "api"])
+def any_bench(request: pytest.FixtureRequest) -> Bench:
+    """A directory, and a bucket by its API."""
+    found: Bench = request.getfixturevalue(request.param)
+    return found
