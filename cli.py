@@ -29,7 +29,7 @@ log = logging.getLogger("spotted")
 
 DESCRIPTION = """\
 Download public dog image datasets, extract them and store them in a Google Cloud Storage bucket, in one pass and
-without using local disk. If a run is interrupted, run the same command again: it continues where it stopped.
+without unpacking to local disk. If a run is interrupted, run the same command again: it continues where it stopped.
 """
 EPILOG = """\
 examples:
