@@ -1,7 +1,7 @@
 """Archives made to do harm, on their whole way: from a real server, through the readers, into a directory and a bucket.
 
 What the readers alone make of damaged and hostile bytes is in test_archives.py; inputs by the thousand come from
-fuzz_archives.py. docs/hostile-archives.md says for each hostile thing which test shows it.
+fuzz_archives.py. docs/odd-inputs.md names the test of each hostile input.
 """
 
 from __future__ import annotations
