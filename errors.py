@@ -104,7 +104,7 @@ def printable(text: str) -> str:
 
 
 HIDDEN = "***"
-HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; whatever else a query says may be a signature
+HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; any other value of a query may be a signature
 _USER = re.compile(r"(?<=://)[^/\s@?#]*(?:@[^/\s@?#]*)*@")
 _QUERY = re.compile(r"(?<=[?&])([^=&?\s'\"<>]+)=([^&\s'\"<>)]+)")
 

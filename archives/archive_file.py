@@ -1,4 +1,4 @@
-"""A reader made into a file for the standard library."""
+"""A reader becomes a file from which tar headers and members are parsed."""
 
 from __future__ import annotations
 

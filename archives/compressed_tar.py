@@ -1,4 +1,4 @@
-"""Compressed tar: the members of a stream that is decompressed to its end, where its checksum stands."""
+"""A compressed tar becomes members: its stream is decompressed to the end, where its checksum is."""
 
 from __future__ import annotations
 

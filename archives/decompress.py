@@ -18,7 +18,7 @@ from errors import ArchiveError
 log = logging.getLogger("spotted")
 
 XZ_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
-FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor at once, and that come out at most
+FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one call, and that come out at most
 
 
 class _Decompressor(Protocol):
@@ -92,7 +92,7 @@ def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if not stream.eof or between:
             raise ArchiveError(f"{name}: not a whole .{kind} file: it is cut off")
     for _ in chunks:
-        pass  # for whoever computes a checksum of all bytes
+        pass  # the caller computes a checksum over all bytes
 
 
 def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What tar and zip have in common: members and spans, and a reader made into a file for tarfile."""
+"""The types that all kinds of archives share: readers, spans, members, and limits of what may be unpacked."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Pax = tuple[tuple[str, str], ...]
 
 
 class Piece(Protocol):
-    """Bytes of a reader, which may come only when they are asked for."""
+    """Bytes of a reader, which may arrive only when they are sliced."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> Buffer: ...
 
 
 class Reader(Protocol):
-    """What is read from: a source, or anything that has these."""
+    """A random-access file: a source, or anything with these methods."""
 
     @property
     def name(self) -> str: ...
@@ -79,7 +79,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an archive may unpack to: what goes beyond is a bomb, which would fill the bucket."""
+    """How much an archive may unpack to; more is treated as a zip bomb."""
 
     ratio: int = 100  # times its own size; photos make 1, annotations about 10
     total: int = 1000  # GB

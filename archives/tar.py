@@ -1,8 +1,8 @@
-"""Tar, plain and compressed: a span's members, and the proof that the spans of an archive join up.
+"""A span of a tar becomes members, and the spans of an archive prove that they join up.
 
 A tar has no directory. A span begins with the first block at or after its offset that is a header by its own
-checksum, and ends where the header after its last member must be; whether each end is the next beginning is for
-`broken_link` to see.
+checksum, and ends where the header after its last member must be; `broken_link` checks that
+each end is the next beginning.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ log = logging.getLogger("spotted")
 NOWHERE = -1  # where no header can be
 LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
 LOOK_BEYOND = 64 << 10  # bytes after the end of a tar in which another one may begin: writers fill up 10 KiB
-# Bytes beyond a span, where its last member mostly ends. What goes on after them is a request of its own, which has to
-# wait for a connection: with 5 MB/s for each of them, a run is 4 % shorter than with such a request for every span.
+# Bytes beyond a span, where its last member usually ends. A member that continues after them costs one more request,
+# which waits for a connection. With 5 MB/s a connection, a run is 4 % shorter than with such a request for every span.
 BEYOND = 96 << 10
 
 

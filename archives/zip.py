@@ -1,4 +1,4 @@
-"""Zip: the central directory cut into spans, and a span's members."""
+"""A zip becomes spans by its central directory, and a span becomes members."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _placed(entry: ZipEntry) -> ZipEntry:
 def _entry(record: Record, name: str) -> ZipEntry:
     size = record.size
     if record.method == STORED and not record.flags & ENCRYPTED:
-        size = record.packed  # as unzip has it; the CRC-32 tells whether it is right
+        size = record.packed  # as unzip does; the CRC-32 shows whether it is right
     places = record.offset, record.packed, size
     refusal, is_sure = _refusal(record), not record.is_damaged
     return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
@@ -149,7 +149,7 @@ def _large_member(reader: Reader, span: Span, spelled: Spelled) -> Iterator[Memb
     chunks = reader.stream(span.start, span.stop)
     for entry in span.entries:
         yield _member(reader.name, entry, _skip(chunks, entry.offset - span.start), spelled)
-    for _ in chunks:  # to the end, whatever became of the member: the archive's checksum is over every byte
+    for _ in chunks:  # to the end, also of a failed member: the archive's checksum is over every byte
         pass
 
 

@@ -1,4 +1,4 @@
-"""What an extraction would do, found out without writing: from the sources' directories and the bucket's listing."""
+"""Datasets become forecasts, without writing: from the sources' directories and the bucket's listing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger("spotted")
 
 @dataclass
 class Forecast:
-    """What would be done for one dataset."""
+    """What a run would do for one dataset."""
 
     dataset: Dataset
     objects: int = 0
@@ -41,7 +41,7 @@ class Forecast:
     work: Work = field(default_factory=Work)
     moves: list[tuple[str, str]] = field(default_factory=list)  # source => destination, as far as they are known
     is_exact: bool = True
-    is_counted: bool = True  # False: there are more objects, whose number an archive does not tell beforehand
+    is_counted: bool = True  # False: there are more objects, whose number is not known before the archive is read
     is_complete: bool = False
     notes: list[str] = field(default_factory=list)
     error: str = ""  # why an extraction begun now would fail
@@ -98,7 +98,7 @@ def forecast(
 def forecast_all(
     datasets: Iterable[Dataset], options: RunOptions, to: str, is_hierarchical: bool = False
 ) -> list[Forecast]:
-    """A forecast for each; the log tells what is not as one would expect.
+    """A forecast for each dataset; surprises are logged.
 
     With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
     """

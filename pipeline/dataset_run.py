@@ -1,6 +1,6 @@
-"""A dataset's sources read from end to end: every unit worked on, the tars' chains joined, the checksums compared.
+"""A dataset's sources become entries: every unit is run, tar chains are joined, checksums are compared.
 
-What becomes of the members is for whoever reads: extraction.py stores them, verifying.py only looks.
+Base of pipeline/run.py, which stores the members, and used by commands/verify.py, which compares them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DatasetRun:
         self.planned, self.photo_units = plan(dataset, options.mirror, options.limits)
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
-        self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
+        self.checks: dict[str, str] = {}  # archive → result of comparing its checksum
         self.wrong: list[
             tuple[PlannedArchive, str]
         ] = []  # archives whose checksum is not the published one, and what it is
@@ -70,7 +70,7 @@ class DatasetRun:
                 self._pass_on(unit)
 
     def take(self, unit: Unit, entry: JournalEntry) -> None:
-        """This is what became of a unit; one that was only read again stays what it was."""
+        """Record the entry of a unit; a unit that was only read again keeps its own."""
         if not is_whole(unit.so_far):
             self.entries[unit.id] = entry
         self.tally.take(unit, entry)
@@ -85,10 +85,10 @@ class DatasetRun:
             raise
 
     def forget(self, units: Iterable[str]) -> None:
-        """What these units gave does not count; for whoever writes it down."""
+        """Discard what these units gave; a subclass that keeps a journal removes it there."""
 
     def keep_checksum(self, each: PlannedArchive, sha256: str) -> None:
-        """This archive is what was published; for whoever writes it down."""
+        """Record that this archive is the published one; a subclass that keeps a journal writes it there."""
 
     def runs(self) -> list[Rows]:
         """What each unit gave, in the order of the units."""

@@ -1,4 +1,4 @@
-"""What a unit that runs for long has stored so far goes into the journal in parts, so that little is read twice."""
+"""A long-running unit becomes journal entries in parts, so that a killed run reads little twice."""
 
 from __future__ import annotations
 

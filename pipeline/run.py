@@ -1,4 +1,4 @@
-"""The routine that turns a dataset into stored objects: plan, store, prove, write down."""
+"""A dataset becomes stored objects and a manifest: resume, store, compare with the listing, write."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore
         )
         return None
     book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
-    left = book.tidy()  # for whoever wrote the manifest may have been killed right after it
+    left = book.tidy()  # the run that wrote the manifest may have been killed right after it
     if not book.card <= left:
         card.keep(dataset, book, rows, about)
     not_images = about.get("not_images", 0)  # older versions called these gone
@@ -100,7 +100,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore
 
 
 def readable_manifest(book: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:
-    """A dataset's manifest; a damaged one is as good as none, and the log says so."""
+    """A dataset's manifest; a damaged one counts as none, with a warning."""
     try:
         return book.manifest()
     except DamagedError as error:
@@ -125,7 +125,7 @@ class ListingDiff(NamedTuple):
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""
-        why = "the bucket's listing does not show it so"
+        why = "the bucket's listing lacks it, or has another size or checksum"
         return [each.row._replace(outcome=FAILED, reason=why) for each in self.lost]
 
 
@@ -167,7 +167,7 @@ class ExtractionRun(DatasetRun):
             self.outdated = {row.path for row in found[0]} if found else set()
 
     def _resume(self) -> list[Unit]:
-        """Take over what the journal vouches for; the units that are still to do."""
+        """Take over what journal and listing confirm; the units that are still to do."""
         journal = self.book.journal()
         self._remember_outdated(journal.values())
         versions = {unit.id: unit.fingerprint for unit in self.units.values()}
@@ -224,7 +224,7 @@ class ExtractionRun(DatasetRun):
         return self.again(each, each.units, stored)
 
     def _remember_outdated(self, journal: Iterable[JournalEntry]) -> None:
-        """What was stored from another version of a source goes in the end, even if this run does not get so far."""
+        """Record stale objects so that a later run deletes them."""
         known = {(unit.id, unit.fingerprint) for unit in self.units.values()}
         stale = (entry.rows for entry in journal if (entry.unit, entry.fingerprint) not in known)
         self.outdated |= {row.path for rows in stale for row in rows if row.outcome == STORED and not row.is_folder}
@@ -266,8 +266,8 @@ class ExtractionRun(DatasetRun):
     def _make_folder(self, name: str) -> None:
         try:
             self.bucket.put(name, b"")
-        # In a directory, a file and a folder of one name; or a bucket that takes nothing. Nobody asks this
-        # thread, so the folder is told as missing.
+        # In a directory, a file and a folder of one name; or a bucket that cannot be written. Nothing waits for
+        # this thread, so the folder is reported as missing.
         except (MemberError, BucketError) as error:
             self.lost_folders.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
         finally:
@@ -348,10 +348,10 @@ class ExtractionRun(DatasetRun):
 
     def _tell_of_strangers(self, strangers: ReasonCounter) -> None:
         if any(other.folder == self.dataset.folder for other in DATASETS.values() if other.name != self.dataset.name):
-            return  # --verify, which reads the others' manifests, can tell whose they are
+            return  # --verify reads the others' manifests and knows whose they are
         for reason, some in strangers.told().items():
             log.warning(
-                "%s: %d objects in its folder are %s: left by a run on an older source, or somebody's own; --verify"
+                "%s: %d objects in its folder are %s: left by a run on an older source, or by other programs; --verify"
                 " names them: %s", self.dataset.name, some.count, reason, ", ".join(some.examples),
             )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Progress: two bars on a terminal, a line every few seconds elsewhere.
 
-A thread of its own draws at even times whatever was reported last, so a burst of news does not flicker, and a source
+A separate thread draws the last report at regular times, so a burst of news does not flicker, and a source
 that has become silent is seen to be.
 """
 

@@ -35,7 +35,7 @@ class Screen(Display):
         super().__init__(is_terminal and not options.quiet and options.log_format == "text")
 
     def finished(self, result: Result) -> Result:
-        """Tell in the log how a dataset ended, as soon as it has."""
+        """Log how a dataset ended, as soon as it has."""
         self.clear()
         name = result.dataset.name
         if result.error:

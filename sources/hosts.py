@@ -1,4 +1,4 @@
-"""How many requests at once each server takes, learned from what it refuses; one limit for a whole process."""
+"""Refusals of a server become a limit of parallel requests to it, one for the whole process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PROBE_AFTER = 10  # seconds since the last refusal, until one request more is tr
 class Host:
     """One server: a refusal lowers the number of requests in flight below what it was, good answers raise it by one.
 
-    Whatever waits here has no connection. A limit of requests at once is met exactly: each one that is refused takes
-    one away, and asks again when another has ended (additive increase as in TCP, RFC 5681).
+    A waiting request has no connection. A limit of parallel requests is met exactly: each refused request lowers it by one
+    and is repeated when another has ended (additive increase as in TCP, RFC 5681).
     """
 
     def __init__(self, name: str) -> None:
@@ -28,7 +28,7 @@ class Host:
         self.served = 0  # requests that had a good answer so far
         self._limit = float("inf")
         self._in_flight = self._answering = self._completed = 0
-        self._proven = 0  # answers that were read at once
+        self._proven = 0  # answers that were read in parallel
         self._refused_at, self._changed = 0.0, threading.Condition()
 
     @contextmanager
@@ -65,7 +65,7 @@ class Host:
                 self._changed.notify()
 
     def is_new(self, subject: str) -> bool:
-        """Whether this is asked for the first time; for what is said once."""
+        """Whether this is the first call: for a message that is logged once."""
         with self._changed:
             is_new = subject not in self._told
             self._told.add(subject)

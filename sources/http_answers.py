@@ -54,7 +54,7 @@ class Version(NamedTuple):
     def is_same(self, other: Version) -> bool:
         """Whether both can be of one file: tags compared weakly (RFC 9110, 8.8.3.2), dates where one has no tag.
 
-        What was asked for with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
+        The answer to a request with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
         """
         if self.etag and other.etag:
             return self.etag.removeprefix("W/") == other.etag.removeprefix("W/")

@@ -29,7 +29,7 @@ log = logging.getLogger("spotted")
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
 LEAST = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
 SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
-WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is asked for as a whole
+WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ T = TypeVar("T")
 log = logging.getLogger("spotted")
 
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-# Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
-# much at once needs minutes.
+# Of obstore, for what is read. Its own ten tries are over in three seconds, while an overloaded bucket
+# needs minutes.
 RETRIES: RetryConfig = {
     "max_retries": 15,
     "retry_timeout": timedelta(minutes=3),
@@ -131,7 +131,7 @@ class ApiBucket:
             self._alike = 0
         except REFUSED as error:
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
-                raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
+                raise BucketError(f"{self.url}: cannot write: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
@@ -139,7 +139,7 @@ class ApiBucket:
     def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
         """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
 
-        403 is also the answer to whatever would replace an object that a retention policy or a hold keeps
+        403 is also the answer to a put that would replace an object that a retention policy or a hold keeps
         (https://cloud.google.com/storage/docs/bucket-lock), be it the same once more.
         """
         there = self._find(name)

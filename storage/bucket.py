@@ -1,4 +1,4 @@
-"""What a bucket is to this program, and the names and checksums of its objects.
+"""The methods of a bucket, the same for every destination; listed objects and their checksums.
 
 Names are object names, "/" between folders; a name that ends with "/" is a folder's placeholder, without which
 GCSFuse shows the folder only with implicit dirs.
@@ -48,7 +48,7 @@ class Bucket(Protocol):
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         """Store an object whole or not at all; raises MemberError, or BucketError when nothing can be stored.
 
-        Where the bucket lets nothing be replaced, an object that is there already with these bytes is as good as
+        Where the bucket lets nothing be replaced, an existing object with these bytes counts as
         stored, and another one raises KeptError. UploadLostError: it can be stored when its bytes are read again.
         """
 
@@ -61,7 +61,7 @@ class Bucket(Protocol):
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         """All objects, and placeholders, whose name begins with `prefix`, which ends with "/", sorted by name.
 
-        `marks` are sorted names that part the objects into pieces: a bucket may list several of them at once.
+        `marks` are sorted names that part the objects into pieces: a bucket may list several of them in parallel.
         """
 
     def delete(self, names: Iterable[str]) -> Sequence[str]:

@@ -1,9 +1,9 @@
-"""How many writes a second a bucket is sent, judged by what became of the earlier ones.
+"""Answers to earlier writes become the rate of the next ones, in writes a second.
 
 A healthy bucket refuses some requests at random (https://cloud.google.com/storage/sla): these say nothing of its
-limit. One that is asked for too much refuses a *share*, which falls when less is sent. Therefore whole windows are
-judged by what was delivered in them. benchmarks/rate_simulation.py shows what comes of each rule. This module has no
-clock, no threads and no randomness: each call says what time it is.
+limit. An overloaded one refuses a *share*, which falls when less is sent. Therefore whole windows are judged
+by what was delivered in them. benchmarks/rate_simulation.py shows the effect of each rule. This module has no clock,
+no threads and no randomness: each call passes the time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import NamedTuple
 MIN_RATE = 1.0  # writes a second
 WINDOW = 1.0  # seconds that are judged together
 CLEAN_WINDOW = 0.5  # seconds, where nothing was refused
-LONGEST_WINDOW = 3.0  # seconds, where a second has too few answers to tell a share
-ENOUGH = 100  # answers that tell a share
+LONGEST_WINDOW = 3.0  # seconds, where a second has too few answers to estimate a share
+ENOUGH = 100  # answers that are enough to estimate a share
 SLOT = 0.1  # seconds between two looks
-TOLERATED = 0.02  # share of refusals that is weather
+TOLERATED = 0.02  # share of refusals that is normal
 DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
@@ -42,7 +42,7 @@ RELAPSE = 2.0  # seconds after an outage in which another one means that the old
 
 
 class Grant(NamedTuple):
-    """When something may be sent or asked for again."""
+    """When something may be sent, or acquire called again."""
 
     moment: float
     may_send: bool

@@ -1,4 +1,4 @@
-"""Who this program is at Google Cloud: the credentials, the project and the client that goes with them."""
+"""The environment becomes Google credentials, a project and a client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
 
 
 def emulator() -> str | None:
-    """Where Google's clients find an emulator; None for Google itself. An empty variable is as good as none."""
+    """Where Google's clients find an emulator; None for Google itself. An empty variable counts as none."""
     return os.environ.get("STORAGE_EMULATOR_HOST") or None
 
 

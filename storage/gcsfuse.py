@@ -16,13 +16,13 @@ from typing import TextIO
 
 from errors import BucketError
 
-# For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert, whatever the flags,
+# For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert with any flags,
 # and never a PATCH. With 128 writers and 50 ms a request 4,000 files are made at 410 a second; without the dentry cache
 # at less than half of that, and the other flags are there to keep look-ups true, memory small, and failures finite.
 # 64 writers make a quarter less, 256 a fifth more with 76 MB more memory (docs/mount.md).
 FLAGS = (
     "--implicit-dirs",  # folders that have no placeholder of their own are seen
-    "--metadata-cache-ttl-secs=-1",  # nobody else writes: what was looked up stays true …
+    "--metadata-cache-ttl-secs=-1",  # there is no other writer: what was looked up stays true …
     "--metadata-cache-negative-ttl-secs=-1",  # … and so does that a name was not there
     "--stat-cache-max-size-mb=-1",
     "--experimental-enable-dentry-cache",  # Linux keeps the folders in mind, or every file asks for each of its again
@@ -42,7 +42,7 @@ CAP_SYS_ADMIN = 1 << 21
 
 
 def fuse_works() -> tuple[bool, str]:
-    """Whether a bucket can be mounted here, as far as can be told without trying; if not, why."""
+    """Whether a bucket can be mounted here, without trying; if not, why."""
     for program in ("gcsfuse", "fusermount3"):
         if not shutil.which(program):
             return False, f"{program} is not installed"
@@ -60,7 +60,7 @@ def fuse_works() -> tuple[bool, str]:
 def gcsfuse_version() -> str:
     """What GCSFuse calls itself, in a few words."""
     done = subprocess.run(["gcsfuse", "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.strip().partition(" (")[0] or "a gcsfuse that does not tell its version"
+    return done.stdout.strip().partition(" (")[0] or "a gcsfuse of unknown version"
 
 
 def is_fuse(path: Path) -> bool:

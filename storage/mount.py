@@ -18,10 +18,10 @@ from storage.part_files import _fill, _open, _removed_on_failure, probe
 
 
 class MountedBucket:
-    """A bucket whose objects are written through its mount, while the API tells what has landed.
+    """A bucket whose objects are written through its mount, while the API lists what has arrived.
 
-    The books go by the API too: whoever is killed while writing a file on a mount leaves a part of it, and part
-    of a manifest could be taken for the whole.
+    Journal and manifest go through the API too: a program that is killed while it writes to a mount leaves part of
+    the file, and part of a manifest could be taken for the whole.
     """
 
     def __init__(self, api: Bucket, root: Path) -> None:
@@ -84,7 +84,7 @@ class MountedBucket:
 class MountFolder(FolderBucket):
     """A directory in a mounted bucket. It is held open: when the mount goes away nothing lands in its place."""
 
-    max_in_flight = 128  # at 50 ms a request; measured in mount.py
+    max_in_flight = 128  # at 50 ms a request (docs/mount.md)
     fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # GCSFuse's word for a file that the bucket refused, say for its checksum
 
     def __init__(self, root: Path) -> None:
@@ -103,8 +103,8 @@ class MountFolder(FolderBucket):
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
         # An object appears when its file is closed; a rename would be a copy and a delete. While Linux makes a file
-        # in a folder nobody can look a name up there, and a new name is looked up first: two round trips a file,
-        # one file at a time. Looked up beforehand, many names at once, GCSFuse has the answer when the file is made.
+        # in a folder no name can be looked up there, and a new name is looked up first: two round trips a file,
+        # one file at a time. After look-ups of many names in parallel, GCSFuse has the answer when the file is made.
         # A file that is there is removed: GCSFuse would fetch it onto the local disk, and stage the new one there.
         crowds = self._crowds[hash(os.path.dirname(path)) % len(self._crowds)]
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):

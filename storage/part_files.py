@@ -1,4 +1,4 @@
-"""Files that are written under another name first, so that none is ever half there."""
+"""Bytes become a file by way of another name, so that no file is ever half written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A large member on its way into a bucket: a resumable upload, which ends whole or not at all."""
+"""A large member becomes an object by a resumable upload, which ends whole or not at all."""
 
 from __future__ import annotations
 

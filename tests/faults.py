@@ -123,7 +123,7 @@ def self_signed(site: Site, _: random.Random) -> None:
 
 
 CHANGED = "images.tar: changed while it was read.*; run again"
-GIVEN_UP = r"images.tar.*: given up after \d tries"
+GIVEN_UP = r"images.tar.*: gave up after \d attempts"
 
 SOURCE = (
     Fault("connection cut at a random byte", source(cut, 3, after=MIDDLE), places=BOTH),
@@ -204,12 +204,12 @@ SOURCE = (
     Fault("redirects to a link that expires", share),
     Fault("a redirect to file://", leads_to("file:///etc/passwd"), 1, "images.tar: No connection adapters"),
     Fault("a redirect to ftp://", leads_to("ftp://127.0.0.1/images.tar"), 1, "images.tar: No connection adapters"),
-    Fault("a self-signed certificate", self_signed, 1, "(?i)images.tar: given up after 1 tries: .*certificate"),
-    Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: given up after 4 tries"),
-    Fault("nobody listens", mirror(nobody()), 1, "SHA256SUMS: given up after 4 tries: .*refused"),
+    Fault("a self-signed certificate", self_signed, 1, "(?i)images.tar: gave up after 1 attempt: .*certificate"),
+    Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: gave up after 4 attempts"),
+    Fault("nobody listens", mirror(nobody()), 1, "SHA256SUMS: gave up after 4 attempts: .*refused"),
     Fault("a slow drip", source(Plan(drip=0.001))),
     Fault("each answer a second late", source(Plan(stall=1))),
-    Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: given up"),
+    Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: gave up"),
     Fault(
         "an HTML page instead of SHA256SUMS",
         source(Plan(body=sample.HTML), path="/SHA256SUMS"),
@@ -227,7 +227,7 @@ SOURCE = (
     Fault("429 with Retry-After to photos", photo(Plan(status=429, headers={"Retry-After": "1"}), 2, 9), data=AUSTIN),
     Fault("photos that fall silent", photo(Plan(hang=100), 2, 3), data=AUSTIN),
     Fault("500 to a photo for good", photo(Plan(status=500)), 3,
-          "missing .*: given up after 8 tries", data=AUSTIN, is_long=True),
+          "missing .*: gave up after 8 attempts", data=AUSTIN, is_long=True),
     Fault("403 to a photo", photo(Plan(status=403)), 3, "missing .*got status 403", data=AUSTIN),
     Fault("404 to a third of the photos", photo(Plan(status=404), count=20), 3, "missing .*not there", data=AUSTIN),
     Fault(
@@ -305,8 +305,8 @@ BUCKET = (
         is_long=True,
     ),
     Fault("401 to a put, once", once("xml.put", 401, latest=PUTS)),
-    Fault("401 for good", always("xml.put", 401), 1, "takes no objects: .*401"),
-    Fault("403 for good, from the middle on", always("xml.put", 403, after=30), 1, "takes no objects: .*403"),
+    Fault("401 for good", always("xml.put", 401), 1, "cannot write: .*401"),
+    Fault("403 for good, from the middle on", always("xml.put", 403, after=30), 1, "cannot write: .*403"),
     Fault("403 to the listing", bucket(lambda front, _: front.deny("json.list")), 1, "cannot be listed: 403"),
     Fault("403 to whether the bucket exists", bucket(lambda front, _: front.deny("json.bucket.get"))),
     Fault("412 to a put", once("xml.put", 412, latest=PUTS), (1, 3), "412"),
@@ -315,7 +315,7 @@ BUCKET = (
         "the bucket is deleted in the middle",
         bucket(lambda front, rng: front.delete_bucket(rng.randrange(5, PUTS))),
         1,
-        "takes no objects: .*404",
+        "cannot write: .*404",
     ),
     Fault("a listing in many pages", bucket(pages)),
     Fault("a listing that fails in the middle", bucket(broken_page)),
@@ -328,7 +328,7 @@ BUCKET = (
         "one bit flipped each time",
         bucket(lambda front, _: front.corrupt("xml.put", ALWAYS, VICTIM)),
         3,
-        "the bucket's listing does not show it so",
+        "the bucket's listing lacks it, or has another size or checksum",
         spoils=True,
     ),
     Fault(

@@ -145,7 +145,7 @@ def test_progress_renews_patience(server: SourceServer, monkeypatch: pytest.Monk
 def test_patience_ends(server: SourceServer, waits: list[float]) -> None:
     source = opened(server)
     server.plan(PATH, Plan(cut=10))
-    with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: given up after 8 tries"):
+    with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: gave up after 8 attempts"):
         source.read(0, 5000)
     assert len(server.requests) == http.ATTEMPTS == 8
     assert all(0.75 <= wait / 2 ** (index - 1) <= 1.25 for index, wait in enumerate(waits))
@@ -532,7 +532,7 @@ def test_fetch_goes_on_trying(server: SourceServer, waits: list[float], plan: Pl
 
 def test_fetch_gives_up(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=3000))
-    with pytest.raises(SourceError, match=f"{server.url}{PATH}: given up after 8 tries"):
+    with pytest.raises(SourceError, match=f"{server.url}{PATH}: gave up after 8 attempts"):
         http.fetch(server.url + PATH)
 
 

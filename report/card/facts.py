@@ -1,6 +1,6 @@
 """What a card says of a complete dataset: what it holds, of which kind, and what is odd about it.
 
-All of it comes from the bucket: the manifest tells of every object, and a sample of the images is read back for
+All of it comes from the bucket: the manifest lists every object, and a sample of the images is read back for
 dimensions and thumbnails.
 """
 
@@ -28,7 +28,7 @@ SAMPLE = 240  # images read back, at most, in even steps through the manifest: a
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back
-IN_MEMORY = 64 << 20  # bytes that are read back at once, at most: of usual images the whole sample
+IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MOST_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
@@ -140,7 +140,7 @@ def describe(
 
 
 class Survey:
-    """What all rows tell: counts, an even sample of the images, and the names of what is odd, if anything is.
+    """What all rows show: counts, an even sample of the images, and the names of what is odd, if anything is.
 
     There can be millions of rows, so of most names only a hash is kept; the names of odd ones take a second reading.
     """
