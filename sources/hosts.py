@@ -18,8 +18,8 @@ PROBE_AFTER = 10  # seconds since the last refusal, until one request more is tr
 class Host:
     """One server: a refusal lowers the number of requests in flight below what it was, good answers raise it by one.
 
-    A waiting request has no connection. A limit of parallel requests is met exactly: each refused request lowers it by one
-    and is repeated when another has ended (additive increase as in TCP, RFC 5681).
+    A waiting request has no connection. A limit of parallel requests is met exactly: each refused request lowers it by
+    one and is repeated when another has ended (additive increase as in TCP, RFC 5681).
     """
 
     def __init__(self, name: str) -> None:
@@ -89,7 +89,7 @@ class Host:
             self._proven -= 1
             return
         if self._limit == float("inf"):
-            log.info("%s: refuses some of %d requests at once; asking for fewer", self.name, self._in_flight)
+            log.info("%s: refuses some of %d parallel requests; sending fewer", self.name, self._in_flight)
         self._limit = min(self._limit, others)
 
 

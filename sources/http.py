@@ -156,7 +156,7 @@ def _fetch_once(url: str, most: int) -> bytes:
     with get(url, {}) as response:
         check_status(url, response)
         if response.status_code != 200:
-            raise SourceError(f"{url}: expected status 200, got {status_of(response)}: a part that was not asked for")
+            raise SourceError(f"{url}: expected status 200, got {status_of(response)}: a part that was not requested")
         _check_most(url, content_length(response) or 0, most)
         body: bytes = response.raw.read(most + 1, decode_content=False)
         _check_most(url, len(body), most)
