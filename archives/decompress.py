@@ -1,4 +1,4 @@
-"""Compressed bytes become what they unpack to: gzip, bzip2 and xz, in streams that are proved by their checksums.
+"""Compressed bytes become unpacked ones: gzip, bzip2 and xz, whose streams are checked by their own checksums.
 
 What stands after the last stream is no part of it: zeros (tapes, xz stream padding) are passed over, and other bytes
 too, with a warning, as gzip and bzip2 do.
@@ -22,7 +22,7 @@ FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one 
 
 
 class _Decompressor(Protocol):
-    """As those of bz2 and lzma are."""
+    """The interface of the decompressors of bz2 and lzma."""
 
     @property
     def eof(self) -> bool: ...
@@ -70,7 +70,7 @@ FORMATS = {
 
 
 def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """What all the streams unpack to, in chunks; `chunks` are taken to their end.
+    """The unpacked bytes of all streams, in chunks; `chunks` are consumed to their end.
 
     Raises ArchiveError when a stream is cut off, or is not what its checksum says.
     """
@@ -100,7 +100,7 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _fed(name: str, kind: str, stream: _Decompressor, data: bytes) -> Iterator[bytes]:
-    """All that the stream gives for these bytes."""
+    """All output for these bytes."""
     while True:
         try:
             out = stream.decompress(data, UNPACKED)

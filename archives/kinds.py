@@ -66,7 +66,7 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
 
 
 def _foreign(reader: Reader) -> str:
-    """What it is instead, by its magic number; "" where that is not known."""
+    """The name of another format, by its magic number; "" if unknown."""
     for name, at, magics in FOREIGN:
         begin = at if at >= 0 else max(reader.size + at, 0)
         found = bytes(reader.read(begin, min(begin + 8, reader.size))[:8]) if begin < reader.size else b""

@@ -68,7 +68,7 @@ class ZipEntry(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """Where the bytes of a member lie in a tar, or in what a compressed tar unpacks to, when that is known already."""
+    """The known place of a member in a tar, or in an unpacked tar."""
 
     name: str
     offset: int  # bytes
@@ -103,7 +103,7 @@ def check_unpacked(name: str, unpacked: int, most: int) -> None:
 
 @dataclass(frozen=True)
 class Span:
-    """The bytes [start, stop) of an archive. Of a tar, the members whose headers begin there are its own."""
+    """The bytes [start, stop) of an archive. A span of a tar has the members whose headers begin in it."""
 
     kind: str  # "tar", "zip", or of a compressed tar "gz", "bz2", "xz"
     start: int
@@ -118,7 +118,7 @@ class Span:
 
 @dataclass
 class SpanBoundary:
-    """What reading a tar span showed: its first header, and where the header after its last member must be.
+    """The ends of a tar span that was read: its first header, and where the header after its last member must be.
 
     `first` is None where no member begins in the span; `pax` are the global headers in force at its end. While the
     span is read, `end` and `pax` are those after the member that is out.

@@ -23,7 +23,7 @@ from archives.tar_headers import (
     SYMBOLIC_LINK,
     Header,
     HeaderReader,
-    JournalEntry,
+    TarEntry,
     padded,
     parse,
     pax_that_matters,
@@ -60,7 +60,7 @@ def broken_link(name: str, spans: Sequence[Span], links: Sequence[SpanBoundary])
 
 
 def _report_end(name: str, link: SpanBoundary) -> None:
-    """Say what is odd about the end of a tar whose members are all whole."""
+    """Log an odd end of a tar whose members are all whole."""
     if not link.ended:
         log.warning("%s: it ends with its last member, without blocks of zeros; every member is whole", name)
     if link.another:
@@ -123,7 +123,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, 
 
 
 def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
-    """Take what is at `start` for the archive's end, or raise ArchiveError; its members need `whole` bytes."""
+    """Accept the archive's end at `start`, or raise ArchiveError; its members need `whole` bytes."""
     block = file.take(start, start + BLOCK)
     if any(block):
         what = "a damaged header" if len(block) == BLOCK else "the end of the file"
@@ -143,7 +143,7 @@ def _another(file: ArchiveFile, end: int) -> int:
     return end + at if parse(after[at : at + BLOCK]) else 0
 
 
-def _member(file: ArchiveFile, entry: JournalEntry) -> Member:
+def _member(file: ArchiveFile, entry: TarEntry) -> Member:
     where = entry.name, entry.size, entry.offset
     if entry.kind in FOLDERS or (not entry.size and entry.kind in FILES and entry.name.endswith("/")):
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
@@ -170,7 +170,7 @@ def _exactly(archive: str, name: str, size: int, chunks: Iterator[bytes]) -> Ite
         raise ArchiveError(f"{archive}: cut off: {escaped(name)} has {got:,} of {size:,} bytes")
 
 
-def _tar_refusal(entry: JournalEntry) -> str:
+def _tar_refusal(entry: TarEntry) -> str:
     if entry.is_sparse:
         return "a sparse file: its holes would have to be written out"
     if entry.kind in (SYMBOLIC_LINK, HARD_LINK):

@@ -28,7 +28,7 @@ Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another
 
 
 def is_zip(reader: Reader) -> bool:
-    """Whether there is the end of a zip, which may stand after anything."""
+    """Whether the archive ends as a zip does; any bytes may precede a zip."""
     return has_end(reader)
 
 

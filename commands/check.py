@@ -64,7 +64,7 @@ def run(options: RunOptions) -> int:
 
 
 def examine(options: RunOptions) -> Iterator[Finding]:
-    """All findings, each as soon as it is made; what is tried out is removed."""
+    """All findings, each as soon as it is made; test objects are removed."""
     yield _python()
     yield _packages()
     yield from _bucket(options) if options.to.startswith("gs://") else [_try("directory", lambda: _directory(options))]
@@ -140,7 +140,7 @@ def _directory(options: RunOptions) -> str:
 
 def _takes_files(place: Path) -> bool:
     try:
-        with tempfile.NamedTemporaryFile(dir=place):  # it has a name, for some file systems have no other files
+        with tempfile.NamedTemporaryFile(dir=place):  # with a name, since some file systems have no anonymous files
             return True
     except OSError:
         return False
@@ -335,7 +335,7 @@ def _check_versions(found: dict[str, dict[str, str] | Exception]) -> None:
 
 
 def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
-    """Each as soon as it is made; answers whether all is well."""
+    """Print each finding as soon as it is made; returns whether all are ok."""
     all_well = True
     for each in findings:
         all_well = all_well and each.is_well

@@ -27,8 +27,8 @@ class Work:
     bytes: int = 0  # to fetch
     units: int = 0  # pieces, each with a journal entry; none where all is complete
     folders: int = 0  # placeholders
-    listed: int = 0  # objects there when it begins
-    in_the_end: int = 0  # objects there when it is over
+    listed: int = 0  # objects in the bucket before
+    in_the_end: int = 0  # objects in the bucket afterwards
     kept: int = 0  # journal entries of an earlier run
     checksums: int = 0  # archives that are compared with a published one, each with a journal entry
 

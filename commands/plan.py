@@ -57,7 +57,7 @@ class There:
 
 
 def look_at(to: str) -> tuple[Bucket | None, str]:
-    """The bucket, or None where there is none yet, or where it cannot be looked at: then also why. Creates nothing."""
+    """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
     if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
         return None, "expected a directory, got a file"
     try:
@@ -71,7 +71,7 @@ def look_at(to: str) -> tuple[Bucket | None, str]:
 def forecast(
     dataset: Dataset, options: RunOptions, bucket: Bucket | None, is_known: bool, is_hierarchical: bool = False
 ) -> Forecast:
-    """What extracting a dataset would do; with `is_known`, no bucket means that nothing is there."""
+    """What extracting a dataset would do; with `is_known`, no bucket means that nothing is stored."""
     try:
         there = _there(dataset, options, bucket) if bucket else There()
     except ExtractionError as error:
@@ -150,7 +150,7 @@ class _Survey:
         self.notes = list[str]()
 
     def look_at(self, located: ArchiveLocation) -> None:
-        """One archive; one without ranges is not read, for that would be all of it."""
+        """Count one archive; one without range requests is estimated, since reading it would download all of it."""
         looks = [source.look(url) for url in located.urls]
         if all(look.has_ranges for look in looks):
             self._count_archive(plan_archive(self.dataset, located, self.limits))
@@ -204,7 +204,7 @@ class _Survey:
         return entry if entry and entry.fingerprint == unit.fingerprint else None
 
     def count(self, units: Iterable[Unit]) -> None:
-        """Units, of which those that the journal vouches for are done."""
+        """Count units; those with a confirmed journal entry are done."""
         for unit in units:
             self.units, self.objects = self.units + 1, self.objects + (unit.objects or 0)
             entry = self._entry(unit)

@@ -135,7 +135,7 @@ def _looks(it: Row | Stored) -> str:
 
 
 def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> Iterator[Stored]:
-    """What is not of another dataset with the same folder either."""
+    """Those that no other dataset with the same folder has either."""
     others = set(_named_by_others(dataset, bucket)) if unnamed else set()
     return (each for each in unnamed if each.name not in others)
 
@@ -220,9 +220,9 @@ def _reasons(reading: DatasetRun) -> Callable[[str], str]:
 
 
 def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
-    """Store again what is missing or different, reading only what holds it; then compare once more.
+    """Store again what is missing or different, reading only the spans that hold it; then compare once more.
 
-    The manifest stays the truth: a member whose source has other bytes by now is not stored.
+    The manifest decides: a member whose source has other bytes now is not stored.
     """
     start = time.monotonic()
     found = _compare(dataset, bucket, options.deep)
@@ -288,7 +288,7 @@ def _archive_units(each: PlannedArchive, rows: Iterable[Row], wanted: Mapping[st
 
 
 def _works_with(each: PlannedArchive, lost: Sequence[Row]) -> Iterator[SpanWork]:
-    """What reads the lost members: of a tar the bytes where the manifest has them, for their names are known."""
+    """The work that reads the lost members: entries of a zip, extents of a tar as the manifest has them."""
     if each.kind == "zip":
         offsets = {row.offset for row in lost}
         for work in each.works:

@@ -95,12 +95,12 @@ def start_cluster(
             _log_writes(cluster)
             if scheduler:
                 client.unregister_worker_plugin(run)
-        if client.cluster:  # one that was started here; who is interrupted does not wait for it
+        if client.cluster:  # one that was started here; an interrupted program does not wait for it
             client.cluster.close()
 
 
 def _prepare_workers(client: Client, run: str, config: WorkerConfig) -> WorkerConfig:
-    """Give each worker its context, and have its log shown here; the configuration of all of them."""
+    """Give each worker its context and show its log here; returns the configuration of all workers."""
     # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
     # other: an overloaded bucket refuses all of them alike (storage/congestion.py).
     config = replace(config, destination=replace(config.destination, writers=len(client.nthreads())))

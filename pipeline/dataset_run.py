@@ -45,9 +45,9 @@ class DatasetRun:
         self.wrong: list[
             tuple[PlannedArchive, str]
         ] = []  # archives whose checksum is not the published one, and what it is
-        self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that lack for it
+        self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
-        self.wanted: Wanted = None  # of what is stored where nothing else is said
+        self.wanted: Wanted = None  # default of store()
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
 
     def expect(self, units: Iterable[Unit]) -> None:
@@ -113,7 +113,7 @@ class DatasetRun:
             self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:
-        """The unit's bytes were shown to its archive's checksum, which is compared as soon as it has them all."""
+        """The unit's bytes were fed to its archive's checksum, which is compared once it has all bytes."""
         unread = self._unread.get(unit.archive, set())
         unread.discard(unit.id)
         if self._unread.get(unit.archive) == set():
@@ -177,11 +177,11 @@ class DatasetRun:
         return run_unit(unit, self.cluster.context, {}, {}, lambda told: self.tally.hear(*told))
 
     def compares(self, each: PlannedArchive) -> bool:
-        """Whether an archive's checksum is to be compared and has not been yet."""
+        """Whether an archive's checksum is still to be compared."""
         return bool(each.sha256) and not self.options.no_checksum and each.archive.file not in self.checks
 
     def again(self, each: PlannedArchive, units: Iterable[Unit], stored: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-        """These units of an archive, as they are to be read to be compared with what is stored of them."""
+        """These units of an archive, to be read again and compared with what is stored."""
         pax: dict[str, Pax] = {}
         for before, unit in itertools.pairwise(each.units):
             pax[unit.id] = stored[before.id].link.pax if before.id in stored else ()
@@ -238,7 +238,7 @@ def _links_unit(each: PlannedArchive, number: int, span: Span) -> Unit:
 
 
 def _after(units: Mapping[str, Unit], last: str, more: Iterable[Unit]) -> dict[str, Unit]:
-    """The units with these behind one of them: of one path, what comes later counts."""
+    """The units with these inserted after one of them: for one path, the later unit counts."""
     at = list(units).index(last) + 1
     items = list(units.items())
     return dict([*items[:at], *((unit.id, unit) for unit in more), *items[at:]])

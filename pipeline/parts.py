@@ -50,7 +50,7 @@ class PartWriter:
             self._write_part(part)
 
     def flush(self, only_if_due: bool = False) -> None:
-        """Write down what is stored, for the unit ends before its time, or stores nothing for a while."""
+        """Write what is stored so far: the unit ends early, or stores nothing for a while."""
         with self._lock:
             part = self._part() if self._settle() and (not only_if_due or self._is_due()) else None
         if part:

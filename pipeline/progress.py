@@ -22,7 +22,7 @@ Report = Callable[[Progress], None]
 
 @dataclass
 class _Part:
-    """An archive, or all photos: what is still to be read of it, and what came out of the rest."""
+    """An archive, or all photos: the units that are left, and the sums of the others."""
 
     published: int | None
     left: dict[str, Unit] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class StreamingBuffer:
         self.is_wanted = True
 
     def fill(self, chunks: Iterator[bytes]) -> None:
-        """Take the bytes, and what goes wrong with them, until they are no longer wanted."""
+        """Take the bytes, or the error that ends them, until they are no longer wanted."""
         try:
             for chunk in chunks:
                 self._memory[self._got : self._got + len(chunk)] = chunk

@@ -40,7 +40,7 @@ REPAIRS = 2  # rounds of storing again what the listing lacks, before it is call
 
 
 class CardWriter(Protocol):
-    """Draws the card of a complete dataset; what stands in its way never makes the dataset incomplete."""
+    """Draws the card of a complete dataset; an error here never makes the dataset incomplete."""
 
     def keep(self, dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], /) -> None:
         """Write the card of a dataset that was complete before, and has none."""
@@ -52,18 +52,17 @@ class CardWriter(Protocol):
 
 
 class Hooks(NamedTuple):
-    """What a run hands over to be shown: its progress, and the content of its card."""
+    """The callables of a run: one receives its progress, the other draws its card."""
 
     report: Report
     card: CardWriter
 
 
 def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, hooks: Hooks) -> Result:
-    """Make a dataset complete in the bucket, or say what is missing.
+    """Make a dataset complete in the bucket, or report what is missing.
 
-    What is there already and right is not stored again; a dataset whose manifest is there is only compared with
-    the bucket's listing. Raises ExtractionError when it cannot go on; what is stored by then stays, and is
-    found by the next run.
+    Objects that are there and match are not stored again; a dataset with a manifest is only compared with the
+    bucket's listing. Raises ExtractionError when it cannot continue; the next run uses what is stored by then.
     """
     start = time.monotonic()
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
@@ -109,19 +108,19 @@ def readable_manifest(book: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | N
 
 
 def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, about: Mapping[str, object]) -> None:
-    """Raise ExtractionError where the bucket holds the sample of a dataset and the order is for the real one."""
+    """Raise ExtractionError if the bucket holds the sample and the run is for the real dataset, or the reverse."""
     if about["sample"] != options.sample:
         what = ("the sample", "the real dataset")[options.sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
 
 
 class ListingDiff(NamedTuple):
-    """What the comparison with the bucket's listing showed."""
+    """The comparison with the bucket's listing."""
 
-    rows: Rows  # that are as they should be
-    lost: list[Resolved]  # that are not
+    rows: Rows  # that match the listing
+    lost: list[Resolved]  # that do not
     misnamed: ReasonCounter
-    strangers: ReasonCounter  # objects in the dataset's folder that are none of it
+    strangers: ReasonCounter  # objects in the dataset's folder that do not belong to it
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""
@@ -138,7 +137,7 @@ class ExtractionRun(DatasetRun):
         super().__init__(dataset, options, cluster, hooks.report)
         self.card = hooks.card
         self.book, self.bucket = book, book.bucket
-        self.stock = ExistingState({})  # what was there at the beginning, and counts
+        self.stock = ExistingState({})  # what earlier runs stored, and counts
         self.threads, self.waiting = ThreadPoolExecutor(FOLDERS_AT_ONCE), ByteSemaphore(FOLDERS_WAITING)
         self.folders, self.lost_folders = set[str](), list[Row]()  # whose placeholders are made while the units run
         self.outdated: set[str] = set()  # objects of a manifest that --force overrules, or of an older source
@@ -193,7 +192,7 @@ class ExtractionRun(DatasetRun):
             )  # fmt: skip
 
     def _take_checksums(self, journal: Mapping[str, JournalEntry]) -> None:
-        """An archive that an earlier run read whole and compared needs no second reading, if all of it is there."""
+        """Take over the checksums of archives that an earlier run compared and whose objects are all there."""
         for each in self.planned:
             file, known = each.archive.file, journal.get(checksum_id(each.archive.file))
             is_same = known and (known.fingerprint, known.sha256) == (each.units[0].fingerprint, each.sha256)
@@ -202,7 +201,7 @@ class ExtractionRun(DatasetRun):
                 log.info("%s: %s: sha256 matches, as an earlier run found", self.dataset.name, file)
 
     def _to_do(self, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-        """What is not stored; and what is, where a checksum needs its bytes once more, in the archive's options."""
+        """The units that are not stored, and those whose bytes a checksum needs once more, in the archive's order."""
         for each in self.planned:
             begun = [unit for unit in each.units if unit.id in self.entries or unit.id in parts]
             if begun and self.compares(each) and self.cluster.is_local:
@@ -318,7 +317,7 @@ class ExtractionRun(DatasetRun):
         return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers)
 
     def _is_contested(self, each: Resolved, stored: Stored) -> bool:
-        """Whether others wrote there too, or a false start did, and no checksum in the listing shows who was last."""
+        """Whether several units wrote this path, and the listing has no checksum that shows which was last."""
         is_shared = each.runs > 1 or each.row.path in self.false_starts
         return is_shared and stored.crc32c is None and not each.row.is_folder
 

@@ -33,7 +33,7 @@ class Host:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Wait for one's turn, and have it until the answer is read."""
+        """Wait for a turn, and hold it until the answer is read."""
         with self._changed:
             self._changed.wait_for(lambda: self._in_flight < self._limit)
             self._in_flight += 1
@@ -76,7 +76,7 @@ class Host:
         return self._answering > 0
 
     def refuse(self) -> int:
-        """Take note that the request at hand was refused; how many others are in flight."""
+        """Record that this request was refused; returns how many others are in flight."""
         with self._changed:
             others = self._in_flight - 1
             if others:
@@ -94,7 +94,7 @@ class Host:
 
 
 def host_of(url: str) -> Host:
-    """What this process knows of the server of a URL."""
+    """This process's limits for the server of a URL."""
     parts = urlsplit(url)
     return _host(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 

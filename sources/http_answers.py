@@ -1,4 +1,4 @@
-"""What an HTTP answer says: its status, its length and range, which version of a file it has."""
+"""An HTTP answer becomes its status, its length and range, and the version of its file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBER = "[0-9]{1,18}"  # of bytes, as a header may have it; more digits are non
 
 
 class PassingError(Exception):
-    """This try failed and the next may not; `wait` is what the server asks for in seconds."""
+    """This attempt failed and a later one may succeed; `wait` is the server's Retry-After in seconds."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
         super().__init__(reason)

@@ -24,7 +24,7 @@ DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
 FIRST_STEP = 0.01  # growth in the first window without congestion; twice as much in each one that follows
-MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has borne or Google documents
+MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has accepted or Google documents
 MAX_STEP = 0.05  # growth a window beyond: twice as much in 7 s
 IN_VAIN = 0.75  # of the first rate, below which cuts that changed nothing are in vain
 CUTS_IN_VAIN = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
@@ -178,7 +178,7 @@ class Congestion:
         return WINDOW if self._window.refused else CLEAN_WINDOW
 
     def _exceeds(self, answers: float) -> bool:
-        """Whether the window's refusals are more than chance would have of so many answers."""
+        """Whether the window has more refusals than chance explains."""
         mean = answers * (NOISE_MARGIN * self._noise + TOLERATED)
         return self._window.refused > max(mean + DEVIATIONS * math.sqrt(mean), MIN_REFUSED)
 
@@ -207,7 +207,7 @@ class Congestion:
         self._step = min(2 * self._step, MAX_STEP_KNOWN)
 
     def _is_slower(self) -> bool:
-        """Whether answers take longer, beyond the rate that is known to be borne."""
+        """Whether answers take longer, above the rate that the bucket is known to accept."""
         if self._window.timed < ENOUGH:
             return False
         latency = self._window.latency / self._window.timed

@@ -1,4 +1,4 @@
-"""A bucket as a folder: starts GCSFuse, waits until the folder is the bucket, and ends it when all is flushed."""
+"""A bucket becomes a folder: starts GCSFuse, waits until the bucket is mounted, and ends it when all is flushed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fuse_works() -> tuple[bool, str]:
 
 
 def gcsfuse_version() -> str:
-    """What GCSFuse calls itself, in a few words."""
+    """The name and version of GCSFuse."""
     done = subprocess.run(["gcsfuse", "--version"], capture_output=True, text=True, check=False)
     return done.stdout.strip().partition(" (")[0] or "a gcsfuse of unknown version"
 
@@ -87,7 +87,7 @@ def _kind(mount: str) -> str:
 
 @contextmanager
 def mounted(bucket: str, where: Path) -> Iterator[None]:
-    """Mount a bucket, for as long as this lasts; a mount that is there already is used, and left, as it is.
+    """Mount a bucket while the context lasts; an existing mount is used and left as it is.
 
     Raises BucketError when it cannot be mounted, and when not all of it could be flushed in the end.
     """
@@ -108,7 +108,7 @@ def mount(bucket: str, where: Path, log: TextIO) -> subprocess.Popen[str]:
     if not works:
         raise BucketError(f"gs://{bucket} cannot be mounted: {why}")
     _make_empty_folder(where)
-    # In a session of its own: a Ctrl-C is for this program, which then unmounts.
+    # In its own session: Ctrl-C must reach only this program, which then unmounts.
     process = subprocess.Popen(
         ["gcsfuse", "--foreground", *FLAGS, *_emulator(), bucket, str(where)],
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -155,13 +155,13 @@ def _emulator() -> list[str]:
 
 
 def _fusermount(option: str, where: Path) -> str:
-    """What it says that failed, or "" where nothing did."""
+    """The error of fusermount3, or ""."""
     done = subprocess.run(["fusermount3", option, str(where)], capture_output=True, text=True, check=False)
     return done.stderr.strip().splitlines()[-1][:200] if done.returncode and done.stderr.strip() else ""
 
 
 def _reason(log: TextIO) -> str:
-    """Why GCSFuse gave up, in one line of what it said."""
+    """Why GCSFuse gave up, in one line of its output."""
     log.seek(0)
     lines = [line for line in log.read().splitlines() if line.strip() and "WARNING" not in line]
     for sign in ("fusermount3: ", "Error: ", ""):  # the cause, what it led to, anything

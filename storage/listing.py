@@ -15,7 +15,7 @@ from storage.bucket import Stored, decode_crc32c
 
 
 class Range(NamedTuple):
-    """What is listed: names that begin with `prefix`, from `start` on and before `stop`; "" is no bound."""
+    """The range of a listing: names that begin with `prefix`, from `start` on and before `stop`; "" is no bound."""
 
     prefix: str
     start: str = ""

@@ -82,10 +82,10 @@ class MountedBucket:
 
 
 class MountFolder(FolderBucket):
-    """A directory in a mounted bucket. It is held open: when the mount goes away nothing lands in its place."""
+    """A directory in a mounted bucket. It is held open, so that nothing is written beside a dead mount."""
 
     max_in_flight = 128  # at 50 ms a request (docs/mount.md)
-    fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # GCSFuse's word for a file that the bucket refused, say for its checksum
+    fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # EIO: the bucket refused this file, for example for its checksum
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -98,7 +98,7 @@ class MountFolder(FolderBucket):
         self._crowds = [_Crowds() for _ in range(self.max_in_flight)]
 
     def close(self) -> None:
-        """Let go of the mount, which cannot be taken away before."""
+        """Close the folder: until then the mount is busy."""
         os.close(self._folder)
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
@@ -120,7 +120,7 @@ _LOOKING, _MAKING = 0, 1
 
 
 class _Crowds:
-    """Lets threads of two kinds in by turns: all of one kind that wait, and when these are out all of the other."""
+    """Admits threads of two kinds by turns: all waiting ones of one kind, after them all of the other."""
 
     def __init__(self) -> None:
         self._lock, self._kind, self._inside = threading.Lock(), _LOOKING, 0
@@ -128,7 +128,7 @@ class _Crowds:
 
     @contextlib.contextmanager
     def enter(self, kind: int) -> Iterator[None]:
-        """Wait for the turn of `kind`, and have it while this lasts."""
+        """Wait for the turn of `kind`, and hold it while the context lasts."""
         self._come(kind)
         try:
             yield

@@ -13,12 +13,12 @@ from storage.names import PARTIAL_PREFIX
 
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
 
-_numbers = itertools.count()  # of the files being written by this process, whichever of its buckets writes them
-_mine = secrets.token_hex(4)  # in their names, for the processes of two containers have the same numbers
+_numbers = itertools.count()  # of the files that this process writes, in all of its buckets
+_mine = secrets.token_hex(4)  # in their names, since processes of two containers may have the same ids
 
 
 def probe() -> str:
-    """A name to try out whether something can be written, which no other process tries out at the same time."""
+    """A unique name for a test write."""
     return f"{PARTIAL_PREFIX}ready-{_mine}"
 
 

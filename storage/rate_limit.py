@@ -22,8 +22,8 @@ log = logging.getLogger("spotted")
 # 429 or 503 (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
 START = 1000
 DOUBLING = 20 * 60  # seconds
-SLICE = 0.25  # seconds after which a waiting thread looks whether the rate has jumped
-FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; an outage is waited for by all threads together
+SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has jumped
+FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; in an outage all threads wait together
 TIMEOUT = 180  # seconds in which a write is repeated
 
 
@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
 
 class RateLimiter:
-    """Hands out the moments at which something may be written, and repeats what a bucket refuses for now.
+    """Grants the moments of writes, and repeats writes that the bucket refuses for now.
 
     `start` is how many writes a second at first, of all `writers` of the bucket together; infinity is no limit
     until the first congestion.
@@ -149,7 +149,7 @@ class RateLimiter:
 
 
 def backoff(tries: int, rng: random.Random = random.SystemRandom()) -> float:  # noqa: B008  # it has no state
-    """Seconds to wait after so many tries, at random: threads that failed together must not come again together."""
+    """Seconds to wait after so many tries, with jitter: threads that failed together must not retry together."""
     return rng.uniform(0, min(FIRST_BACKOFF * 2 ** min(tries, 10), MAX_BACKOFF))
 
 

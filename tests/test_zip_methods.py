@@ -15,26 +15,24 @@ from conftest import Cli
 from source_server import SourceServer
 from test_archives import RIGHT, File, extract, flipped, frugal, pack_zip, zipped
 from test_hostile import MB
-from zips_by_hand import READERS, JournalEntry, files_by, pack
+from zips_by_hand import READERS, Entry, files_by, pack
 
 NOISE = random.Random(8).randbytes(20_000)
 DATA = {"empty": b"", "text": b"photo " * 3_000, "noise": NOISE}
 UNPACKED = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 
 
-def lzma_entry(
-    name: str, data: bytes, *, dictionary: int = 1 << 20, has_end: bool = False, claimed: int = 0
-) -> JournalEntry:
+def lzma_entry(name: str, data: bytes, *, dictionary: int = 1 << 20, has_end: bool = False, claimed: int = 0) -> Entry:
     """As 7z and WinZip write it: without the mark at the end of the stream, or with it and the flag that says so."""
     filters = [{"id": lzma.FILTER_LZMA1, "dict_size": dictionary, "lc": 3, "lp": 0, "pb": 2}]
     stream = lzma.compress(data, lzma.FORMAT_RAW, filters=filters)
     alone = lzma.compress(data, lzma.FORMAT_ALONE, filters=filters)[13:]
     packed = struct.pack("<BBHBI", 9, 20, 5, 93, claimed or dictionary) + (alone if has_end else stream)
-    return JournalEntry(name.encode(), packed, 14, 2 * has_end, zlib.crc32(data), size=len(data))
+    return Entry(name.encode(), packed, 14, 2 * has_end, zlib.crc32(data), size=len(data))
 
 
-def xz_entry(name: str, data: bytes) -> JournalEntry:
-    return JournalEntry(name.encode(), lzma.compress(data), 95, crc=zlib.crc32(data), size=len(data))
+def xz_entry(name: str, data: bytes) -> Entry:
+    return Entry(name.encode(), lzma.compress(data), 95, crc=zlib.crc32(data), size=len(data))
 
 
 @pytest.mark.parametrize("span", [1, 1 << 20])
@@ -73,7 +71,7 @@ def test_others_read_what_zipfile_writes(method: int, reader: str, tmp_path: Pat
 def test_they_are_stored_by_the_program(cli: Cli, mirror: SourceServer, tmp_path: Path) -> None:
     entries = [
         *ENTRIES["LZMA without"],
-        JournalEntry(b"bz", bz2.compress(NOISE), 12, crc=zlib.crc32(NOISE), size=len(NOISE)),
+        Entry(b"bz", bz2.compress(NOISE), 12, crc=zlib.crc32(NOISE), size=len(NOISE)),
     ]
     mirror.files["/low-resolution.zip"] = pack(entries)
     del mirror.files["/SHA256SUMS"]
@@ -87,11 +85,9 @@ def test_they_are_stored_by_the_program(cli: Cli, mirror: SourceServer, tmp_path
 
 @pytest.mark.parametrize("method", [12, 14, 95])
 def test_bits_flipped_in_a_member(method: int) -> None:
-    entry = {12: JournalEntry(b"six", bz2.compress(b"six" * 300), 12, crc=zlib.crc32(b"six" * 300), size=900)}.get(
-        method
-    )
+    entry = {12: Entry(b"six", bz2.compress(b"six" * 300), 12, crc=zlib.crc32(b"six" * 300), size=900)}.get(method)
     entry = entry or (lzma_entry if method == 14 else xz_entry)("six", b"six" * 300)
-    packed = pack([JournalEntry(b"one", b"one" * 300), entry, JournalEntry(b"two", b"two" * 300)])
+    packed = pack([Entry(b"one", b"one" * 300), entry, Entry(b"two", b"two" * 300)])
     start = 933 + 33
     for bit in range(8 * start, 8 * (start + len(entry.data))):
         first, second, third = extract(flipped(packed, bit))
@@ -102,7 +98,7 @@ def test_bits_flipped_in_a_member(method: int) -> None:
 @pytest.mark.parametrize("length", [0, 3, 8, 9, 20])
 def test_a_stream_that_is_cut_off(length: int) -> None:
     for entry in (lzma_entry("a", NOISE), xz_entry("a", NOISE)):
-        cut = JournalEntry(entry.name, entry.data[:length], entry.method, crc=entry.crc, size=entry.size)
+        cut = Entry(entry.name, entry.data[:length], entry.method, crc=entry.crc, size=entry.size)
         [got] = extract(pack([cut]))
         assert got.damaged and got.refusal.startswith("damaged: ")
 
@@ -120,8 +116,8 @@ def test_a_member_that_unpacks_to_more_than_it_says(method: int) -> None:
     if method == 14:
         entry = lzma_entry("bomb", zeros, has_end=True)
     else:
-        entry = JournalEntry(b"bomb", bz2.compress(zeros) if method == 12 else lzma.compress(zeros), method)
-    entry = JournalEntry(b"bomb", entry.data, method, crc=zlib.crc32(zeros), size=1000)
+        entry = Entry(b"bomb", bz2.compress(zeros) if method == 12 else lzma.compress(zeros), method)
+    entry = Entry(b"bomb", entry.data, method, crc=zlib.crc32(zeros), size=1000)
     with frugal(seconds=20, memory=12 * MB):
         [got] = extract(pack([entry]))
     assert got.damaged and got.data is None
@@ -149,8 +145,8 @@ def test_a_member_that_unpacks_to_more_than_it_says(method: int) -> None:
     ],
 )
 def test_what_is_not_unpacked_is_named(method: int, flags: int, reason: str) -> None:
-    sound = JournalEntry(b"a", b"1"), JournalEntry(b"z", b"2")
-    first, refused, last = extract(pack([sound[0], JournalEntry(b"b", b"???", method, flags, size=9), sound[1]]))
+    sound = Entry(b"a", b"1"), Entry(b"z", b"2")
+    first, refused, last = extract(pack([sound[0], Entry(b"b", b"???", method, flags, size=9), sound[1]]))
     assert (first.data, last.data) == (b"1", b"2")
     assert (refused.data, refused.damaged) == (None, False)
     assert refused.refusal in (reason, f"{reason}; stored, deflated, bzip2, LZMA and XZ are supported")

@@ -13,12 +13,12 @@ import pytest
 from conftest import Cli
 from source_server import SourceServer
 from test_archives import extract
-from zips_by_hand import FAT, MACOS, NTFS, READERS, UNIX, JournalEntry, files_by, pack
+from zips_by_hand import FAT, MACOS, NTFS, READERS, UNIX, Entry, files_by, pack
 
 UTF_8 = 0x800
 
 
-def names(*entries: JournalEntry) -> list[str]:
+def names(*entries: Entry) -> list[str]:
     return [got.name for got in extract(pack(entries))]
 
 
@@ -57,15 +57,15 @@ CP437 = "Köter.jpg".encode("cp437")
     ],
 )  # fmt: skip
 def test_the_encoding_of_a_name(raw: bytes, flags: int, extra: bytes, name: str) -> None:
-    assert names(JournalEntry(raw, b"1", flags=flags, extra=extra)) == [name]
+    assert names(Entry(raw, b"1", flags=flags, extra=extra)) == [name]
 
 
 def test_names_that_are_neither_ascii_nor_utf_8_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     entries = [
-        JournalEntry(CP437),
-        JournalEntry("ä.jpg".encode("cp437")),
-        JournalEntry("ö.jpg".encode()),
-        JournalEntry(b"a.jpg"),
+        Entry(CP437),
+        Entry("ä.jpg".encode("cp437")),
+        Entry("ö.jpg".encode()),
+        Entry(b"a.jpg"),
     ]
     assert names(*entries) == ["Köter.jpg", "ä.jpg", "ö.jpg", "a.jpg"]
     assert [record.getMessage() for record in caplog.records] == [
@@ -77,7 +77,7 @@ def test_names_that_are_neither_ascii_nor_utf_8_are_told_once(caplog: pytest.Log
 def test_decomposed_names_stay_as_they_are_and_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "spotted")
     decomposed = [unicodedata.normalize("NFD", name) for name in ("é.jpg", "ö/ä.jpg")]
-    assert names(*(JournalEntry(name.encode(), flags=UTF_8) for name in (*decomposed, "é.jpg"))) == [
+    assert names(*(Entry(name.encode(), flags=UTF_8) for name in (*decomposed, "é.jpg"))) == [
         *decomposed,
         "é.jpg",
     ]
@@ -87,12 +87,12 @@ def test_decomposed_names_stay_as_they_are_and_are_told_once(caplog: pytest.LogC
 
 def test_names_that_become_equal_are_one_name() -> None:
     """The same name as UTF-8 and as code page 437: the last in the file counts."""
-    found = extract(pack([JournalEntry("ö.jpg".encode(), b"1"), JournalEntry("ö.jpg".encode("cp437"), b"2")]))
+    found = extract(pack([Entry("ö.jpg".encode(), b"1"), Entry("ö.jpg".encode("cp437"), b"2")]))
     assert [(got.name, got.data) for got in found] == [("ö.jpg", b"2")]
 
 
 def test_the_last_in_the_file_counts_whatever_the_directorys_order() -> None:
-    first, second = JournalEntry(b"a", b"1"), JournalEntry(b"a", b"2")
+    first, second = Entry(b"a", b"1"), Entry(b"a", b"2")
     size = len(first.local())
     turned = first.local() + second.local() + second.record(size) + first.record(0)
     end = pack([first, second])[-22:]
@@ -107,16 +107,16 @@ SLASHED = ["n1/", "n1/a.jpg", "n2/b.jpg"]
 
 @pytest.mark.parametrize("system", [FAT, NTFS, 11, 14, UNIX], ids=["FAT", "NTFS", "Info-ZIP's NTFS", "VFAT", "Unix"])
 def test_backslashes_where_no_name_has_a_slash(system: int, caplog: pytest.LogCaptureFixture) -> None:
-    assert names(*(JournalEntry(name, system=system) for name in WINDOWS)) == SLASHED
+    assert names(*(Entry(name, system=system) for name in WINDOWS)) == SLASHED
     assert caplog.messages == ["memory.bin: 3 names have backslashes; they are read as slashes"]
 
 
 def test_backslashes_beside_slashes_count_where_the_maker_has_such() -> None:
-    assert names(JournalEntry(b"n1/a.jpg", system=FAT), JournalEntry(b"n2\\b.jpg", system=FAT)) == [
+    assert names(Entry(b"n1/a.jpg", system=FAT), Entry(b"n2\\b.jpg", system=FAT)) == [
         "n1/a.jpg",
         "n2/b.jpg",
     ]
-    assert names(JournalEntry(b"n1/a.jpg"), JournalEntry(b"n2\\b.jpg")) == [
+    assert names(Entry(b"n1/a.jpg"), Entry(b"n2\\b.jpg")) == [
         "n1/a.jpg",
         "n2\\b.jpg",
     ]  # which no object may be called
@@ -124,9 +124,7 @@ def test_backslashes_beside_slashes_count_where_the_maker_has_such() -> None:
 
 @pytest.mark.parametrize("raw", [b"..\\x.jpg", b"a\\..\\..\\x.jpg", b"\\x.jpg", b"C:\\x.jpg", b"\\\\host\\x.jpg"])
 def test_a_backslash_leads_out_as_a_slash_does(raw: bytes, cli: Cli, mirror: SourceServer, tmp_path: Path) -> None:
-    mirror.files["/low-resolution.zip"] = pack(
-        [JournalEntry(b"a\\b.jpg", b"1", system=FAT), JournalEntry(raw, b"2", system=FAT)]
-    )
+    mirror.files["/low-resolution.zip"] = pack([Entry(b"a\\b.jpg", b"1", system=FAT), Entry(raw, b"2", system=FAT)])
     del mirror.files["/SHA256SUMS"]
     done = cli("-d", "tsinghua", "--mirror", mirror.url, "--to", tmp_path / "out")
     assert done.returncode == 3
@@ -153,16 +151,16 @@ def test_a_backslash_leads_out_as_a_slash_does(raw: bytes, cli: Cli, mirror: Sou
     ],
 )
 def test_folders_by_their_attributes(system: int, attributes: int, name: str) -> None:
-    assert names(JournalEntry(b"n1", system=system, attributes=attributes)) == [name]
+    assert names(Entry(b"n1", system=system, attributes=attributes)) == [name]
 
 
 def test_a_folder_by_its_attributes_that_has_data_is_a_file() -> None:
-    [got] = extract(pack([JournalEntry(b"n1", b"data", system=FAT, attributes=0x10)]))
+    [got] = extract(pack([Entry(b"n1", b"data", system=FAT, attributes=0x10)]))
     assert (got.name, got.data) == ("n1", b"data")
 
 
 def test_an_empty_entry_without_attributes_that_others_are_in_is_a_folder() -> None:
-    assert names(JournalEntry(b"n1"), JournalEntry(b"n1/n2/a.jpg", b"1"), JournalEntry(b"n2")) == [
+    assert names(Entry(b"n1"), Entry(b"n1/n2/a.jpg", b"1"), Entry(b"n2")) == [
         "n1/",
         "n1/n2/a.jpg",
         "n2",
@@ -173,30 +171,28 @@ def test_an_empty_entry_without_attributes_that_others_are_in_is_a_folder() -> N
 
 ZIPS = {
     "Windows": [
-        JournalEntry(b"low\\n1\\", system=FAT),
-        JournalEntry(b"low\\n1\\a.jpg", b"1" * 40, system=FAT),
-        JournalEntry(b"low\\n2\\b.jpg", b"2", system=FAT),
+        Entry(b"low\\n1\\", system=FAT),
+        Entry(b"low\\n1\\a.jpg", b"1" * 40, system=FAT),
+        Entry(b"low\\n2\\b.jpg", b"2", system=FAT),
     ],
     "folders of DOS": [
-        JournalEntry(b"low", system=FAT, attributes=0x10),
-        JournalEntry(b"low/n1", system=FAT, attributes=0x10),
-        JournalEntry(b"low/n1/a.jpg", b"1", system=FAT, attributes=0x20),
+        Entry(b"low", system=FAT, attributes=0x10),
+        Entry(b"low/n1", system=FAT, attributes=0x10),
+        Entry(b"low/n1/a.jpg", b"1", system=FAT, attributes=0x20),
     ],
     "folders of Unix": [
-        JournalEntry(b"low", attributes=(stat.S_IFDIR | 0o755) << 16),
-        JournalEntry(b"low/a.jpg", b"1", attributes=(stat.S_IFREG | 0o644) << 16),
+        Entry(b"low", attributes=(stat.S_IFDIR | 0o755) << 16),
+        Entry(b"low/a.jpg", b"1", attributes=(stat.S_IFREG | 0o644) << 16),
     ],
     "macOS": [
-        JournalEntry("n02-Münsterländer/Köter.jpg".encode(), b"1", attributes=(stat.S_IFREG | 0o644) << 16),
-        JournalEntry("藏獒/藏獒1.jpg".encode(), b"2", attributes=(stat.S_IFREG | 0o644) << 16),
+        Entry("n02-Münsterländer/Köter.jpg".encode(), b"1", attributes=(stat.S_IFREG | 0o644) << 16),
+        Entry("藏獒/藏獒1.jpg".encode(), b"2", attributes=(stat.S_IFREG | 0o644) << 16),
     ],
-    "flag": [JournalEntry("Köter/ä.jpg".encode(), b"1", flags=UTF_8)],
+    "flag": [Entry("Köter/ä.jpg".encode(), b"1", flags=UTF_8)],
     "Info-ZIP's field": [
-        JournalEntry(
-            b"?.jpg", b"1", extra=unicode_path(b"?.jpg", "犬.jpg"), local_extra=unicode_path(b"?.jpg", "犬.jpg")
-        )
+        Entry(b"?.jpg", b"1", extra=unicode_path(b"?.jpg", "犬.jpg"), local_extra=unicode_path(b"?.jpg", "犬.jpg"))
     ],
-    "another name in the local header": [JournalEntry(b"right.jpg", b"1", local_name=b"wrong.jpg")],
+    "another name in the local header": [Entry(b"right.jpg", b"1", local_name=b"wrong.jpg")],
 }
 EXCEPT = {
     ("Windows", "7z"),  # it takes backslashes for letters, except for archives that it knows to be of Windows
@@ -218,7 +214,7 @@ def test_names_are_as_other_programs_have_them(kind: str, reader: str, tmp_path:
 
 def test_a_local_header_that_spells_it_otherwise_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "spotted")
-    entries = [JournalEntry(b"a.jpg", b"1", local_name=b"A.JPG"), JournalEntry(b"b.jpg", b"2", local_name=b"B.JPG")]
+    entries = [Entry(b"a.jpg", b"1", local_name=b"A.JPG"), Entry(b"b.jpg", b"2", local_name=b"B.JPG")]
     assert [got.data for got in extract(pack(entries))] == [b"1", b"2"]
     assert caplog.messages == [
         "memory.bin: 2 local headers spell the name otherwise; the directory's counts: A.JPG is a.jpg in the directory"

@@ -18,7 +18,7 @@ from zips_by_hand import (
     FAT,
     FULL,
     READERS,
-    JournalEntry,
+    Entry,
     body,
     deflated,
     end_record,
@@ -32,7 +32,7 @@ from archives.spans import SpanBoundary
 from archives.zip_directory import read_directory
 from errors import ArchiveError
 
-A, B, C = JournalEntry(b"a.jpg", b"first"), deflated(b"b.jpg", b"second" * 50), JournalEntry(b"c.jpg", b"third")
+A, B, C = Entry(b"a.jpg", b"first"), deflated(b"b.jpg", b"second" * 50), Entry(b"c.jpg", b"third")
 DATA = {"a.jpg": b"first", "b.jpg": b"second" * 50, "c.jpg": b"third"}
 
 
@@ -165,7 +165,7 @@ def test_zip64_ends(plain: tuple[int, int, int] | None, before: bytes, is_absolu
 
 def test_a_name_that_looks_like_the_zip64_records() -> None:
     name = b"PK\6\7" + b"0123456789abcdef"  # as long as the locator, and just before the end record
-    assert list(found(pack([A, JournalEntry(name, b"1")]))) == ["a.jpg", name.decode()]
+    assert list(found(pack([A, Entry(name, b"1")]))) == ["a.jpg", name.decode()]
 
 
 # ── counts, and where the directory is ───────────────────────────────────────────────────────────
@@ -178,7 +178,7 @@ def test_a_count_that_is_wrong_where_the_directory_joins_its_end(count: int, cap
 
 
 def test_a_count_modulo_65536() -> None:
-    entries = [JournalEntry(b"%06d" % number) for number in range(65_539)]
+    entries = [Entry(b"%06d" % number) for number in range(65_539)]
     local, directory = bytearray(), bytearray()
     for entry in entries:
         directory += entry.record(len(local))
@@ -191,13 +191,13 @@ STUB = b"#!/bin/sh\n" * 50
 PLACES = {
     "a stub, offsets relative": pack([A, B, C], before=STUB),
     "a stub, offsets absolute": pack([A, B, C], before=STUB, base=len(STUB)),
-    "another zip before it": pack([JournalEntry(b"old", b"old")]) + pack([A, B, C]),
+    "another zip before it": pack([Entry(b"old", b"old")]) + pack([A, B, C]),
     "a marker of split archives": pack([A, B, C], before=b"PK\7\b", base=4),
     "another marker of split archives": pack([A, B, C], before=b"PK00", base=4),
     "a comment": pack([A, B, C], b"a comment"),
     "a comment with an end record": pack([A, B, C], b"..PK\5\6.." + bytes(30)),
     "a comment that is an end record": pack([A, B, C], end_record(0, 0, 0)),
-    "a comment with a zip": pack([A, B, C], b"x" + pack([JournalEntry(b"evil", b"evil")]) + b"x"),
+    "a comment with a zip": pack([A, B, C], b"x" + pack([Entry(b"evil", b"evil")]) + b"x"),
     "a comment of 65,535 bytes": pack([A, B, C], b"PK\5\6" * 16_383 + b"..."),
     "bytes after its end": pack([A, B, C]) + b"\r\n" * 99,
     "100,000 zeros after its end": pack([A, B, C]) + bytes(100_000),
@@ -224,7 +224,7 @@ def test_where_the_directory_is(name: str, span: int) -> None:
             r"its directory has 153 bytes from byte 127 on, but ends before byte 200; is it cut off\?",
         ),
         (
-            pack([A, JournalEntry(b"b.zip", pack([B]) + bytes(99)), C])[:-90],
+            pack([A, Entry(b"b.zip", pack([B]) + bytes(99)), C])[:-90],
             r"it has no directory at its end; is it cut off\?",
         ),
     ],
@@ -278,8 +278,8 @@ def test_offsets_and_sizes_modulo_4_gib(sizes: tuple[int, ...]) -> None:
     reader, at, directory, offsets = Sparse(), 0, b"", []
     for number, size in enumerate(sizes):
         for entry, length in (
-            (JournalEntry(b"small%d" % number, b"data"), 4),
-            (JournalEntry(b"large%d" % number, packed=size % (1 << 32)), size),
+            (Entry(b"small%d" % number, b"data"), 4),
+            (Entry(b"large%d" % number, packed=size % (1 << 32)), size),
         ):
             offsets.append(at)
             directory += entry.record(at % (1 << 32))

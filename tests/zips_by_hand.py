@@ -20,7 +20,7 @@ READERS = {
 
 
 @dataclass(frozen=True)
-class JournalEntry:
+class Entry:
     """One member with all that its two headers say; where a field is None it is what is right."""
 
     name: bytes
@@ -59,7 +59,7 @@ class JournalEntry:
         return struct.pack("<HHHHIIIHH", *numbers) + name + extra
 
 
-def deflated(name: bytes, data: bytes, entry: JournalEntry = JournalEntry(b"")) -> JournalEntry:
+def deflated(name: bytes, data: bytes, entry: Entry = Entry(b"")) -> Entry:
     packed = zlib.compress(data, wbits=-15)
     return replace(entry, name=name, data=packed, method=8, crc=zlib.crc32(data), size=len(data))
 
@@ -77,7 +77,7 @@ def end_records64(entries: int, size: int, offset: int, at: int, plain: tuple[in
     return end64 + struct.pack("<4sIQI", b"PK\6\7", 0, at, 1) + end_record(*plain)
 
 
-def body(entries: Sequence[JournalEntry], base: int = 0) -> tuple[bytes, bytes]:
+def body(entries: Sequence[Entry], base: int = 0) -> tuple[bytes, bytes]:
     """The local part and the directory, whose offsets begin at `base`."""
     local, directory = b"", b""
     for entry in entries:
@@ -87,7 +87,7 @@ def body(entries: Sequence[JournalEntry], base: int = 0) -> tuple[bytes, bytes]:
 
 
 def pack(
-    entries: Sequence[JournalEntry],
+    entries: Sequence[Entry],
     comment: bytes = b"",
     *,
     before: bytes = b"",

@@ -1,4 +1,4 @@
-"""A complete dataset gets its card: `card.html`, a page that needs no other file, and `card.json`."""
+"""A complete dataset becomes its card: `card.html`, one page without other files, and `card.json`."""
 
 from __future__ import annotations
 
