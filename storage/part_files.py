@@ -18,7 +18,7 @@ _mine = secrets.token_hex(4)  # in their names, since processes of two container
 
 
 def probe() -> str:
-    """A unique name for a test write."""
+    """The name of a test write, which no other process uses."""
     return f"{PARTIAL_PREFIX}ready-{_mine}"
 
 

@@ -21,7 +21,7 @@ from conftest import ROOT, Cli, clean_environment, product_files
 from gcs_front import GcsFront
 from source_server import SourceServer
 
-from cli import parse
+from cli import VERSION, parse
 
 README, GOOGLE_VM, OPTIONS, DESIGN = (
     (ROOT / name).read_text() for name in ("README.md", "docs/google-vm.md", "docs/options.md", "docs/design.md")
@@ -167,7 +167,7 @@ def check_with_gcloud(commands: list[list[str]], tmp_path: Path) -> None:
 
 
 def documents() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
@@ -182,6 +182,15 @@ def test_the_design_names_every_room_and_files_that_exist() -> None:
     named = set(re.findall(r"`([\w/]+(?:\.\w+|/))`", DESIGN))
     assert rooms - named == set()
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_contributing_names_files_that_exist() -> None:
+    named = re.findall(r"`([\w.]+(?:/[\w.]+)*(?:\.\w+|/))`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert named and [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_citation_has_this_version() -> None:
+    assert f"version: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_this_runs_where_make_run_does() -> None:

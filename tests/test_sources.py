@@ -273,7 +273,7 @@ def test_a_retry_after_without_sense_is_no_retry_after(server: SourceServer, wai
 
 def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(status=429, headers={"Retry-After": "7200"}))
-    with pytest.raises(SourceError, match=r"after 1 tries: status 429 .*asks to wait 7,200 s"):
+    with pytest.raises(SourceError, match=r"after 1 attempt: status 429 .*asks to wait 7,200 s"):
         open_source((server.url + PATH,))
     assert (len(server.requests), waits) == (1, [])
 
