@@ -78,7 +78,7 @@ class ClusterError(ExtractionError):
 
 
 class MemberError(Exception):
-    """One member could not be stored; it becomes a row, and the others go on."""
+    """One member could not be stored; it becomes a row, and the others are stored."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))

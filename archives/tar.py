@@ -68,6 +68,7 @@ def _report_end(name: str, link: SpanBoundary) -> None:
 
 
 def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
+    """The members of a span, in file order; `link` is filled. Raises ArchiveError for a damaged or cut-off tar."""
     low = max(0, span.start - LOOK_BACK)
     beyond = BEYOND if span.begin is None else 0  # one read again, or for a few members, is alone
     window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)

@@ -33,6 +33,7 @@ def is_zip(reader: Reader) -> bool:
 
 
 def plan(reader: Reader, span: int) -> list[Span]:
+    """Spans of about `span` bytes, with their entries; raises ArchiveError for a damaged or missing directory."""
     entries, lost, end = _entries(reader)
     spans, start, group = [], 0, list[ZipEntry]()
     for entry in entries:
@@ -130,6 +131,7 @@ def _flag_refusal(record: Record) -> str:
 
 
 def read_span(reader: Reader, span: Span) -> Iterator[Member]:
+    """The members of a span, in file order; a damaged one is refused with the reason."""
     spelled: Spelled = []
     if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
         yield from _large_member(reader, span, spelled)

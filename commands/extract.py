@@ -66,13 +66,13 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
             yield work(dataset)
         except (BucketError, ClusterError):
             raise
-        except ExtractionError as error:  # of one dataset: the others go on
+        except ExtractionError as error:  # of one dataset: the others are tried
             if interrupted.is_set():
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=str(error))
         except BrokenPipeError:  # of the reader of the output
             raise
-        except OSError as error:  # of this machine, while it worked on this dataset: the others go on as well
+        except OSError as error:  # of this machine, during this dataset: the others are tried as well
             if interrupted.is_set():
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=redact(str(error)))

@@ -35,11 +35,13 @@ class ByteSemaphore:
         self.size, self._used, self._free = size, 0, threading.Condition()
 
     def acquire(self, size: int) -> None:
+        """Wait until `size` fits."""
         with self._free:
             self._free.wait_for(lambda: not self._used or self._used + size <= self.size)
             self._used += size
 
     def release(self, size: int) -> None:
+        """Give `size` back."""
         with self._free:
             self._used -= size
             self._free.notify_all()

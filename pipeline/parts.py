@@ -12,8 +12,8 @@ from archives.spans import Pax, Span, SpanBoundary
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, Row, Rows
 
-# What a killed run has stored since the last part is read again: 2 % of what it has read, with what is under way 5 %.
-# So the parts become rare as a run goes on, and from a fast source most units have none.
+# A killed run's successor reads again what was stored after the last part: 2 % of what was read, 5 % with what was in
+# flight. Parts become rare as a run gets longer; from a fast source most units have none.
 SHARE = 0.02  # of the seconds that the process has run
 SHORTEST = 0.25  # seconds between two parts of a unit
 

@@ -143,6 +143,7 @@ class ExtractionRun(DatasetRun):
         self.outdated: set[str] = set()  # objects of a manifest that --force overrules, or of an older source
 
     def run(self) -> Result:
+        """Resume, store, compare with sources and listing, write the manifest."""
         self._begin()
         todo = self._resume()
         self.watch_checksums(todo)

@@ -272,6 +272,7 @@ class Tries:
 
 
 def persist(url: str, attempt: Callable[[], T], attempts: int) -> T:
+    """The result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
     tries = Tries(attempts)
     while True:
         try:
