@@ -29,7 +29,7 @@ log = logging.getLogger("spotted")
 
 DESCRIPTION = """\
 Download public dog image datasets, extract them and store them in a Google Cloud Storage bucket, in one pass and
-without using local disk. If a run is interrupted, run the same command again: it continues where it stopped.
+without unpacking to local disk. If a run is interrupted, run the same command again: it continues where it stopped.
 """
 EPILOG = """\
 examples:
@@ -124,11 +124,11 @@ OPTIONS = {
         Option("--verify", "compare the bucket with the manifest; changes nothing"),
         Option("--deep", "with --verify or --repair: also download the sources again and compare their bytes"),
         Option("--repair", "verify, then store again only what is missing or different"),
-        Option("--force", "extract everything again, whatever is there"),
+        Option("--force", "extract everything again, even what is complete"),
     ),
     LIMITS: (
-        Option("--connections", "connections to a source at once (default: 8)", positive, "N"),
-        Option("--uploads", "objects written at once (default: 256 by the API, 128 through a mount)", positive, "N"),
+        Option("--connections", "parallel connections to each source (default: 8)", positive, "N"),
+        Option("--uploads", "parallel writes of objects (default: 256 by the API, 128 through a mount)", positive, "N"),
         Option("--timeout", "seconds without a byte until a source is asked again (default: 30)", positive, "S"),
         Option("--write-rate", "objects/s to write to a bucket at first (default: 1,000; more while it takes them)",
                positive, "N"),
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
         from commands import run  # not before the options are right: it takes a moment
 
         status = run(options, _interruption)
-        ignore_signals()  # all is done but for Python's own end
+        ignore_signals()  # only Python's own shutdown is left
         return status
     except KeyboardInterrupt:
         return force_exit()
@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say(level: int, message: str) -> None:
-    """The last words: to the log, in its format; before there is one, and of wrong use, plainly."""
+    """The last message: to the log in its format; plain text before the log has started."""
     if log.handlers:
         log.log(level, "%s", message)
     else:
@@ -291,21 +291,23 @@ _interruption = Interruption()
 
 
 def ignore_signals() -> None:
-    """Let nothing interrupt what is left to do."""
+    """Ignore interrupts from here on."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def force_exit() -> int:
-    """End within two seconds: what is under way may end by itself, the next run does the rest."""
-    ignore_signals()  # a second Ctrl-C is no quicker, and would print a traceback
+    """End the process within two seconds; the next run does the rest."""
+    ignore_signals()  # a second Ctrl-C would only print a traceback
     _say(logging.WARNING, "interrupted; what is stored is kept: run the same command again to continue")
     if "distributed" in sys.modules:
         time.sleep(0.5)
-    for process in multiprocessing.active_children():  # of --workers: one that is just starting would go on for a while
+    for (
+        process
+    ) in multiprocessing.active_children():  # of --workers: one that is just starting would otherwise keep running
         process.kill()
     sys.stderr.flush()
-    os._exit(128 + _interruption.number)  # as a shell has it: 130 or 143
+    os._exit(128 + _interruption.number)  # as shells report it: 130 or 143
 
 
 if __name__ == "__main__":

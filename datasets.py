@@ -1,6 +1,6 @@
 """What can be extracted, as data.
 
-A new dataset is one more `Dataset` in DATASETS: where its archives are, and under which prefix their members go.
+A new dataset is one more `Dataset` in DATASETS: URLs of its archives, and the prefix of their members.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ class Layout:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset: its name, the option that asks for it, its folder in the bucket, where it comes from, and whose it is.
+    """A dataset: its name, the option that selects it, its folder in the bucket, its sources, licence and citation.
 
-    `licence` is what the publisher says of it, or that nothing is said; `citation` is how the publisher wants it named.
+    `licence` is the publisher's statement, or that there is none; `citation` is the one that the publisher asks for.
     """
 
     name: str
     title: str
     folder: str
-    group: str = ""  # "breed", "individual", or "" for what only --dataset asks for
+    group: str = ""  # "breed", "individual", or "" for what only --dataset selects
     archives: tuple[Archive, ...] = ()
     tables: PhotoTables | None = None
     layout: Layout | None = None
     home: str = ""
     licence: str = ""
     citation: str = ""
-    objects: int = 0  # published, or counted by others; 0 where nobody says
-    size: int = 0  # bytes to fetch, as far as somebody says; exact where the archives' own sizes are published
+    objects: int = 0  # published, or counted by others; 0 where unknown
+    size: int = 0  # bytes to fetch, 0 where unknown; exact where the archives' own sizes are published
 
 
 def _tsinghua(token: str) -> str:

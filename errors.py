@@ -1,4 +1,4 @@
-"""What can go wrong, each kind with its exit status; and what a message may show: no secrets, no control characters."""
+"""The errors of this program with their exit statuses; removes secrets and control characters from messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ExtractionError(Exception):
 
 
 class UsageError(ExtractionError):
-    """The command itself is wrong: an option's value, or options that do not go together."""
+    """The command itself is wrong: an option's value, or options that cannot be combined."""
 
     exit_status = 2
 
@@ -31,7 +31,7 @@ class IncompleteError(ExtractionError):
 
 
 class SourceError(ExtractionError):
-    """A source does not answer, or not with what it should; retries are used up. `status` is HTTP's, if it has one."""
+    """A source does not answer, or answers wrongly; retries are used up. `status` is HTTP's, if it has one."""
 
     def __init__(self, message: str = "", status: int | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class SourceError(ExtractionError):
 
 
 class SourceChangedError(SourceError):
-    """The source is another version than the one this run began with."""
+    """The source changed during the run."""
 
 
 class GoneError(SourceError):
@@ -51,11 +51,11 @@ class TooLargeError(SourceError):
 
 
 class ArchiveError(ExtractionError):
-    """The bytes of an archive are not the archive they should be."""
+    """The bytes of an archive are damaged, or not the published ones."""
 
 
 class RereadError(ArchiveError):
-    """A piece of an archive that was read before has other bytes now: one of the two times they were wrong."""
+    """A piece of an archive was read twice with different bytes: one of the two readings was wrong."""
 
     def __init__(self, message: str, piece: str) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class RereadError(ArchiveError):
 
 
 class DamagedError(ExtractionError):
-    """What this program wrote down in the bucket is no longer as it was written."""
+    """A file that this program wrote into the bucket was changed."""
 
 
 class BucketError(ExtractionError):
@@ -78,18 +78,18 @@ class ClusterError(ExtractionError):
 
 
 class MemberError(Exception):
-    """One member could not be stored; it becomes a row, and the others go on."""
+    """One member could not be stored; it becomes a row, and the others are stored."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))
 
 
 class KeptError(MemberError):
-    """An object with other bytes has the member's name, and the bucket lets nothing take its place."""
+    """An object of this name with other bytes exists, and the bucket does not let it be replaced."""
 
 
 class UploadLostError(MemberError):
-    """The upload of a large member ended before it was whole; its bytes must be read again to begin anew."""
+    """The upload of a large member ended before it was whole; its bytes must be read again."""
 
 
 def escaped(name: str) -> str:
@@ -104,7 +104,7 @@ def printable(text: str) -> str:
 
 
 HIDDEN = "***"
-HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; whatever else a query says may be a signature
+HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; any other value of a query may be a signature
 _USER = re.compile(r"(?<=://)[^/\s@?#]*(?:@[^/\s@?#]*)*@")
 _QUERY = re.compile(r"(?<=[?&])([^=&?\s'\"<>]+)=([^&\s'\"<>)]+)")
 
@@ -119,6 +119,6 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def redact_record(record: logging.LogRecord) -> bool:
-    """A filter for logging: the record goes on, its message redacted."""
+    """A filter for logging: redacts the message of each record."""
     record.msg, record.args = redact(record.getMessage()), ()
     return True

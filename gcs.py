@@ -1,4 +1,4 @@
-"""Where objects land: a directory, or a Google Cloud Storage bucket through its API or a GCSFuse mount of it."""
+"""A destination becomes an open bucket: a directory, or a Google Cloud Storage bucket by API or GCSFuse mount."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("spotted")
 
 @dataclass(frozen=True)
 class Destination:
-    """What the user said of where to store; small and picklable, for every worker opens it for itself."""
+    """Where to store, as the user gave it; small and picklable, since every worker opens it itself."""
 
     to: str  # "gs://bucket" or a directory
     via: str = "api"  # or "mount", for a gs:// destination
@@ -37,7 +37,7 @@ def open_bucket(destination: Destination) -> Bucket:
     if not destination.to.startswith("gs://"):
         root = Path(destination.to)
         return MountFolder(root) if is_fuse(root) else FolderBucket(root)
-    from storage.api import ApiBucket  # half a second of imports that a directory needs nothing of
+    from storage.api import ApiBucket  # half a second of imports that a directory does not need
 
     name = bucket_name(destination.to)
     api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical)
@@ -53,9 +53,9 @@ def mount_point(destination: Destination) -> Path:
 def ready(
     to: str, via: str, is_elsewhere: bool = False, write_rate: int | None = None, is_hierarchical: bool = False
 ) -> Iterator[Destination]:
-    """Make sure that a destination takes objects, and mount it where it is to be mounted, while this lasts.
+    """Make a destination ready to be written, mounted if `via` says so, while the context lasts.
 
-    With `via` "auto" that is where FUSE works and the writers are not elsewhere (on a cluster). A bucket that is
+    `via` "auto" mounts if FUSE works and the writers are in this process tree (not on a cluster). A bucket that is
     created here gets a hierarchical namespace with `is_hierarchical`. Raises BucketError.
     """
     destination = Destination(to, write_rate=write_rate, is_hierarchical=is_hierarchical)
@@ -91,7 +91,7 @@ def _mounted(api: Destination, stack: contextlib.ExitStack) -> Destination:
 
 
 def bucket_name(url: str) -> str:
-    """The name in gs://name; raises UsageError for one that GCS refuses.
+    """The name in gs://name; raises UsageError for a name that GCS does not accept.
 
     https://cloud.google.com/storage/docs/buckets#naming
     """

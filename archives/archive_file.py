@@ -1,4 +1,4 @@
-"""A reader made into a file for the standard library."""
+"""A reader becomes a file from which tar headers and members are parsed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archives.spans import Buffer, Piece, Reader
 
 
 class ArchiveFile(io.RawIOBase):
-    """What tar's headers and members are taken from. Positions are the archive's."""
+    """A seekable file, from which headers and members are read. Positions are the archive's."""
 
     size = sys.maxsize  # bytes, where that is known
 
@@ -28,7 +28,7 @@ class ArchiveFile(io.RawIOBase):
 
     @property
     def length(self) -> int:
-        """How many bytes it has, as far as that is known."""
+        """Its size in bytes, if known."""
         return self.size
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -47,7 +47,7 @@ class ArchiveFile(io.RawIOBase):
         return b""
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """What `take` answers, in chunks."""
+        """The same as `take`, in chunks."""
         raise AssertionError("each kind has its own")
 
 

@@ -1,4 +1,4 @@
-"""Compressed tar: the members of a stream that is decompressed to its end, where its checksum stands."""
+"""A compressed tar becomes members: its stream is decompressed to the end, where its checksum is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_extents(reader: Reader, span: Span) -> Iterator[Member]:
 
 
 class _Unpacked(ArchiveFile):
-    """What a compressed tar unpacks to, read forwards only; what was taken last can be taken again."""
+    """The unpacked bytes of a compressed tar, read forwards only; the last bytes taken can be taken again."""
 
     def __init__(self, reader: Reader, span: Span) -> None:
         super().__init__(reader.name)
@@ -68,7 +68,7 @@ class _Unpacked(ArchiveFile):
 
 
 def read_compressed(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-    """The members of a compressed tar, which is read to its end, where its checksum stands."""
+    """The members of a compressed tar, which is read to its end, where its checksum is."""
     file = _Unpacked(reader, span)
     yield from _tar_members(file, 0, Span("tar", 0, sys.maxsize), link, False)
     for _ in file.stream(file.length, sys.maxsize):

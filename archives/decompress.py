@@ -1,4 +1,4 @@
-"""Compressed bytes become what they unpack to: gzip, bzip2 and xz, in streams that are proved by their checksums.
+"""Compressed bytes become unpacked ones: gzip, bzip2 and xz, whose streams are checked by their own checksums.
 
 What stands after the last stream is no part of it: zeros (tapes, xz stream padding) are passed over, and other bytes
 too, with a warning, as gzip and bzip2 do.
@@ -18,11 +18,11 @@ from errors import ArchiveError
 log = logging.getLogger("spotted")
 
 XZ_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
-FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor at once, and that come out at most
+FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one call, and that come out at most
 
 
 class _Decompressor(Protocol):
-    """As those of bz2 and lzma are."""
+    """The interface of the decompressors of bz2 and lzma."""
 
     @property
     def eof(self) -> bool: ...
@@ -70,7 +70,7 @@ FORMATS = {
 
 
 def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """What all the streams unpack to, in chunks; `chunks` are taken to their end.
+    """The unpacked bytes of all streams, in chunks; `chunks` are consumed to their end.
 
     Raises ArchiveError when a stream is cut off, or is not what its checksum says.
     """
@@ -92,7 +92,7 @@ def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if not stream.eof or between:
             raise ArchiveError(f"{name}: not a whole .{kind} file: it is cut off")
     for _ in chunks:
-        pass  # for whoever computes a checksum of all bytes
+        pass  # the caller computes a checksum over all bytes
 
 
 def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -100,7 +100,7 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _fed(name: str, kind: str, stream: _Decompressor, data: bytes) -> Iterator[bytes]:
-    """All that the stream gives for these bytes."""
+    """All output for these bytes."""
     while True:
         try:
             out = stream.decompress(data, UNPACKED)

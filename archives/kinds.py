@@ -1,7 +1,7 @@
 """An archive becomes spans, and a span becomes members; knows no network and no bucket.
 
-`plan` cuts a tar or zip into spans that can be read in any order and at once, each about SPAN bytes of the
-archive; a compressed tar is one span. `members` reads one span. Each span of a tar leaves a `Link`, and
+`plan` cuts a tar or zip into spans that can be read in any order and in parallel, each about SPAN bytes of the
+archive; a compressed tar is one span. `members` reads one span. Each span of a tar fills a `SpanBoundary`, and
 `broken_link` proves from all of them that no member was missed or invented.
 """
 
@@ -22,7 +22,7 @@ from errors import ArchiveError
 # with a short span instead of some with a long one. From slow sources a run is 2 % shorter.
 LONG, LAST = 32, 8
 
-# Formats that are not read, but named: what they begin with, and at which byte (from the end where it is negative).
+# Formats that are not read, but named in the error: their magic numbers, and at which byte (negative: from the end).
 FOREIGN = (
     ("a Zstandard file (.zst)", 0, (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))),
     ("a 7z archive", 0, (b"7z\xbc\xaf\x27\x1c",)),
@@ -66,7 +66,7 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
 
 
 def _foreign(reader: Reader) -> str:
-    """What it is instead, by its magic number; "" where that is not known."""
+    """The name of another format, by its magic number; "" if unknown."""
     for name, at, magics in FOREIGN:
         begin = at if at >= 0 else max(reader.size + at, 0)
         found = bytes(reader.read(begin, min(begin + 8, reader.size))[:8]) if begin < reader.size else b""
@@ -92,7 +92,7 @@ def _kind(head: bytes) -> str:
 def members(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
     """The members of one span, in file order; `link` is filled in by the time the last one is out.
 
-    A large member's chunks are taken before the next member is asked for, or not at all.
+    A large member's chunks are consumed before the next member, or not at all.
     Raises ArchiveError when the bytes are not what the format demands.
     """
     if span.extents:

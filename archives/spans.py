@@ -1,4 +1,4 @@
-"""What tar and zip have in common: members and spans, and a reader made into a file for tarfile."""
+"""The types that all kinds of archives share: readers, spans, members, and limits of what may be unpacked."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Pax = tuple[tuple[str, str], ...]
 
 
 class Piece(Protocol):
-    """Bytes of a reader, which may come only when they are asked for."""
+    """Bytes of a reader, which may arrive only when they are sliced."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> Buffer: ...
 
 
 class Reader(Protocol):
-    """What is read from: a source, or anything that has these."""
+    """A random-access file: a source, or anything with these methods."""
 
     @property
     def name(self) -> str: ...
@@ -68,7 +68,7 @@ class ZipEntry(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """Where the bytes of a member lie in a tar, or in what a compressed tar unpacks to, when that is known already."""
+    """The known place of a member in a tar, or in an unpacked tar."""
 
     name: str
     offset: int  # bytes
@@ -79,7 +79,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an archive may unpack to: what goes beyond is a bomb, which would fill the bucket."""
+    """How much an archive may unpack to; more is treated as a zip bomb."""
 
     ratio: int = 100  # times its own size; photos make 1, annotations about 10
     total: int = 1000  # GB
@@ -103,7 +103,7 @@ def check_unpacked(name: str, unpacked: int, most: int) -> None:
 
 @dataclass(frozen=True)
 class Span:
-    """The bytes [start, stop) of an archive. Of a tar, the members whose headers begin there are its own."""
+    """The bytes [start, stop) of an archive. A span of a tar has the members whose headers begin in it."""
 
     kind: str  # "tar", "zip", or of a compressed tar "gz", "bz2", "xz"
     start: int
@@ -118,7 +118,7 @@ class Span:
 
 @dataclass
 class SpanBoundary:
-    """What reading a tar span showed: its first header, and where the header after its last member must be.
+    """The ends of a tar span that was read: its first header, and where the header after its last member must be.
 
     `first` is None where no member begins in the span; `pax` are the global headers in force at its end. While the
     span is read, `end` and `pax` are those after the member that is out.

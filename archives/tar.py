@@ -1,8 +1,8 @@
-"""Tar, plain and compressed: a span's members, and the proof that the spans of an archive join up.
+"""A span of a tar becomes members, and the spans of an archive prove that they join up.
 
 A tar has no directory. A span begins with the first block at or after its offset that is a header by its own
-checksum, and ends where the header after its last member must be; whether each end is the next beginning is for
-`broken_link` to see.
+checksum, and ends where the header after its last member must be; `broken_link` checks that
+each end is the next beginning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from archives.tar_headers import (
     SYMBOLIC_LINK,
     Header,
     HeaderReader,
-    JournalEntry,
+    TarEntry,
     padded,
     parse,
     pax_that_matters,
@@ -35,8 +35,8 @@ log = logging.getLogger("spotted")
 NOWHERE = -1  # where no header can be
 LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
 LOOK_BEYOND = 64 << 10  # bytes after the end of a tar in which another one may begin: writers fill up 10 KiB
-# Bytes beyond a span, where its last member mostly ends. What goes on after them is a request of its own, which has to
-# wait for a connection: with 5 MB/s for each of them, a run is 4 % shorter than with such a request for every span.
+# Bytes beyond a span, where its last member usually ends. A member that continues after them costs one more request,
+# which waits for a connection. With 5 MB/s a connection, a run is 4 % shorter than with such a request for every span.
 BEYOND = 96 << 10
 
 
@@ -60,7 +60,7 @@ def broken_link(name: str, spans: Sequence[Span], links: Sequence[SpanBoundary])
 
 
 def _report_end(name: str, link: SpanBoundary) -> None:
-    """Say what is odd about the end of a tar whose members are all whole."""
+    """Log an odd end of a tar whose members are all whole."""
     if not link.ended:
         log.warning("%s: it ends with its last member, without blocks of zeros; every member is whole", name)
     if link.another:
@@ -68,6 +68,7 @@ def _report_end(name: str, link: SpanBoundary) -> None:
 
 
 def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
+    """The members of a span, in file order; `link` is filled. Raises ArchiveError for a damaged or cut-off tar."""
     low = max(0, span.start - LOOK_BACK)
     beyond = BEYOND if span.begin is None else 0  # one read again, or for a few members, is alone
     window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)
@@ -123,7 +124,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, 
 
 
 def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
-    """Take what is at `start` for the archive's end, or raise ArchiveError; its members need `whole` bytes."""
+    """Accept the archive's end at `start`, or raise ArchiveError; its members need `whole` bytes."""
     block = file.take(start, start + BLOCK)
     if any(block):
         what = "a damaged header" if len(block) == BLOCK else "the end of the file"
@@ -143,7 +144,7 @@ def _another(file: ArchiveFile, end: int) -> int:
     return end + at if parse(after[at : at + BLOCK]) else 0
 
 
-def _member(file: ArchiveFile, entry: JournalEntry) -> Member:
+def _member(file: ArchiveFile, entry: TarEntry) -> Member:
     where = entry.name, entry.size, entry.offset
     if entry.kind in FOLDERS or (not entry.size and entry.kind in FILES and entry.name.endswith("/")):
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
@@ -170,7 +171,7 @@ def _exactly(archive: str, name: str, size: int, chunks: Iterator[bytes]) -> Ite
         raise ArchiveError(f"{archive}: cut off: {escaped(name)} has {got:,} of {size:,} bytes")
 
 
-def _tar_refusal(entry: JournalEntry) -> str:
+def _tar_refusal(entry: TarEntry) -> str:
     if entry.is_sparse:
         return "a sparse file: its holes would have to be written out"
     if entry.kind in (SYMBOLIC_LINK, HARD_LINK):

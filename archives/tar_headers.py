@@ -20,7 +20,7 @@ FILES = (b"0", b"\0", b"7")  # 7: contiguous, on systems that had such files
 FOLDERS = (b"5", b"D")  # D: GNU's dump of a folder, whose data are the names in it
 HARD_LINK, SYMBOLIC_LINK, SPARSE, CONTINUED = b"1", b"2", b"S", b"M"
 DEVICES = (b"3", b"4", b"6")
-WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # whatever their size says
+WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # regardless of their size field
 LONG_NAME, LONG_LINK, GLOBAL = b"L", b"K", b"g"
 PAX = (b"x", b"X")  # X: Solaris, before the standard
 PASSED_OVER = (b"V", b"A")  # a volume's label, and Solaris' access lists
@@ -50,8 +50,8 @@ class Header(NamedTuple):
     real_size: int | None = None  # bytes of a sparse file with its holes
 
 
-class JournalEntry(NamedTuple):
-    """A member, as all of its headers say together. Offsets and sizes in bytes."""
+class TarEntry(NamedTuple):
+    """A member, by all of its headers together. Offsets and sizes in bytes."""
 
     name: str
     size: int
@@ -142,7 +142,7 @@ class HeaderReader:
     def __init__(self, archive: str, take: Take, pax: Pax) -> None:
         self.archive, self.take, self.pax = archive, take, dict(pax)
 
-    def read(self, start: int) -> tuple[JournalEntry | None, int]:
+    def read(self, start: int) -> tuple[TarEntry | None, int]:
         """The member whose headers begin at `start`, and where the next one's do.
 
         None where there is no header, with where that was found. Raises ArchiveError for headers that cannot be
@@ -152,10 +152,10 @@ class HeaderReader:
         if header and header.kind in PLAIN and header.size and header.size > 0 and not self.pax:  # almost all: be quick
             name, size = header.name.decode("utf-8", "surrogateescape"), header.size
             if not name.endswith("/"):
-                return JournalEntry(name, size, header.kind, "", False, at, at + size), at + padded(size)
+                return TarEntry(name, size, header.kind, "", False, at, at + size), at + padded(size)
         return self._read(header, start)
 
-    def _read(self, header: Header | None, start: int) -> tuple[JournalEntry | None, int]:
+    def _read(self, header: Header | None, start: int) -> tuple[TarEntry | None, int]:
         at, own, long = start, dict[str, str](), dict[bytes, bytes]()
         while header:
             at += BLOCK
@@ -198,7 +198,7 @@ class HeaderReader:
             raise ArchiveError(f"{self.archive}: the tar header before byte {at:,} has an impossible size")
         return size
 
-    def _entry(self, header: Header, at: int, pax: Mapping[str, str], long: Mapping[bytes, bytes]) -> JournalEntry:
+    def _entry(self, header: Header, at: int, pax: Mapping[str, str], long: Mapping[bytes, bytes]) -> TarEntry:
         name = _name(pax.get("path"), long.get(LONG_NAME), header.name)
         link = _name(pax.get("linkpath"), long.get(LONG_LINK), header.link)
         at = self._after_map(at) if header.is_extended else at
@@ -209,8 +209,8 @@ class HeaderReader:
             size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
         if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
             name, real_size = pax.get("GNU.sparse.name") or name, self._real_size(header, at, pax, size)
-            return JournalEntry(name, real_size, kind, link, True, at, at + size)
-        return JournalEntry(name, size, kind, link, False, at, at + size)
+            return TarEntry(name, real_size, kind, link, True, at, at + size)
+        return TarEntry(name, size, kind, link, False, at, at + size)
 
     def _real_size(self, header: Header, at: int, pax: Mapping[str, str], size: int) -> int:
         said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
@@ -228,7 +228,7 @@ class HeaderReader:
         return at
 
     def _has_data(self, header: Header, at: int) -> bool:
-        """Whether bytes follow what mostly has none: a folder, or a hard link, to which pax can add those of the file.
+        """Whether bytes follow a member that usually has none: a folder, or a hard link (pax can add the file's).
 
         Most writers' sizes mean nothing here. As libarchive has it, there are none where a header follows.
         """
@@ -237,5 +237,5 @@ class HeaderReader:
 
 
 def pax_that_matters(pax: Mapping[str, str]) -> Pax:
-    """Global records in a form that can be compared and written down."""
+    """Global records in comparable form."""
     return tuple(sorted(pax.items()))

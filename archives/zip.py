@@ -1,4 +1,4 @@
-"""Zip: the central directory cut into spans, and a span's members."""
+"""A zip becomes spans by its central directory, and a span becomes members."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another
 
 
 def is_zip(reader: Reader) -> bool:
-    """Whether there is the end of a zip, which may stand after anything."""
+    """Whether the archive ends as a zip does; any bytes may precede a zip."""
     return has_end(reader)
 
 
 def plan(reader: Reader, span: int) -> list[Span]:
+    """Spans of about `span` bytes, with their entries; raises ArchiveError for a damaged or missing directory."""
     entries, lost, end = _entries(reader)
     spans, start, group = [], 0, list[ZipEntry]()
     for entry in entries:
@@ -97,7 +98,7 @@ def _placed(entry: ZipEntry) -> ZipEntry:
 def _entry(record: Record, name: str) -> ZipEntry:
     size = record.size
     if record.method == STORED and not record.flags & ENCRYPTED:
-        size = record.packed  # as unzip has it; the CRC-32 tells whether it is right
+        size = record.packed  # as unzip does; the CRC-32 shows whether it is right
     places = record.offset, record.packed, size
     refusal, is_sure = _refusal(record), not record.is_damaged
     return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
@@ -130,6 +131,7 @@ def _flag_refusal(record: Record) -> str:
 
 
 def read_span(reader: Reader, span: Span) -> Iterator[Member]:
+    """The members of a span, in file order; a damaged one is refused with the reason."""
     spelled: Spelled = []
     if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
         yield from _large_member(reader, span, spelled)
@@ -149,7 +151,7 @@ def _large_member(reader: Reader, span: Span, spelled: Spelled) -> Iterator[Memb
     chunks = reader.stream(span.start, span.stop)
     for entry in span.entries:
         yield _member(reader.name, entry, _skip(chunks, entry.offset - span.start), spelled)
-    for _ in chunks:  # to the end, whatever became of the member: the archive's checksum is over every byte
+    for _ in chunks:  # to the end, also of a failed member: the archive's checksum is over every byte
         pass
 
 

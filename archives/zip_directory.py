@@ -53,12 +53,12 @@ class Directory(NamedTuple):
 
 
 def has_end(reader: Reader) -> bool:
-    """Whether there is the end of a zip, which may stand after anything."""
+    """Whether the archive ends as a zip does; any bytes may precede a zip."""
     return bool(Tail(reader, LONG_TAIL).ends())
 
 
 def read_directory(reader: Reader) -> Directory:
-    """Find and parse the central directory; raises ArchiveError where it is not there or does not hold together."""
+    """Find and parse the central directory; raises ArchiveError where it is missing or inconsistent."""
     ends = list[End]()
     for length in (TAIL, LONG_TAIL):
         tail = Tail(reader, length)

@@ -1,4 +1,4 @@
-"""A zip member's compressed bytes become its own: what the standard library unpacks, and the names of the rest."""
+"""A zip member's packed bytes become its own, by the methods of the standard library; the other methods are named."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALLEST_DICTIONARY = 4096  # bytes
 
 
 class _Decompressor(Protocol):
-    """What bz2 and lzma have."""
+    """The interface of the decompressors of bz2 and lzma."""
 
     @property
     def eof(self) -> bool: ...
@@ -42,7 +42,7 @@ def method_refusal(method: int) -> str:
 
 
 def unpack(method: int, chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
-    """The member's bytes, which the directory says are `size`; raises MemberError for what is no such stream."""
+    """The member's bytes, which the directory says are `size`; raises MemberError for a damaged stream."""
     return UNPACK[method](chunks, size) if method else map(bytes, chunks)
 
 

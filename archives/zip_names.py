@@ -1,4 +1,4 @@
-"""The names of a zip's records: their encoding, their separators, and which of them are folders."""
+"""The names of a zip's records become object names: encoding, separators, and which are folders."""
 
 from __future__ import annotations
 

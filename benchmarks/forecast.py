@@ -19,9 +19,9 @@ FIRST_RATE, DOUBLING = 1000, 1200  # writes a second, and seconds: https://cloud
 CLASS_A, CLASS_B = 5e-6, 4e-7  # dollars a call, Standard in one region: https://cloud.google.com/storage/pricing
 SOURCE = 80e6  # bytes a second for each worker: eight connections of 10 MB/s
 DELAY = 0.05  # seconds of a request
-PHOTOS_AT_ONCE = 160  # of uploads.py: requests to the photos' servers; a photo is also two puts
+PHOTOS_AT_ONCE = 160  # of pipeline/context.py: requests to the photos' servers; a photo is also two puts
 SMALL = 100  # bytes of the members of scaling.csv
-PHOTO = 60e3  # bytes, guessed: nobody says how large they are
+PHOTO = 60e3  # bytes, guessed: their size is not published
 WORKERS = (1, 10, 100)
 
 

@@ -1,4 +1,4 @@
-"""What a file costs on a mount: this tool beside the usual way, and what each flag of mount.py is worth."""
+"""What a file costs on a mount: this tool beside the usual way, and the effect of each flag of storage/gcsfuse.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can ask for, a module each; `run` starts the one that the options name."""
+"""The commands, one module each; `run` starts the one that the options name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from report.log import start_log
 
 
 def run(options: RunOptions, interrupted: threading.Event) -> int:
-    """Do what the options ask for; 0, or the exit status of the worst that happened."""
+    """Run the command of the options; 0, or the exit status of the worst failure."""
     start_log(options)
     if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
         return listing.run(options)

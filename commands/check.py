@@ -1,4 +1,4 @@
-"""Tests whatever a run needs, one thing after the other, and says of each: ok, or what to do."""
+"""Tests everything that a run needs, one thing after the other, and reports each: ok, or what to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PHOTOS_TRIED = 5  # about one in a hundred is gone at its source
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one thing: one line."""
+    """The result of one test: one line."""
 
     what: str
     is_well: bool
@@ -64,7 +64,7 @@ def run(options: RunOptions) -> int:
 
 
 def examine(options: RunOptions) -> Iterator[Finding]:
-    """All findings, each as soon as it is made; what is tried out is removed."""
+    """All findings, each as soon as it is made; test objects are removed."""
     yield _python()
     yield _packages()
     yield from _bucket(options) if options.to.startswith("gs://") else [_try("directory", lambda: _directory(options))]
@@ -75,7 +75,7 @@ def examine(options: RunOptions) -> Iterator[Finding]:
 
 
 def _try(what: str, look: Callable[[], str], cure: str = "") -> Finding:
-    """What `look` answers is well, what it raises is not, and told with what may help."""
+    """The finding of one test: ok with the answer of `look`, or its error with a possible cure."""
     try:
         return Finding(what, True, look())
     except (ExtractionError, MemberError) as error:
@@ -140,7 +140,7 @@ def _directory(options: RunOptions) -> str:
 
 def _takes_files(place: Path) -> bool:
     try:
-        with tempfile.NamedTemporaryFile(dir=place):  # it has a name, for some file systems have no other files
+        with tempfile.NamedTemporaryFile(dir=place):  # with a name, since some file systems have no anonymous files
             return True
     except OSError:
         return False
@@ -220,7 +220,7 @@ def vm_region() -> str:
 
 
 def _is_in(region: str, location: str) -> bool:
-    """Whether a region is a bucket's location or in it: multi-regions are us, eu and asia; of a pair none can tell."""
+    """Whether a region is a bucket's location or in it: multi-regions are us, eu, asia; a pair's are unknown."""
     is_pair = location[-1:].isdigit() and "-" not in location  # nam4, eur4, asia1
     return is_pair or region == location or region.startswith({"eu": "europe-"}.get(location, f"{location}-"))
 
@@ -335,7 +335,7 @@ def _check_versions(found: dict[str, dict[str, str] | Exception]) -> None:
 
 
 def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
-    """Each as soon as it is made; answers whether all is well."""
+    """Print each finding as soon as it is made; returns whether all are ok."""
     all_well = True
     for each in findings:
         all_well = all_well and each.is_well

@@ -1,4 +1,4 @@
-"""What an extraction costs: calls to the bucket's API by class, dollars, minutes. Arithmetic alone.
+"""A number of objects and bytes becomes calls by class, dollars and minutes. Arithmetic only.
 
 Prices are those of Standard storage in one region, as of November 2026.
 """
@@ -14,21 +14,21 @@ CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
 HIERARCHICAL_CLASS_A, HIERARCHICAL_CLASS_B = 0.0065 / 1000, 0.0005 / 1000  # in a bucket with a hierarchical namespace
 MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
 LISTED = 1000  # objects in one answer
-# Measured; README says how.
+# Measured: docs/scaling.md, docs/mount.md.
 OBJECTS_A_SECOND = {"api": 3500, "mount": 400, "directory": 9000}
 BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be stored, fetched and looked at."""
+    """The amounts that determine the cost of one dataset."""
 
     objects: int = 0  # to store
     bytes: int = 0  # to fetch
     units: int = 0  # pieces, each with a journal entry; none where all is complete
     folders: int = 0  # placeholders
-    listed: int = 0  # objects there when it begins
-    in_the_end: int = 0  # objects there when it is over
+    listed: int = 0  # objects in the bucket before
+    in_the_end: int = 0  # objects in the bucket afterwards
     kept: int = 0  # journal entries of an earlier run
     checksums: int = 0  # archives that are compared with a published one, each with a journal entry
 
@@ -36,7 +36,7 @@ class Work:
 def calls(work: Work, via: str) -> tuple[int, int]:
     """Calls of class A and B for one dataset, as they are counted in the tests.
 
-    A mount looks each new name up: one get and one list (mount.py).
+    A mount looks each new name up: one get and one list (storage/mount.py).
     """
     if via == "directory":
         return 0, 0
@@ -58,19 +58,19 @@ def card_reads(objects: int) -> int:
 
 
 def pages(objects: int) -> int:
-    """Calls that it takes to list so many objects."""
+    """Calls that list so many objects."""
     return max(1, -(-objects // LISTED))
 
 
 def dollars(a: int, b: int, is_hierarchical: bool = False) -> float:
-    """What so many calls of class A and B cost."""
+    """The cost of so many calls of class A and B."""
     if is_hierarchical:
         return a * HIERARCHICAL_CLASS_A + b * HIERARCHICAL_CLASS_B
     return a * CLASS_A + b * CLASS_B
 
 
 def storing(objects: float, own_rate: float, first_rate: float = START) -> float:
-    """Seconds to store so many, at no more than `own_rate`, and no more than a bucket is asked to take (pace.py)."""
+    """Seconds to store so many, at no more than `own_rate`, and within the bucket's documented ramp."""
     seconds, limit = 0.0, first_rate
     while limit < own_rate and objects > limit * DOUBLING:
         objects, seconds, limit = objects - limit * DOUBLING, seconds + DOUBLING, 2 * limit
@@ -79,7 +79,7 @@ def storing(objects: float, own_rate: float, first_rate: float = START) -> float
 
 @dataclass(frozen=True)
 class Rates:
-    """What is taken for granted: what the source gives, and what the bucket takes at first."""
+    """The assumed rates of the source, and of the bucket at first."""
 
     source: float = 8 * BYTES_A_SECOND  # bytes a second
     bucket: float = START  # objects a second
@@ -92,7 +92,7 @@ def best_seconds(objects: int, size: int, via: str, rates: Rates) -> float:
 
 
 def seconds(objects: int, size: int, via: str, rates: Rates) -> float:
-    """How long it takes to fetch so many bytes and to store so many objects, which go on at once."""
+    """How long it takes to fetch so many bytes and, at the same time, to store so many objects."""
     rate = OBJECTS_A_SECOND[via]
     store = objects / rate if via == "directory" else storing(objects, rate, rates.bucket)
     return max(store, size / rates.source)

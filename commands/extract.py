@@ -26,7 +26,7 @@ DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repa
 
 
 class Session(NamedTuple):
-    """What every command that runs has: where to report progress, what stops it, and what is closed at its end."""
+    """What every running command needs: where to report progress, what stops it, what is closed at its end."""
 
     report: Report
     interrupted: threading.Event
@@ -38,7 +38,7 @@ Open = Callable[[RunOptions, Session], Work]  # makes ready what a command needs
 
 
 def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Event) -> int:
-    """Work on every dataset; 0, or the exit status of the worst that happened."""
+    """Work on every dataset; 0, or the exit status of the worst failure."""
     screen = Screen(options)
     log.info(DOING[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
@@ -66,13 +66,13 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
             yield work(dataset)
         except (BucketError, ClusterError):
             raise
-        except ExtractionError as error:  # of one dataset: the others go on
+        except ExtractionError as error:  # of one dataset: the others are tried
             if interrupted.is_set():
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=str(error))
-        except BrokenPipeError:  # of the one that reads the output
+        except BrokenPipeError:  # of the reader of the output
             raise
-        except OSError as error:  # of this machine, while it worked on this dataset: the others go on as well
+        except OSError as error:  # of this machine, during this dataset: the others are tried as well
             if interrupted.is_set():
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=redact(str(error)))
@@ -92,5 +92,5 @@ def start_workers(options: RunOptions, destination: Destination, session: Sessio
 
 
 def with_mirror(options: RunOptions, stack: contextlib.ExitStack) -> RunOptions:
-    """The options with the mirror that serves the sample, where it is asked for."""
+    """The options, with --sample with the mirror that serves it."""
     return replace(options, mirror=stack.enter_context(sample.serve())) if options.sample else options

@@ -37,7 +37,7 @@ def print_list(datasets: Iterable[Dataset], is_json: bool) -> None:
 
 
 def _listed(each: Dataset) -> Iterator[str]:
-    """A dataset's name and title, and below them a line for each fact, which goes on under itself."""
+    """A dataset's name and title, and below them a line for each fact, wrapped with a hanging indent."""
     options = {"breed": "-a, -b", "individual": "-a, -i", "": ""}[each.group]
     about = "about " if each.tables else ""  # some photos are always gone
     facts = {

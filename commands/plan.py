@@ -1,4 +1,4 @@
-"""What an extraction would do, found out without writing: from the sources' directories and the bucket's listing."""
+"""Datasets become forecasts, without writing: from the sources' directories and the bucket's listing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger("spotted")
 
 @dataclass
 class Forecast:
-    """What would be done for one dataset."""
+    """What a run would do for one dataset."""
 
     dataset: Dataset
     objects: int = 0
@@ -41,7 +41,7 @@ class Forecast:
     work: Work = field(default_factory=Work)
     moves: list[tuple[str, str]] = field(default_factory=list)  # source => destination, as far as they are known
     is_exact: bool = True
-    is_counted: bool = True  # False: there are more objects, whose number an archive does not tell beforehand
+    is_counted: bool = True  # False: there are more objects, whose number is not known before the archive is read
     is_complete: bool = False
     notes: list[str] = field(default_factory=list)
     error: str = ""  # why an extraction begun now would fail
@@ -57,7 +57,7 @@ class There:
 
 
 def look_at(to: str) -> tuple[Bucket | None, str]:
-    """The bucket, or None where there is none yet, or where it cannot be looked at: then also why. Creates nothing."""
+    """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
     if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
         return None, "expected a directory, got a file"
     try:
@@ -71,7 +71,7 @@ def look_at(to: str) -> tuple[Bucket | None, str]:
 def forecast(
     dataset: Dataset, options: RunOptions, bucket: Bucket | None, is_known: bool, is_hierarchical: bool = False
 ) -> Forecast:
-    """What extracting a dataset would do; with `is_known`, no bucket means that nothing is there."""
+    """What extracting a dataset would do; with `is_known`, no bucket means that nothing is stored."""
     try:
         there = _there(dataset, options, bucket) if bucket else There()
     except ExtractionError as error:
@@ -98,7 +98,7 @@ def forecast(
 def forecast_all(
     datasets: Iterable[Dataset], options: RunOptions, to: str, is_hierarchical: bool = False
 ) -> list[Forecast]:
-    """A forecast for each; the log tells what is not as one would expect.
+    """A forecast for each dataset; surprises are logged.
 
     With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
     """
@@ -150,7 +150,7 @@ class _Survey:
         self.notes = list[str]()
 
     def look_at(self, located: ArchiveLocation) -> None:
-        """One archive; one without ranges is not read, for that would be all of it."""
+        """Count one archive; one without range requests is estimated, since reading it would download all of it."""
         looks = [source.look(url) for url in located.urls]
         if all(look.has_ranges for look in looks):
             self._count_archive(plan_archive(self.dataset, located, self.limits))
@@ -204,7 +204,7 @@ class _Survey:
         return entry if entry and entry.fingerprint == unit.fingerprint else None
 
     def count(self, units: Iterable[Unit]) -> None:
-        """Units, of which those that the journal vouches for are done."""
+        """Count units; those with a confirmed journal entry are done."""
         for unit in units:
             self.units, self.objects = self.units + 1, self.objects + (unit.objects or 0)
             entry = self._entry(unit)

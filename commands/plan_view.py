@@ -1,4 +1,4 @@
-"""--plan as a table or JSON."""
+"""Forecasts become a table or JSON."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
 
 
 def _count(objects: int, found: Sequence[Forecast]) -> str:
-    """So many objects, or "unknown" where an archive does not tell beforehand how many it holds."""
+    """So many objects, or "unknown" where the number is not known before the archive is read."""
     if not all(each.is_counted for each in found):
         return f"{objects:,} or more" if objects else "unknown"
     return f"{objects:,}" if all(each.is_exact for each in found) else f"~{objects:,}"

@@ -1,6 +1,6 @@
-"""A complete dataset compared with its manifest: by the bucket's listing, or with its sources too, and put right.
+"""A complete dataset is compared with its manifest, by the bucket's listing or its sources, and repaired.
 
-Nothing here writes but `repair`, and that only what the manifest says is there.
+Only `repair` writes, and only objects that are in the manifest.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Found:
     extra: list[Row] = field(default_factory=list)
 
     def result(self, start: float) -> Result:
-        """What of it is told."""
+        """The result, which is logged in one line."""
         kinds = [row.outcome for row in (*self.wrong, *self.extra)]
         counted = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in (MISSING, DIFFERENT, UNREAD, EXTRA))
         log.info("%s: %d objects compared with the manifest: %s", self.dataset.name, len(self.rows), counted)
@@ -119,7 +119,7 @@ def _no_manifest(dataset: Dataset, why: str) -> Result:
 
 
 def difference(row: Row, stored: Stored | None) -> Row:
-    """The row of a manifest with what the listing has against it."""
+    """The row of a manifest, with how the listing differs."""
     if stored is None:
         return row._replace(outcome=MISSING, reason="it is not in the bucket")
     return row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the bucket lists {_looks(stored)}")
@@ -135,7 +135,7 @@ def _looks(it: Row | Stored) -> str:
 
 
 def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> Iterator[Stored]:
-    """What is not of another dataset with the same folder either."""
+    """Those that no other dataset with the same folder has either."""
     others = set(_named_by_others(dataset, bucket)) if unnamed else set()
     return (each for each in unnamed if each.name not in others)
 
@@ -150,7 +150,7 @@ def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
 
 
 def _extra(stored: Stored, bucket: Bucket) -> Row:
-    why = f"it is not in the manifest; if nobody needs it, remove {bucket.url}/{stored.name}"
+    why = f"it is not in the manifest; if it is not needed, remove {bucket.url}/{stored.name}"
     return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
 
 
@@ -220,9 +220,9 @@ def _reasons(reading: DatasetRun) -> Callable[[str], str]:
 
 
 def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
-    """Store again what is missing or different, reading only what holds it; then compare once more.
+    """Store again what is missing or different, reading only the spans that hold it; then compare once more.
 
-    The manifest stays the truth: a member whose source has other bytes by now is not stored.
+    The manifest decides: a member whose source has other bytes now is not stored.
     """
     start = time.monotonic()
     found = _compare(dataset, bucket, options.deep)
@@ -288,7 +288,7 @@ def _archive_units(each: PlannedArchive, rows: Iterable[Row], wanted: Mapping[st
 
 
 def _works_with(each: PlannedArchive, lost: Sequence[Row]) -> Iterator[SpanWork]:
-    """What reads the lost members: of a tar the bytes where the manifest has them, for their names are known."""
+    """The work that reads the lost members: entries of a zip, extents of a tar as the manifest has them."""
     if each.kind == "zip":
         offsets = {row.offset for row in lost}
         for work in each.works:

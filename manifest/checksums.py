@@ -1,4 +1,4 @@
-"""An archive's SHA-256 from what passes through: pieces come in any order, the checksum takes them in its own."""
+"""Pieces of an archive, which arrive in any order, become its SHA-256."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_REREAD = 32 << 20  # bytes that may be read again to finish a checksum
 
 
 class Digest:
-    """A SHA-256 over bytes that arrive in any order; what came too early waits in memory."""
+    """A SHA-256 over bytes that arrive in any order; early pieces wait in memory."""
 
     def __init__(self) -> None:
         self.position = 0

@@ -66,7 +66,7 @@ def marks(runs: Sequence[Rows]) -> list[str]:
 
 
 def matches(row: Row, stored: Stored | None) -> bool:
-    """Whether the listing shows what the row says; a listing without checksums can only tell by the size."""
+    """Whether the listing shows what the row says; a listing without checksums is compared by size only."""
     return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
 
 

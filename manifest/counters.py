@@ -1,4 +1,4 @@
-"""Counts with a few examples."""
+"""Rows become counts by reason, with a few examples."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from manifest.records import Row
 
 EXAMPLES = 5  # named of what is only counted
-
-
-# ── what is told in a few words ──────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class CountWithExamples:
 
 
 class ReasonCounter:
-    """The paths that have a reason to be told, counted by that reason as they pass in order."""
+    """Counts paths by the reason of their row, with the first few as examples."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._found: dict[str, CountWithExamples] = {}
@@ -43,5 +40,5 @@ class ReasonCounter:
             self._found[row.reason] = CountWithExamples(some.count + 1, examples)
 
     def told(self) -> dict[str, CountWithExamples]:
-        """How many by each reason."""
+        """The counts by reason, sorted."""
         return dict(sorted(self._found.items()))

@@ -1,4 +1,4 @@
-"""A journal entry: what became of a finished unit, sealed by a checksum."""
+"""A finished unit becomes a journal entry, sealed by a checksum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from manifest.records import FAILED, Rows
 from manifest.seal import seal, unseal
 
 VERSION = 1  # of journal entries; 0 had no parts, and no field that says the version
-# Of an entry's name, after the unit's id: where a part begins, and the how manieth of its name it is.
+# Of an entry's name, after the unit's id: where a part begins, and its number among the entries of this name.
 ENTRY_END = re.compile(r"(?P<part>\.\d{15})?(?:~(?P<version>\d+))?\.json$")
 
 
@@ -35,13 +35,13 @@ def version_of(name: str) -> int:
 
 
 def checksum_id(archive: str) -> str:
-    """Under what name the journal keeps that an archive's checksum was compared."""
+    """The id of the entry that an archive's checksum was compared."""
     return f"{archive}/sha256"
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A journal entry: the rows of a unit, or of a part of one, and of what exactly it was a unit.
+    """A journal entry: the rows of a unit or of a part of one, and the fingerprint of its source.
 
     A unit that runs for long writes its parts down. Each is a stretch of its members, in their order in the archive: it
     begins where the one before it ends, and the first begins at 0.

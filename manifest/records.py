@@ -1,7 +1,7 @@
-"""What became of each member: rows, packed in the order of their paths, and compared with listings as streams.
+"""Outcomes of members become rows, packed in the order of their paths.
 
-A row unpacked takes 500 bytes, packed about 30. So a run keeps all its rows packed, and whatever looks at all of
-them goes through them once, from the first path to the last: its memory does not grow with their number.
+An unpacked row takes 500 bytes, a packed one about 30. So a run keeps all its rows packed, and reads them as a stream
+from the first path to the last: its memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARKED = 250  # every so many paths one is remembered, for a bucket to list betw
 
 
 class Row(NamedTuple):
-    """What became of one member or photo."""
+    """The outcome of one member or photo."""
 
     path: str  # object name, from the bucket's root
     size: int  # bytes
@@ -45,9 +45,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows sorted by path, those of one path by their offset; gone through as often as one likes.
+    """Rows sorted by path, those of one path by their offset; can be read any number of times.
 
-    `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row that has more to tell.
+    `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row with an outcome or a reason.
     """
 
     packed: bytes = b""
@@ -148,7 +148,7 @@ class _Counts:
             yield row
 
 
-_redacted: dict[str, str] = {}  # the last source: a hundred rows in a row have the same
+_redacted: dict[str, str] = {}  # one-entry cache of the last source: consecutive rows share it
 
 
 def _line(row: Row) -> tuple[object, ...]:

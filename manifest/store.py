@@ -1,7 +1,7 @@
-"""What has landed: the journal while a dataset is extracted, and at the end the manifest, all in the bucket.
+"""What is stored: the journal during the extraction of a dataset, and at its end the manifest, all in the bucket.
 
-Everything is under `_extraction/<dataset>/`, never in the dataset's own folders: what comes after this
-program parses every file that it finds there. A dataset is complete when, and only when, its manifest is there.
+Everything is under `_extraction/<dataset>/`, never in the dataset's own folders: the programs that read those
+parse every file in them. A dataset is complete when, and only when, its manifest is there.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # as Rows has them
 CARD = ("card.html", "card.json")
 READS_AT_ONCE = 32  # journal entries
-IN_ONE = 8 << 20  # bytes of a manifest that are put at once; a longer one goes in chunks
-
-
-# ── the book ─────────────────────────────────────────────────────────────────────────────────────
+IN_ONE = 8 << 20  # bytes of a manifest that is put in one piece; a longer one is sent in chunks
 
 
 class ManifestStore:
     """The journal and the manifest of one dataset in one bucket.
 
-    Where the bucket lets nothing be replaced or removed (a retention policy, a hold), what must be said anew goes
+    Where the bucket lets nothing be replaced or removed (a retention policy, a hold), a replacement is written
     beside what is there, as `<name>~1`, `<name>~2` and so on: the last one counts.
     """
 
@@ -109,7 +106,7 @@ class ManifestStore:
     def forget(self, units: Iterable[str]) -> None:
         """Remove the journal entries of these units, and what is known of their archives' checksums.
 
-        An entry that stays behind is followed by one that says nothing.
+        An entry that the bucket keeps is followed by an empty one.
         """
         gone = set(units)
         gone |= {checksum_id(unit.rpartition("/")[0]) for unit in gone}
@@ -142,7 +139,7 @@ class ManifestStore:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
     def finish(self, rows: Rows, failures: list[Row], about: Mapping[str, Any]) -> None:
-        """Say that the dataset is complete: manifest.csv goes last, for it is what says so."""
+        """Write the manifest; manifest.csv comes last, since it makes the dataset complete."""
         sha256 = hashlib.sha256()
         with ThreadPoolExecutor(1) as beside:
             told = beside.submit(self.write_failures, failures)
@@ -159,7 +156,7 @@ class ManifestStore:
         try:
             self._put_once("manifest.json", sealed, "application/json")
         except KeptError:
-            # By a run that was stopped right after it; where that had the same rows it says the same of them.
+            # A run that was stopped right after it wrote this one; with the same rows it is as valid.
             with contextlib.suppress(ValueError):
                 there = unseal(self.bucket.get(self.folder + "manifest.json") or b"")
                 if all(there.get(key) == about[key] for key in ("dataset", "sample", "manifest_sha256")):
@@ -175,13 +172,13 @@ class ManifestStore:
             self._put_last("failures", ".csv", _table(FAILURES, ()), "text/csv")
 
     def failures(self) -> list[Row]:
-        """What the last failures.csv tells."""
+        """The rows of the last failures.csv."""
         found = (self.bucket.get(self.folder + name) for name in _versions("failures", ".csv"))
         *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
         return list(_read_failures(table)) if table else []
 
     def reopen(self) -> None:
-        """Say that the dataset is not complete, before anything of it is changed."""
+        """Mark the dataset as incomplete, before anything of it is changed."""
         if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card]):
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
@@ -205,7 +202,7 @@ def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> byte
 
 @dataclass(frozen=True)
 class _Table:
-    """manifest.csv in chunks, as often as it is asked for."""
+    """manifest.csv in chunks; can be iterated any number of times."""
 
     rows: Rows
 

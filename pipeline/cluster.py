@@ -1,6 +1,6 @@
-"""Runs units over dask, in this process or on a cluster, and answers what became of each as it finishes.
+"""Units become journal entries, by dask workers in this process or on a cluster, in the order they finish.
 
-Never more units are handed out than are worked on at once, which bounds the memory, nor more than a window ahead of the
+No more units are submitted than are worked on in parallel, which bounds the memory, nor more than a window ahead of the
 oldest unfinished one of an archive, which keeps the bytes that wait for its checksum few.
 """
 
@@ -64,7 +64,7 @@ class Cluster:
         self.client.subscribe_topic(self.run, lambda event: self.hear(*event[1]))
 
     def max_in_flight(self) -> int:
-        """How many units the workers that are there now work on at once."""
+        """How many units the present workers run in parallel."""
         try:
             threads: dict[str, int] = self.client.nthreads()
         except OSError as error:
@@ -95,14 +95,14 @@ def start_cluster(
             _log_writes(cluster)
             if scheduler:
                 client.unregister_worker_plugin(run)
-        if client.cluster:  # one that was started here; who is interrupted does not wait for it
+        if client.cluster:  # one that was started here; an interrupted program does not wait for it
             client.cluster.close()
 
 
 def _prepare_workers(client: Client, run: str, config: WorkerConfig) -> WorkerConfig:
-    """Give each worker its context, and have its log shown here; the configuration of all of them."""
+    """Give each worker its context and show its log here; returns the configuration of all workers."""
     # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
-    # other: a bucket that is asked for too much refuses all of them alike (storage/congestion.py).
+    # other: an overloaded bucket refuses all of them alike (storage/congestion.py).
     config = replace(config, destination=replace(config.destination, writers=len(client.nthreads())))
     client.register_plugin(ContextPlugin(run, config))
     client.run(log.setLevel, log.level)
@@ -150,7 +150,7 @@ def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> C
         handler.setLevel(SILENT)
     if scheduler:
         return connect(scheduler)
-    # Who is interrupted leaves at once. multiprocessing then removes what the processes shared, and warns of it.
+    # An interrupted program leaves immediately. multiprocessing then removes the shared objects, with a warning.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         return Client(_local_cluster(threads, workers, own))
@@ -169,7 +169,7 @@ def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalClust
         n_workers=workers or 1,
         threads_per_worker=threads,
         processes=bool(workers),
-        # A certificate made for this run: whoever reaches a scheduler runs code in its workers.
+        # A certificate made for this run: a client that reaches a scheduler can run code in its workers.
         security=True if workers else None,
         dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
         worker_dashboard_address="127.0.0.1:0",
@@ -185,7 +185,7 @@ def run(
     """Run all units; each comes out as it finishes, one that failed with the reason in its entry's `error`.
 
     Raises what makes going on useless: BucketError, SourceChangedError, and SourceError once as many units in a
-    row have failed as are worked on at once.
+    row have failed as run in parallel.
     """
     return _Run(cluster, units, present, wanted).results()
 

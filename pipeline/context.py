@@ -29,17 +29,19 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
 
 class ByteSemaphore:
-    """What may be under way at once, say bytes in memory; one request larger than all of it is let through alone."""
+    """Bounds what is in flight, such as bytes in memory; a request larger than the bound runs alone."""
 
     def __init__(self, size: int) -> None:
         self.size, self._used, self._free = size, 0, threading.Condition()
 
     def acquire(self, size: int) -> None:
+        """Wait until `size` fits."""
         with self._free:
             self._free.wait_for(lambda: not self._used or self._used + size <= self.size)
             self._used += size
 
     def release(self, size: int) -> None:
+        """Give `size` back."""
         with self._free:
             self._used -= size
             self._free.notify_all()
@@ -64,7 +66,7 @@ class WorkerContext:
         self.readers = ThreadPoolExecutor(settings.connections, "read")
 
     def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
-        """Put in a thread of its own, once there is room for so many bytes; at once where a put takes no time."""
+        """Put in another thread once there is room for so many bytes; in this one for a local directory."""
         if self._uploads is None:
             done = Future[T]()
             # Units that write side by side would wait for Python's lock after each call of the system.
@@ -103,7 +105,7 @@ def context_of(worker: Worker, run: str) -> WorkerContext:
 
 def tune_process(config: WorkerConfig) -> None:
     """Set what holds for the whole process: its allocator, its garbage collector, the time-out of its connections."""
-    # glibc learns not to give large buffers back at once, and 290 MB become 370 (mallopt(3)).
+    # Otherwise glibc learns to keep freed large buffers, and 290 MB become 370 (mallopt(3)).
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, SPAN // 8)

@@ -1,6 +1,6 @@
-"""A dataset's sources read from end to end: every unit worked on, the tars' chains joined, the checksums compared.
+"""A dataset's sources become entries: every unit is run, tar chains are joined, checksums are compared.
 
-What becomes of the members is for whoever reads: extraction.py stores them, verifying.py only looks.
+Base of pipeline/run.py, which stores the members, and used by commands/verify.py, which compares them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class DatasetRun:
         self.planned, self.photo_units = plan(dataset, options.mirror, options.limits)
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
-        self.checks: dict[str, str] = {}  # archive → what became of comparing its checksum
+        self.checks: dict[str, str] = {}  # archive → result of comparing its checksum
         self.wrong: list[
             tuple[PlannedArchive, str]
         ] = []  # archives whose checksum is not the published one, and what it is
-        self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that lack for it
+        self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
-        self.wanted: Wanted = None  # of what is stored where nothing else is said
+        self.wanted: Wanted = None  # default of store()
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
 
     def expect(self, units: Iterable[Unit]) -> None:
@@ -70,7 +70,7 @@ class DatasetRun:
                 self._pass_on(unit)
 
     def take(self, unit: Unit, entry: JournalEntry) -> None:
-        """This is what became of a unit; one that was only read again stays what it was."""
+        """Record the entry of a unit; a unit that was only read again keeps its own."""
         if not is_whole(unit.so_far):
             self.entries[unit.id] = entry
         self.tally.take(unit, entry)
@@ -85,10 +85,10 @@ class DatasetRun:
             raise
 
     def forget(self, units: Iterable[str]) -> None:
-        """What these units gave does not count; for whoever writes it down."""
+        """Discard what these units gave; a subclass that keeps a journal removes it there."""
 
     def keep_checksum(self, each: PlannedArchive, sha256: str) -> None:
-        """This archive is what was published; for whoever writes it down."""
+        """Record that this archive is the published one; a subclass that keeps a journal writes it there."""
 
     def runs(self) -> list[Rows]:
         """What each unit gave, in the order of the units."""
@@ -113,7 +113,7 @@ class DatasetRun:
             self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:
-        """The unit's bytes were shown to its archive's checksum, which is compared as soon as it has them all."""
+        """The unit's bytes were fed to its archive's checksum, which is compared once it has all bytes."""
         unread = self._unread.get(unit.archive, set())
         unread.discard(unit.id)
         if self._unread.get(unit.archive) == set():
@@ -177,11 +177,11 @@ class DatasetRun:
         return run_unit(unit, self.cluster.context, {}, {}, lambda told: self.tally.hear(*told))
 
     def compares(self, each: PlannedArchive) -> bool:
-        """Whether an archive's checksum is to be compared and has not been yet."""
+        """Whether an archive's checksum is still to be compared."""
         return bool(each.sha256) and not self.options.no_checksum and each.archive.file not in self.checks
 
     def again(self, each: PlannedArchive, units: Iterable[Unit], stored: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-        """These units of an archive, as they are to be read to be compared with what is stored of them."""
+        """These units of an archive, to be read again and compared with what is stored."""
         pax: dict[str, Pax] = {}
         for before, unit in itertools.pairwise(each.units):
             pax[unit.id] = stored[before.id].link.pax if before.id in stored else ()
@@ -238,7 +238,7 @@ def _links_unit(each: PlannedArchive, number: int, span: Span) -> Unit:
 
 
 def _after(units: Mapping[str, Unit], last: str, more: Iterable[Unit]) -> dict[str, Unit]:
-    """The units with these behind one of them: of one path, what comes later counts."""
+    """The units with these inserted after one of them: for one path, the later unit counts."""
     at = list(units).index(last) + 1
     items = list(units.items())
     return dict([*items[:at], *((unit.id, unit) for unit in more), *items[at:]])

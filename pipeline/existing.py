@@ -1,4 +1,4 @@
-"""What a bucket has of a dataset already, by its journal and its listing together."""
+"""Journal and listing become what a bucket already has of a dataset."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Listing = dict[str, Stored]
 
 @dataclass
 class ExistingState:
-    """What a bucket has of a dataset, as a journal and the listing tell it together."""
+    """What a bucket has of a dataset, by journal and listing together."""
 
     kept: dict[str, JournalEntry]  # by unit: the entries whose objects are all there
-    loose: Listing = field(default_factory=dict)  # objects that no kept entry tells of: the last ones of a killed run
+    loose: Listing = field(default_factory=dict)  # objects without a kept entry: the last ones of a killed run
     folders: set[str] = field(default_factory=set)
     objects: int = 0
 

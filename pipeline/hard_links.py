@@ -106,5 +106,5 @@ def _fits_nearby(group: Sequence[Extent], extent: Extent) -> bool:
 
 
 def _fits_later(group: Sequence[Extent], extent: Extent) -> bool:
-    """A member in memory can be handed on twice; a large one goes by once."""
+    """A member in memory can be used twice; the chunks of a large one only once."""
     return extent.offset >= _end(group[-1]) or (extent.offset == group[-1].offset and extent.size <= LARGE)

@@ -1,4 +1,4 @@
-"""What the command line says, as one frozen value; and what every worker must know of it."""
+"""The command line as one frozen value, and the part of it that every worker needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_TO = "gs://spot-raw-data"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """One run, as the user asked for it. `command` is extract, list, plan, check, verify or repair."""
+    """The options of one run. `command` is extract, list, plan, check, verify or repair."""
 
     datasets: tuple[Dataset, ...] = ()
     command: str = "extract"

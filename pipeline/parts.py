@@ -1,4 +1,4 @@
-"""What a unit that runs for long has stored so far goes into the journal in parts, so that little is read twice."""
+"""A long-running unit becomes journal entries in parts, so that a killed run reads little twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from archives.spans import Pax, Span, SpanBoundary
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, Row, Rows
 
-# What a killed run has stored since the last part is read again: 2 % of what it has read, with what is under way 5 %.
-# So the parts become rare as a run goes on, and from a fast source most units have none.
+# A killed run's successor reads again what was stored after the last part: 2 % of what was read, 5 % with what was in
+# flight. Parts become rare as a run gets longer; from a fast source most units have none.
 SHARE = 0.02  # of the seconds that the process has run
 SHORTEST = 0.25  # seconds between two parts of a unit
 
@@ -50,7 +50,7 @@ class PartWriter:
             self._write_part(part)
 
     def flush(self, only_if_due: bool = False) -> None:
-        """Write down what is stored, for the unit ends before its time, or stores nothing for a while."""
+        """Write what is stored so far: the unit ends early, or stores nothing for a while."""
         with self._lock:
             part = self._part() if self._settle() and (not only_if_due or self._is_due()) else None
         if part:

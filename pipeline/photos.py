@@ -43,7 +43,7 @@ def _fetch_within(url: str, room: ByteSemaphore) -> bytes:
 
 
 def _fetch_whole(url: str, most: int) -> bytes:
-    """A photo that is not cut off, as far as its own format shows: not every server says how long it is."""
+    """A photo that its own format shows to be whole: not every server sends a length."""
 
     def attempt() -> bytes:
         data = http.fetch(url, most=most)

@@ -1,4 +1,4 @@
-"""A dataset becomes units of work: its sources are opened, held to what is published, and cut up."""
+"""A dataset becomes units of work: its sources are opened, compared with what is published, and cut up."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PlannedArchive:
     source: Source
     works: tuple[SpanWork, ...]
     units: tuple[Unit, ...]  # one for each of `works`
-    sha256: str  # what it must be; "" where nobody says
+    sha256: str  # what it must be; "" where none is published
 
     @property
     def kind(self) -> str:
@@ -41,7 +41,7 @@ class PlannedArchive:
 
     @property
     def objects(self) -> int | None:
-        """How many files it holds: a zip's directory says it, of another archive whoever published this very one."""
+        """How many files it holds: by a zip's directory, or as published for an archive of this size; else None."""
         if self.kind == "zip":
             return sum(unit.objects or 0 for unit in self.units)
         return self.archive.objects if self.source.size == self.archive.size else None
@@ -49,7 +49,7 @@ class PlannedArchive:
 
 @dataclass(frozen=True)
 class ArchiveLocation:
-    """Where an archive is to be had, and what it must be, as far as somebody says."""
+    """URLs of an archive, and its expected size and SHA-256, where known."""
 
     archive: Archive
     urls: tuple[str, ...]

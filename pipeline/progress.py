@@ -1,4 +1,4 @@
-"""How far a unit of work is, told while it runs; a single one may be a member of gigabytes."""
+"""Bytes read and objects stored by units become progress reports, also within a unit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Report = Callable[[Progress], None]
 
 @dataclass
 class _Part:
-    """An archive, or all photos: what is still to be read of it, and what came out of the rest."""
+    """An archive, or all photos: the units that are left, and the sums of the others."""
 
     published: int | None
     left: dict[str, Unit] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class _Part:
 
     @property
     def total(self) -> int | None:
-        """How many objects it will have made, if that can be told."""
+        """How many objects it will have stored, if known."""
         expected = [unit.objects for unit in self.left.values()]
         if None not in expected:
             return self.stored + sum(filter(None, expected))
@@ -42,7 +42,7 @@ class _Part:
 
 
 class Tally:
-    """Counts one dataset's units, and reports whenever there is news."""
+    """Counts one dataset's units, and reports each change."""
 
     def __init__(
         self, dataset: Dataset, planned: Iterable[PlannedArchive], units: Mapping[str, Unit], report: Report
@@ -154,7 +154,7 @@ Tell = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects store
 
 
 class Meter:
-    """Counts what one unit reads and stores, in whatever threads, and tells the sums now and then."""
+    """Counts what one unit reads and stores, in all threads, and reports the sums every TELL_EVERY seconds."""
 
     def __init__(self, unit: str, tell: Tell) -> None:
         self.unit, self.tell = unit, tell

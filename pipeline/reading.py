@@ -1,4 +1,4 @@
-"""The bytes of a span, read by a thread while members are taken out of what has arrived."""
+"""A source becomes a buffer that is filled by a thread, while members are parsed from the bytes that have arrived."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def _memory(size: int) -> memoryview:
 
 
 class StreamingBuffer:
-    """The bytes of a span in memory, which a thread reads: the first members go into the bucket while it does, and it
-    goes on while they wait for the bucket. Whoever asks for bytes waits until they are there.
+    """The bytes of a span in memory, filled by a reading thread while earlier members are stored.
+
+    Slicing blocks until the bytes have arrived.
     """
 
     def __init__(self, size: int) -> None:
@@ -33,7 +34,7 @@ class StreamingBuffer:
         self.is_wanted = True
 
     def fill(self, chunks: Iterator[bytes]) -> None:
-        """Take the bytes, and what goes wrong with them, until they are no longer wanted."""
+        """Take the bytes, or the error that ends them, until they are no longer wanted."""
         try:
             for chunk in chunks:
                 self._memory[self._got : self._got + len(chunk)] = chunk
@@ -42,7 +43,7 @@ class StreamingBuffer:
                     self._news.notify()
                 if not self.is_wanted:
                     return
-        except Exception as error:  # is raised where the bytes are asked for
+        except Exception as error:  # is raised where the bytes are sliced
             with self._news:
                 self._error = error
                 self._news.notify()
@@ -61,7 +62,7 @@ class StreamingBuffer:
 
 
 class CountingReader:
-    """A source that shows what is read from it to the archive's digest, and ends when the program does."""
+    """A source whose bytes are counted and fed to the archive's digest; an interrupt ends the reading."""
 
     def __init__(self, source: Source, context: WorkerContext, meter: Meter) -> None:
         self.context, self.meter, self.digest = context, meter, context.digests.get(source.name)

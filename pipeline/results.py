@@ -1,4 +1,4 @@
-"""What an extraction tells of itself: how far it is, and how it ended."""
+"""The events of a run: the progress of a dataset, and its result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """An event: how far a dataset is, what an earlier run did included; a total is None while nobody knows it."""
+    """The progress of a dataset, earlier runs included; a total is None while it is unknown."""
 
     dataset: str
     objects: int

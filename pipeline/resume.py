@@ -1,4 +1,4 @@
-"""What an interrupted run leaves of a unit: only the rest is read, or all of it, to be compared with what is stored."""
+"""An interrupted unit becomes its rest, or the whole unit to be compared with what is stored."""
 
 from __future__ import annotations
 

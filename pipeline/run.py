@@ -1,4 +1,4 @@
-"""The routine that turns a dataset into stored objects: plan, store, prove, write down."""
+"""A dataset becomes stored objects and a manifest: resume, store, compare with the listing, write."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REPAIRS = 2  # rounds of storing again what the listing lacks, before it is call
 
 
 class CardWriter(Protocol):
-    """Draws the card of a complete dataset; what stands in its way never makes the dataset incomplete."""
+    """Draws the card of a complete dataset; an error here never makes the dataset incomplete."""
 
     def keep(self, dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], /) -> None:
         """Write the card of a dataset that was complete before, and has none."""
@@ -52,18 +52,17 @@ class CardWriter(Protocol):
 
 
 class Hooks(NamedTuple):
-    """What a run hands over to be shown: its progress, and the content of its card."""
+    """The callables of a run: one receives its progress, the other draws its card."""
 
     report: Report
     card: CardWriter
 
 
 def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, hooks: Hooks) -> Result:
-    """Make a dataset complete in the bucket, or say what is missing.
+    """Make a dataset complete in the bucket, or report what is missing.
 
-    What is there already and right is not stored again; a dataset whose manifest is there is only compared with
-    the bucket's listing. Raises ExtractionError when it cannot go on; what is stored by then stays, and is
-    found by the next run.
+    Objects that are there and match are not stored again; a dataset with a manifest is only compared with the
+    bucket's listing. Raises ExtractionError when it cannot continue; the next run uses what is stored by then.
     """
     start = time.monotonic()
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
@@ -92,7 +91,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore
         )
         return None
     book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
-    left = book.tidy()  # for whoever wrote the manifest may have been killed right after it
+    left = book.tidy()  # the run that wrote the manifest may have been killed right after it
     if not book.card <= left:
         card.keep(dataset, book, rows, about)
     not_images = about.get("not_images", 0)  # older versions called these gone
@@ -100,7 +99,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore
 
 
 def readable_manifest(book: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:
-    """A dataset's manifest; a damaged one is as good as none, and the log says so."""
+    """A dataset's manifest; a damaged one counts as none, with a warning."""
     try:
         return book.manifest()
     except DamagedError as error:
@@ -109,23 +108,23 @@ def readable_manifest(book: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | N
 
 
 def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, about: Mapping[str, object]) -> None:
-    """Raise ExtractionError where the bucket holds the sample of a dataset and the order is for the real one."""
+    """Raise ExtractionError if the bucket holds the sample and the run is for the real dataset, or the reverse."""
     if about["sample"] != options.sample:
         what = ("the sample", "the real dataset")[options.sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
 
 
 class ListingDiff(NamedTuple):
-    """What the comparison with the bucket's listing showed."""
+    """The comparison with the bucket's listing."""
 
-    rows: Rows  # that are as they should be
-    lost: list[Resolved]  # that are not
+    rows: Rows  # that match the listing
+    lost: list[Resolved]  # that do not
     misnamed: ReasonCounter
-    strangers: ReasonCounter  # objects in the dataset's folder that are none of it
+    strangers: ReasonCounter  # objects in the dataset's folder that do not belong to it
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""
-        why = "the bucket's listing does not show it so"
+        why = "the bucket's listing lacks it, or has another size or checksum"
         return [each.row._replace(outcome=FAILED, reason=why) for each in self.lost]
 
 
@@ -138,12 +137,13 @@ class ExtractionRun(DatasetRun):
         super().__init__(dataset, options, cluster, hooks.report)
         self.card = hooks.card
         self.book, self.bucket = book, book.bucket
-        self.stock = ExistingState({})  # what was there at the beginning, and counts
+        self.stock = ExistingState({})  # what earlier runs stored, and counts
         self.threads, self.waiting = ThreadPoolExecutor(FOLDERS_AT_ONCE), ByteSemaphore(FOLDERS_WAITING)
         self.folders, self.lost_folders = set[str](), list[Row]()  # whose placeholders are made while the units run
         self.outdated: set[str] = set()  # objects of a manifest that --force overrules, or of an older source
 
     def run(self) -> Result:
+        """Resume, store, compare with sources and listing, write the manifest."""
         self._begin()
         todo = self._resume()
         self.watch_checksums(todo)
@@ -167,7 +167,7 @@ class ExtractionRun(DatasetRun):
             self.outdated = {row.path for row in found[0]} if found else set()
 
     def _resume(self) -> list[Unit]:
-        """Take over what the journal vouches for; the units that are still to do."""
+        """Take over what journal and listing confirm; the units that are still to do."""
         journal = self.book.journal()
         self._remember_outdated(journal.values())
         versions = {unit.id: unit.fingerprint for unit in self.units.values()}
@@ -193,7 +193,7 @@ class ExtractionRun(DatasetRun):
             )  # fmt: skip
 
     def _take_checksums(self, journal: Mapping[str, JournalEntry]) -> None:
-        """An archive that an earlier run read whole and compared needs no second reading, if all of it is there."""
+        """Take over the checksums of archives that an earlier run compared and whose objects are all there."""
         for each in self.planned:
             file, known = each.archive.file, journal.get(checksum_id(each.archive.file))
             is_same = known and (known.fingerprint, known.sha256) == (each.units[0].fingerprint, each.sha256)
@@ -202,7 +202,7 @@ class ExtractionRun(DatasetRun):
                 log.info("%s: %s: sha256 matches, as an earlier run found", self.dataset.name, file)
 
     def _to_do(self, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-        """What is not stored; and what is, where a checksum needs its bytes once more, in the archive's options."""
+        """The units that are not stored, and those whose bytes a checksum needs once more, in the archive's order."""
         for each in self.planned:
             begun = [unit for unit in each.units if unit.id in self.entries or unit.id in parts]
             if begun and self.compares(each) and self.cluster.is_local:
@@ -224,7 +224,7 @@ class ExtractionRun(DatasetRun):
         return self.again(each, each.units, stored)
 
     def _remember_outdated(self, journal: Iterable[JournalEntry]) -> None:
-        """What was stored from another version of a source goes in the end, even if this run does not get so far."""
+        """Record stale objects so that a later run deletes them."""
         known = {(unit.id, unit.fingerprint) for unit in self.units.values()}
         stale = (entry.rows for entry in journal if (entry.unit, entry.fingerprint) not in known)
         self.outdated |= {row.path for rows in stale for row in rows if row.outcome == STORED and not row.is_folder}
@@ -266,8 +266,8 @@ class ExtractionRun(DatasetRun):
     def _make_folder(self, name: str) -> None:
         try:
             self.bucket.put(name, b"")
-        # In a directory, a file and a folder of one name; or a bucket that takes nothing. Nobody asks this
-        # thread, so the folder is told as missing.
+        # In a directory, a file and a folder of one name; or a bucket that cannot be written. Nothing waits for
+        # this thread, so the folder is reported as missing.
         except (MemberError, BucketError) as error:
             self.lost_folders.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
         finally:
@@ -318,7 +318,7 @@ class ExtractionRun(DatasetRun):
         return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers)
 
     def _is_contested(self, each: Resolved, stored: Stored) -> bool:
-        """Whether others wrote there too, or a false start did, and no checksum in the listing shows who was last."""
+        """Whether several units wrote this path, and the listing has no checksum that shows which was last."""
         is_shared = each.runs > 1 or each.row.path in self.false_starts
         return is_shared and stored.crc32c is None and not each.row.is_folder
 
@@ -348,10 +348,10 @@ class ExtractionRun(DatasetRun):
 
     def _tell_of_strangers(self, strangers: ReasonCounter) -> None:
         if any(other.folder == self.dataset.folder for other in DATASETS.values() if other.name != self.dataset.name):
-            return  # --verify, which reads the others' manifests, can tell whose they are
+            return  # --verify reads the others' manifests and knows whose they are
         for reason, some in strangers.told().items():
             log.warning(
-                "%s: %d objects in its folder are %s: left by a run on an older source, or somebody's own; --verify"
+                "%s: %d objects in its folder are %s: left by a run on an older source, or by other programs; --verify"
                 " names them: %s", self.dataset.name, some.count, reason, ", ".join(some.examples),
             )  # fmt: skip
 

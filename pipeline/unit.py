@@ -34,13 +34,13 @@ class PhotoWork:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work; small, picklable, idempotent. `fingerprint` tells of which bytes of which version it is."""
+    """A piece of work; small, picklable, idempotent. `fingerprint` identifies the source and its version."""
 
     id: str
     dataset: str
     fingerprint: str
     work: SpanWork | PhotoWork
-    size: int = 0  # bytes to fetch; 0 where nobody says
+    size: int = 0  # bytes to fetch; 0 where unknown
     objects: int | None = None  # that it holds, where that is known beforehand
     so_far: JournalEntry | None = None  # what earlier runs or other processes stored of it
     is_reread: bool = False  # what `so_far` has is compared, not stored; otherwise `work` is the rest

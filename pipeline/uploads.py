@@ -1,4 +1,4 @@
-"""How members go into the bucket: what the units of a process share, and the threads that put, a few members each."""
+"""Members become objects: batches of a few small members go to the uploading threads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from manifest.records import Row
 from pipeline.context import WorkerContext
 from pipeline.parts import Mark, PartWriter
 
-BATCH_SECONDS = 0.1  # after which a member of a slow source goes alone: what waits is read again after a kill
-# Batches of one unit that are waited for at once. A span of photos has 50, one of annotations thousands: where these
+BATCH_SECONDS = 0.1  # after which a member of a slow source is put alone: waiting members are read again after a kill
+# Pending batches of one unit. A span of photos has 50, one of annotations thousands: where these
 # all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
 PENDING = 120
 
 
 class UploadBatcher:
-    """A unit's small members on their way: a few go to each thread, for handing one over costs as much as putting it.
+    """A unit's small members on their way: a few go to each thread, since a hand-over costs as much as a put.
 
-    `parts` hears of each batch that is done.
+    `parts` receives each finished batch.
     """
 
     def __init__(self, context: WorkerContext, put: Callable[[Row, Buffer], Row], parts: PartWriter | None) -> None:
@@ -32,7 +32,7 @@ class UploadBatcher:
         self._last = dict[str, Future[list[Row]]]()  # by path, of those that are pending
 
     def add(self, row: Row, data: Buffer | None, mark: Mark) -> None:
-        """Put it soon; without data, it is only a row. `mark` is the place after it.
+        """Queue the upload; without data, it is only a row. `mark` is the place after it.
 
         Of two members of one name the later must win, so it comes after the earlier.
         """
@@ -69,7 +69,7 @@ class UploadBatcher:
                 del self._last[row.path]
 
     def make_way(self, path: str) -> None:
-        """For a large member of that name: wait for an earlier one, and write down all, for this may take minutes."""
+        """Before a large member: wait for an earlier one of its name, and write a part, since this may take minutes."""
         if self._next:
             self._hand_over()
         if self.parts:

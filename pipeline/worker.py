@@ -1,4 +1,4 @@
-"""A unit of work, and what a worker does with it: read a span of an archive or a batch of photos, and store it.
+"""A unit becomes stored objects and a journal entry: a span of an archive or a batch of photos is read and put.
 
 `run_unit` is what dask executes, in this process or in another; running a unit twice does no harm.
 """
@@ -41,8 +41,8 @@ def run_unit(
 
     `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
     those members are stored, where they still have the bytes that are wanted, the others' rows are answered
-    alone, and no entry is written; `tell` hears how far it is. What goes wrong with one member is a row; with the
-    source of this unit, the entry's `error`. Raises what no other unit would escape either: BucketError,
+    alone, and no entry is written; `tell` receives the progress. An error of one member is a row; an error of the
+    source of this unit is the entry's `error`. Raises errors that every other unit would meet too: BucketError,
     ArchiveError, SourceChangedError.
     """
     link = SpanBoundary()
@@ -105,7 +105,7 @@ def _compare(unit: Unit, so_far: JournalEntry, rows: Iterable[Row]) -> None:
 
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
-    """The bytes of its source: of photos nobody says them beforehand."""
+    """The bytes of its source; those of photos are known only afterwards."""
     if not isinstance(unit.work, PhotoWork):
         return unit.size
     prefix = unit.work.image_prefix

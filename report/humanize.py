@@ -1,4 +1,4 @@
-"""Amounts, rates and times as people read them."""
+"""Numbers become amounts, rates and times for people."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Progress: two bars on a terminal, a line every few seconds elsewhere.
+"""Progress becomes two bars on a terminal, or a log line every few seconds elsewhere.
 
-A thread of its own draws at even times whatever was reported last, so a burst of news does not flicker, and a source
+A separate thread draws the last report at regular times, so a burst of news does not flicker, and a source
 that has become silent is seen to be.
 """
 
@@ -42,12 +42,12 @@ class Rate:
         self.start = 0.0, 0.0
 
     def left(self, total: float) -> float | None:
-        """Seconds until it is `total`; not by the last ones, in which a source may have waited for the bucket."""
+        """Seconds until it is `total`, by the rate since the start: the source may have just waited for the bucket."""
         (begin, first), (now, value) = self.start, self.marks[-1]
         return (total - value) * (now - begin) / (value - first) if value > first else None
 
     def at(self, now: float, value: float) -> float:
-        """Take note of the number, and answer its growth per second."""
+        """Record the number; returns its growth per second."""
         self.start = self.start if self.marks else (now, value)
         self.marks.append((now, value))
         while len(self.marks) > 2 and now - self.marks[1][0] >= WINDOW:
@@ -57,7 +57,7 @@ class Rate:
 
 
 def amounts(written: Callable[[int], str], done: int, total: int | None) -> str:
-    """How much of how much, as far as that is known."""
+    """An amount and its total, None if unknown."""
     return written(done) if total is None else f"{written(done)} of {written(total)}"
 
 
@@ -93,7 +93,7 @@ class Line:
 
 
 class Display:
-    """Shows the newest progress of the dataset that is under way."""
+    """Shows the newest progress of the current dataset."""
 
     def __init__(self, with_bars: bool) -> None:
         self.with_bars = with_bars
@@ -105,7 +105,7 @@ class Display:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """While this lasts something is shown, and the log goes above the bars."""
+        """Show progress while the context lasts; the log goes above the bars."""
         thread = threading.Thread(target=self._work, daemon=True)
         with contextlib.ExitStack() as stack:
             if self.with_bars:
@@ -119,7 +119,7 @@ class Display:
             yield
 
     def show(self, progress: Progress) -> None:
-        """News; what is first heard of a dataset is what its rates begin with."""
+        """Receive progress; the first report of a dataset is the base of its rates."""
         is_new = self.progress is None or self.progress.dataset != progress.dataset
         if is_new:
             self.clear()
@@ -128,7 +128,7 @@ class Display:
             self._tick()
 
     def clear(self) -> None:
-        """The dataset is over: show its end once, then take the bars away."""
+        """The dataset has ended: show its last figures, then remove the bars."""
         with self._lock:
             if self.bars and self.progress:
                 self._draw(self.progress)

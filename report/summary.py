@@ -1,4 +1,4 @@
-"""How each dataset ended: a line in the log, a summary on stdout, and the next step."""
+"""Results become a log line each, a summary on stdout, and the next step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Screen(Display):
         super().__init__(is_terminal and not options.quiet and options.log_format == "text")
 
     def finished(self, result: Result) -> Result:
-        """Tell in the log how a dataset ended, as soon as it has."""
+        """Log how a dataset ended, as soon as it has."""
         self.clear()
         name = result.dataset.name
         if result.error:
@@ -50,7 +50,7 @@ class Screen(Display):
 
 
 def _log_what_is_wrong(result: Result) -> None:
-    """Of an extraction the first few, for failures.csv has all; of a verification everything."""
+    """Log what is missing: the first few of an extraction (failures.csv has all), everything of a verification."""
     name = result.dataset.name
     for row in result.missing[: None if result.is_verification else SHOWN]:
         what = row.outcome if result.is_verification else "missing"
@@ -104,7 +104,7 @@ def _line(result: Result) -> tuple[str, ...]:
 
 
 def log_next_step(results: list[Result], options: RunOptions) -> None:
-    """Where it all is, and what to do now."""
+    """Log where everything is, and the next command."""
     folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
     log.info("where: %s in %s", folders, options.to)
     if not any(result.status for result in results):
@@ -128,5 +128,5 @@ def _next(results: list[Result], options: RunOptions) -> str:
 
 
 def _python() -> str:
-    """The interpreter as one would type it: "python" where that is this one."""
+    """The interpreter as a user types it: "python" if that is this one."""
     return "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)

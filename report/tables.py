@@ -1,4 +1,4 @@
-"""Tables on stdout: what there is, what would be done, what was found."""
+"""Rows become a table on stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CSV table from elsewhere, any byte of which may be wrong, becomes rows with their line numbers.
+"""An untrusted CSV table, any byte of which may be wrong, becomes rows with their line numbers.
 
 A table that is not sound all through is an error that names the table, the line, what is expected and what is there:
 a row that is dropped, or swallowed by a quotation mark that never ends, would be photos lost without a word.
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
 
 def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Line]:
-    """The rows of a table, with the values of these columns; raises SourceError for a table that is not sound."""
+    """The rows of a table, with the values of these columns; raises SourceError for a table with any defect."""
     lines = _rows(name, decode(name, data))
     number, header = next(lines, (1, ["nothing"]))
     header = [each.strip() for each in header]

@@ -1,4 +1,4 @@
-"""Whether an image ends before its own format says that it does: a download that broke off without a sign of it.
+"""An image becomes what it lacks at its end by its own format: finds downloads that broke off without an error.
 
 A file is called cut off only where its own structure proves it. What follows an image's end is allowed: phones append
 to their photos. TIFF and BMP have no end that could be found without decoding them.
@@ -20,7 +20,7 @@ HEADER = 1 << 16  # bytes in which the meta box is, which may hold the pixels of
 
 
 def cut_off(data: bytes, kind: str) -> str:
-    """What an image of this media type lacks at its end; "" where it is whole, or where that cannot be seen."""
+    """What an image of this media type lacks at its end; "" if it is whole, or if its format does not show that."""
     check = CHECKS.get(kind)
     return check(data) if check else ""
 

@@ -1,4 +1,4 @@
-"""Files of this machine as sources, and temporary copies of what servers give only as a whole."""
+"""Local files become sources, and so do temporary copies of files from servers without range requests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class SpooledSource(FileSource):
-    """A temporary copy of what a server gives only as a whole; a worker on another machine makes its own."""
+    """A temporary copy of a file from a server without range requests; another machine makes its own."""
 
     modified: str
     target: str  # what `path` leads to on the machine that has the copy
@@ -109,7 +109,7 @@ def _spooled_here(url: str, size: int) -> SpooledSource:
 
 
 def whole(url: str, size: int | None) -> SpooledSource:
-    """A copy of what a request without Range is answered with; raises SourceError."""
+    """A copy of the answer to a request without Range; raises SourceError."""
     with http.get(url, {}) as response:
         check_status(url, response)
         if response.status_code != 200:

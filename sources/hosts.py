@@ -1,4 +1,4 @@
-"""How many requests at once each server takes, learned from what it refuses; one limit for a whole process."""
+"""Refusals of a server become a limit of parallel requests to it, one for the whole process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PROBE_AFTER = 10  # seconds since the last refusal, until one request more is tr
 class Host:
     """One server: a refusal lowers the number of requests in flight below what it was, good answers raise it by one.
 
-    Whatever waits here has no connection. A limit of requests at once is met exactly: each one that is refused takes
-    one away, and asks again when another has ended (additive increase as in TCP, RFC 5681).
+    A waiting request has no connection. A limit of parallel requests is met exactly: each refused request lowers it by
+    one and is repeated when another has ended (additive increase as in TCP, RFC 5681).
     """
 
     def __init__(self, name: str) -> None:
@@ -28,12 +28,12 @@ class Host:
         self.served = 0  # requests that had a good answer so far
         self._limit = float("inf")
         self._in_flight = self._answering = self._completed = 0
-        self._proven = 0  # answers that were read at once
+        self._proven = 0  # answers that were read in parallel
         self._refused_at, self._changed = 0.0, threading.Condition()
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Wait for one's turn, and have it until the answer is read."""
+        """Wait for a turn, and hold it until the answer is read."""
         with self._changed:
             self._changed.wait_for(lambda: self._in_flight < self._limit)
             self._in_flight += 1
@@ -65,7 +65,7 @@ class Host:
                 self._changed.notify()
 
     def is_new(self, subject: str) -> bool:
-        """Whether this is asked for the first time; for what is said once."""
+        """Whether this is the first call: for a message that is logged once."""
         with self._changed:
             is_new = subject not in self._told
             self._told.add(subject)
@@ -76,7 +76,7 @@ class Host:
         return self._answering > 0
 
     def refuse(self) -> int:
-        """Take note that the request at hand was refused; how many others are in flight."""
+        """Record that this request was refused; returns how many others are in flight."""
         with self._changed:
             others = self._in_flight - 1
             if others:
@@ -89,12 +89,12 @@ class Host:
             self._proven -= 1
             return
         if self._limit == float("inf"):
-            log.info("%s: refuses some of %d requests at once; asking for fewer", self.name, self._in_flight)
+            log.info("%s: refuses some of %d parallel requests; sending fewer", self.name, self._in_flight)
         self._limit = min(self._limit, others)
 
 
 def host_of(url: str) -> Host:
-    """What this process knows of the server of a URL."""
+    """This process's limits for the server of a URL."""
     parts = urlsplit(url)
     return _host(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 

@@ -1,7 +1,7 @@
-"""One HTTP request: retries with back-off, as many at once as the server takes, statuses and lengths checked.
+"""HTTP requests with retries and validation: back-off, a limit of parallel requests for each server, statuses, lengths.
 
 `get` opens a response, `fetch` answers the whole of a small file; what a later try may mend is a
-PassingError, everything else a SourceError at once.
+PassingError, everything else immediately a SourceError.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ POOL = 128  # connections kept per host; requests' own 10 would close the others
 FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
 LONGEST_FREE_WAIT = 8  # seconds after such a refusal
 EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers once its time is over
-LARGEST = 256 << 20  # bytes of a file that is read into memory at once: a table of millions of photos
-GZIP = 16 + zlib.MAX_WBITS  # how zlib is asked for it
+LARGEST = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
+GZIP = 16 + zlib.MAX_WBITS  # zlib's wbits for gzip
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
 # obstore's own threads, as tokio reads it: one has time enough for all that Python asks of it, and several wake each
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class ThrottledError(PassingError):
-    """The server takes no more at once. `others` requests of this process are in flight, `served` had an answer."""
+    """The server accepts no more parallel requests. `others` of this process are in flight, `served` were answered."""
 
     def __init__(self, reason: str, host: Host, wait: float = 0) -> None:
         super().__init__(reason, wait)
@@ -91,7 +91,7 @@ def fetch(url: str, attempts: int = ATTEMPTS, most: int = LARGEST) -> bytes:
     """The whole of a small file: a table, a list of checksums, a photo.
 
     The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
-    get is asked for again with the care that the archives get, and that answer counts.
+    get is requested again by the path that archives take, whose answer counts.
     Raises GoneError, TooLargeError (for more than `most` bytes), SourceError.
     """
     if not is_http(url):
@@ -156,7 +156,7 @@ def _fetch_once(url: str, most: int) -> bytes:
     with get(url, {}) as response:
         check_status(url, response)
         if response.status_code != 200:
-            raise SourceError(f"{url}: expected status 200, got {status_of(response)}: a part that was not asked for")
+            raise SourceError(f"{url}: expected status 200, got {status_of(response)}: a part that was not requested")
         _check_most(url, content_length(response) or 0, most)
         body: bytes = response.raw.read(most + 1, decode_content=False)
         _check_most(url, len(body), most)
@@ -167,7 +167,7 @@ def _fetch_once(url: str, most: int) -> bytes:
 
 
 def _unpacked(url: str, response: requests.Response, body: bytes, most: int) -> bytes:
-    """A body that was gzipped on its way, though nobody asked for that; at most one byte more than `most`."""
+    """A body that was gzipped although the request did not allow it; at most one byte more than `most`."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
     if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
         check_encoding(url, response)
@@ -261,7 +261,8 @@ class Tries:
         asked = error.wait if isinstance(error, PassingError) else 0
         if self.failures >= self.attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
             later = f"; it asks to wait {asked:,.0f} s" if asked else ""
-            raise SourceError(f"{what}: given up after {self.failures} tries: {innermost(error)}{later}") from error
+            attempts = "1 attempt" if self.failures == 1 else f"{self.failures} attempts"
+            raise SourceError(f"{what}: gave up after {attempts}: {innermost(error)}{later}") from error
         _pause(what, error, self.failures, asked)
 
     def _is_free(self, error: ThrottledError) -> bool:
@@ -271,6 +272,7 @@ class Tries:
 
 
 def persist(url: str, attempt: Callable[[], T], attempts: int) -> T:
+    """The result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
     tries = Tries(attempts)
     while True:
         try:
@@ -283,7 +285,7 @@ def _pause(what: str, error: Exception, failures: int, asked: float, longest: fl
     log.debug("%s: try %d: %s", what, failures, innermost(error))
     with _counting:
         _retries[0] += 1
-    # Spread, so that not all return at once.
+    # Jitter, so that not all return together.
     time.sleep(max(asked, min(2 ** (failures - 2), longest) * random.uniform(0.75, 1.25)))
 
 

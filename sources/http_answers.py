@@ -1,4 +1,4 @@
-"""What an HTTP answer says: its status, its length and range, which version of a file it has."""
+"""An HTTP answer becomes its status, its length and range, and the version of its file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBER = "[0-9]{1,18}"  # of bytes, as a header may have it; more digits are non
 
 
 class PassingError(Exception):
-    """This try failed and the next may not; `wait` is what the server asks for in seconds."""
+    """This attempt failed and a later one may succeed; `wait` is the server's Retry-After in seconds."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
         super().__init__(reason)
@@ -54,7 +54,7 @@ class Version(NamedTuple):
     def is_same(self, other: Version) -> bool:
         """Whether both can be of one file: tags compared weakly (RFC 9110, 8.8.3.2), dates where one has no tag.
 
-        What was asked for with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
+        The answer to a request with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
         """
         if self.etag and other.etag:
             return self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
@@ -68,6 +68,7 @@ class Version(NamedTuple):
 
 
 def check_status(url: str, response: requests.Response) -> None:
+    """Raise PassingError, GoneError or SourceError unless the status is 200 or 206."""
     if response.status_code in RETRYABLE_STATUSES:
         raise PassingError(status_of(response), retry_after(response))
     if response.status_code in GONE_STATUSES:
@@ -77,10 +78,12 @@ def check_status(url: str, response: requests.Response) -> None:
 
 
 def status_of(response: requests.Response) -> str:
+    """The status for messages, such as "status 404 Not Found"."""
     return f"status {response.status_code} {escaped(response.reason or '')}"
 
 
 def check_encoding(url: str, response: requests.Response) -> None:
+    """Raise SourceError for an encoded body: its byte ranges would not be the file's."""
     encoding = response.headers.get("Content-Encoding", "").strip() or "identity"
     # Apache's mod_mime calls a .tar.gz "Content-Encoding: x-gzip" though the bytes are the file's own.
     if encoding.lower() != "identity" and not urlsplit(url).path.endswith((".gz", ".tgz")):
@@ -88,11 +91,13 @@ def check_encoding(url: str, response: requests.Response) -> None:
 
 
 def check_length(expected: int | None, got: int) -> None:
+    """Raise PassingError for a body of another length, in bytes; None if none was announced."""
     if expected not in (got, None):
         raise PassingError(f"the connection ended after {got:,} of {expected:,} bytes")
 
 
 def content_length(response: requests.Response) -> int | None:
+    """The announced length in bytes; None if there is none, or no number."""
     value = response.headers.get("Content-Length", "")
     return int(value) if re.fullmatch(NUMBER, value) else None
 
@@ -104,6 +109,7 @@ def content_range(response: requests.Response) -> tuple[int, int | None]:
 
 
 def retry_after(response: requests.Response) -> float:
+    """Seconds to wait by Retry-After, which may be a number or a date (RFC 9110, 10.2.3); 0 if there is none."""
     try:
         return min(urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0")), LONGEST_ASKED)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # a number or year of thousands of digits

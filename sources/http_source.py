@@ -1,4 +1,4 @@
-"""A file on a server that answers Range requests, pinned to one version of it."""
+"""A URL on a server with Range requests becomes a random-access file, pinned to one version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("spotted")
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
 LEAST = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
 SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
-WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is asked for as a whole
+WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class HttpSource:
         return b"".join(self.stream(start, stop))
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks; a connection that breaks is continued at the byte where it broke."""
+        """The same in chunks; a broken connection continues at the byte where it broke."""
         position, mark, tries, wrong = start, start, http.Tries(http.ATTEMPTS), 0
         while position < stop:
             try:
@@ -142,7 +142,7 @@ class HttpSource:
 
 
 def _amount_after(amount: int, seconds: float) -> int:
-    """How many bytes to ask for after so many took so long."""
+    """The size of the next request, from the duration of the last."""
     if seconds > SLOW:
         return max(amount // 2, LEAST)
     return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

@@ -1,12 +1,12 @@
-"""What an HTTP status means for the next try; one answer for sources and bucket."""
+"""An HTTP status becomes a decision: retry, slow down, or give up; the same for sources and buckets."""
 
 from __future__ import annotations
 
-# No later try is answered better: the server does not know the method (501) or the version of HTTP (505), or a
+# A later attempt gets the same answer: the server does not know the method (501) or the version of HTTP (505), or a
 # network wants a login first (511, RFC 6585). All other 5xx pass, also those that no RFC has: 509 (bandwidth limit),
 # 520 to 530 (Cloudflare: the origin is slow or away), 598 and 599 (proxies).
 FINAL_5XX = frozenset({501, 505, 511})
 RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - FINAL_5XX
-THROTTLED_STATUSES = frozenset({429, 503})  # the server says that it is asked for too much at once
+THROTTLED_STATUSES = frozenset({429, 503})  # the server is overloaded, or limits its clients
 GONE_STATUSES = frozenset({404, 410})
 FORBIDDEN_STATUSES = frozenset({401, 403})  # stores answer these for a missing object where listing is not allowed

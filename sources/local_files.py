@@ -1,4 +1,4 @@
-"""Files of this machine that are read: opened once, held to be plain files, their errors with the path."""
+"""A path becomes the descriptor of a plain file; errors name the path."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _encoded(url: str) -> str:
 
 
 def _refusal(url: str) -> str:
-    """Why a URL of the table is not followed: a table is anybody's text, and must not name a file of this machine."""
+    """Why a URL of the table is not followed: a table is untrusted, and must not name a file of this machine."""
     if not HTTP.fullmatch(url) or not url.isprintable() or not _has_host(url):
         return "the table names no http or https URL"
     # In a --mirror directory the path of the URL is the path of a file.

@@ -1,7 +1,7 @@
-"""A miniature of all sources, drawn by this program and served over HTTP from this machine.
+"""Draws a small sample of all sources and serves it over HTTP from this machine.
 
 It has what makes the real ones hard: archives in parts, a space in a folder's name, a photo that is gone, a web page
-under an image's name, photos on a wrong host. The same bytes come out each time, so an interrupted run goes on.
+under an image's name, photos on a wrong host. The bytes are always the same, so that an interrupted run can continue.
 """
 
 from __future__ import annotations

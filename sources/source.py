@@ -23,7 +23,7 @@ log = logging.getLogger("spotted")
 
 
 class Source(Protocol):
-    """What the rest of the program knows of a source."""
+    """A source, as the rest of the program uses it."""
 
     @property
     def name(self) -> str: ...
@@ -68,14 +68,14 @@ def _open_one(url: str, size: int | None) -> Source:
 
 @dataclass(frozen=True)
 class Look:
-    """What one request for its first bytes, or a look at a local file, shows of a source."""
+    """A source's description, from one request for its first bytes or from a local file."""
 
     size: int | None  # bytes
     has_ranges: bool
 
 
 def look(url: str) -> Look:
-    """Look at a source without reading it; raises SourceError when it cannot be had or is an HTML page."""
+    """Describe a source without reading it; raises SourceError when it is unavailable or an HTML page."""
     if not http.is_http(url):
         return Look(FileSource.at(http.local_path(url)).size, True)
     return http.persist(url, lambda: _look(url), http.FIRST_ATTEMPTS)

@@ -1,4 +1,4 @@
-"""A temporary copy of what a server gives only as a whole; it has no name, so nothing can be left of it."""
+"""A stream becomes a temporary file without a name, of which nothing can be left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TemporaryCopy:
     """
 
     def __init__(self, url: str) -> None:
-        """Raises SourceError where there is no folder for it."""
+        """Raises SourceError if no temporary file can be made."""
         self.url, self.size = url, 0
         try:
             self.descriptor, path = tempfile.mkstemp(prefix="spotted-spool-")

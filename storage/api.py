@@ -37,16 +37,15 @@ T = TypeVar("T")
 log = logging.getLogger("spotted")
 
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-# Of obstore, for what is read. Its own ten tries are over in three seconds, while a bucket that is asked for too
-# much at once needs minutes.
+# obstore's retries of reads. Its default of ten tries ends after three seconds; an overloaded bucket needs minutes.
 RETRIES: RetryConfig = {
     "max_retries": 15,
     "retry_timeout": timedelta(minutes=3),
     "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
 }
-# What is put is tried again by the limiter: obstore's own tries would pass it by.
+# Puts are repeated by the limiter; obstore's own retries would bypass it.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
-CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, on a slow line too
+CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, also on a slow line
 # Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
 # member that is refused for its name, or a few of them, are rows.
 ALIKE = 8
@@ -54,14 +53,14 @@ DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.F
 REFUSED = (
     *DENIED,
     obstore.exceptions.UnauthenticatedError,
-    FileNotFoundError,  # how obstore says 404: the bucket is gone
+    FileNotFoundError,  # obstore's error for 404: the bucket is gone
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
 )
 
 
 class _Stores(NamedTuple):
-    """What objects are read and put through; each asks for a token of its own when it is first used."""
+    """obstore's clients for reads and puts; each gets its own token when it is first used."""
 
     gets: GCSStore
     puts: GCSStore
@@ -75,13 +74,13 @@ class ApiBucket:
     def __init__(
         self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
     ) -> None:
-        """`write_rate` is of the whole bucket at first, in writes a second; this process has its share of it.
+        """`write_rate` is the initial rate of the whole bucket, in writes a second; this process has its share.
 
         A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
         """
         self.name, self.url = name, f"gs://{name}"
-        # A bucket of Google's takes what its documentation says, and more where it is warm. An emulator knows no such
-        # ramp: there is no limit until it refuses for the first time.
+        # Google's documented initial rate; a warm bucket accepts more. An emulator has no such ramp: no limit until
+        # its first refusal.
         usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
         self.limiter = RateLimiter(self.url, write_rate or usual, writers)
         self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
@@ -96,7 +95,7 @@ class ApiBucket:
         return _Stores(*(_store(self.name, self._credentials, retries) for retries in (RETRIES, NO_RETRIES)))
 
     def _authorized(self, work: Callable[[_Stores], T]) -> T:
-        """Do something by obstore, and again with a new token where the old one is refused.
+        """Run an obstore call, and repeat it with a new token if the old one is refused.
 
         obstore asks for one in time, by a clock that stands still while the machine sleeps.
         """
@@ -131,7 +130,7 @@ class ApiBucket:
             self._alike = 0
         except REFUSED as error:
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
-                raise BucketError(f"{self.url}: takes no objects: {reason(error)}") from error
+                raise BucketError(f"{self.url}: cannot write: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
@@ -139,7 +138,7 @@ class ApiBucket:
     def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
         """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
 
-        403 is also the answer to whatever would replace an object that a retention policy or a hold keeps
+        403 is also the answer to a put that would replace an object that a retention policy or a hold keeps
         (https://cloud.google.com/storage/docs/bucket-lock), be it the same once more.
         """
         there = self._find(name)
@@ -159,7 +158,7 @@ class ApiBucket:
         return None
 
     def _count_refusal(self, error: BaseException) -> None:
-        """Raise BucketError once a few refusals alike came in a row: no other object would be taken either."""
+        """Raise BucketError after a few equal refusals in a row: every other object would be refused too."""
         status = final_status(error)
         if status:
             with self._counting:
@@ -172,7 +171,12 @@ class ApiBucket:
         blob = self._bucket.blob(name)
         try:
             self.limiter.run(lambda: blob.upload_from_string(data, content_type, retry=None), judge)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # the library reads the answer
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:  # raised by the library for an unexpected answer
             raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
@@ -209,7 +213,7 @@ class ApiBucket:
                 yield from part
 
     def _objects(self, wanted: Range, page_size: int = 1000) -> Iterator[Stored]:
-        # Of the library's pages only the JSON is taken: it makes an object of twenty fields of each line.
+        # Only the JSON of the library's pages is used: its own objects have twenty fields for each line.
         pages = self._client.list_blobs(
             self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
             page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
@@ -231,7 +235,7 @@ class ApiBucket:
         return kept
 
     def _delete(self, name: str) -> str:
-        """Remove an object; answers why it is there nevertheless, "" where it is not."""
+        """Remove an object; returns why it is still there, "" if it is gone."""
         try:
             if name.endswith("/"):  # obstore would drop the slash
                 blob = self._bucket.blob(name)
@@ -241,7 +245,7 @@ class ApiBucket:
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
         except DENIED as error:
-            # Without the right to remove objects this is also the answer for one that does not exist.
+            # Without the right to remove objects, an object that does not exist gets this answer too.
             return reason(error) if self._find(name) else ""
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""What an error of a bucket means: its status, whether a later try may succeed, whether it is final for all."""
+"""A bucket's error becomes its status, and whether a later try may succeed or every object would fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions
 def status_of(error: BaseException) -> int:
     """The HTTP status of an error; 0 where the connection failed before there was one, or where none is known.
 
-    obstore has the status in its message alone.
+    obstore has the status only in its message.
     """
     if isinstance(error, obstore.exceptions.BaseError):
         match = re.search(r"status code: (\d{3})", reason(error))
@@ -31,7 +31,7 @@ def judge(error: Exception) -> Failure:
     """What an error means for a write."""
     status = status_of(error)
     if isinstance(error, obstore.exceptions.BaseError):
-        # obstore has kinds of its own for all that is final but 400, 413 and the like. It shows no headers.
+        # obstore has exception types for final errors, except 400, 413 and similar. It exposes no headers.
         is_passing = isinstance(error, obstore.exceptions.GenericError) and status in (*RETRYABLE_STATUSES, 0)
     else:
         is_passing = status in RETRYABLE_STATUSES or isinstance(error, NO_CONNECTION)
@@ -40,7 +40,7 @@ def judge(error: Exception) -> Failure:
 
 
 def final_status(error: BaseException) -> str:
-    """What a refusal would be for any other object too, to be compared; "" for one that may pass."""
+    """The status of a final refusal, to compare refusals of several objects; "" for one that may pass."""
     status = status_of(error)
     if not status and isinstance(error, obstore.exceptions.BaseError):  # a kind of its own: a precondition, a conflict
         return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a bucket is to this program, and the names and checksums of its objects.
+"""The methods of a bucket, the same for every destination; listed objects and their checksums.
 
 Names are object names, "/" between folders; a name that ends with "/" is a folder's placeholder, without which
 GCSFuse shows the folder only with implicit dirs.
@@ -29,10 +29,10 @@ class Stored(NamedTuple):
 
 
 class Bucket(Protocol):
-    """A place for objects. Nothing here is ever half visible under its name after a failure."""
+    """A store of objects. After a failure no object is partly visible under its name."""
 
     url: str
-    max_in_flight: int  # puts that are worth having in flight
+    max_in_flight: int  # useful number of parallel puts
 
     @property
     def keeps(self) -> str:
@@ -40,7 +40,7 @@ class Bucket(Protocol):
 
     @property
     def has_folders(self) -> bool:
-        """Whether folders are there without placeholder objects: then none is put, and none is missed."""
+        """Whether folders exist without placeholder objects: then none is put or expected."""
 
     def ready(self) -> None:
         """Make sure that it exists and takes objects; raises BucketError that says what to do."""
@@ -48,12 +48,12 @@ class Bucket(Protocol):
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         """Store an object whole or not at all; raises MemberError, or BucketError when nothing can be stored.
 
-        Where the bucket lets nothing be replaced, an object that is there already with these bytes is as good as
+        Where the bucket lets nothing be replaced, an existing object with these bytes counts as
         stored, and another one raises KeptError. UploadLostError: it can be stored when its bytes are read again.
         """
 
     def get(self, name: str) -> bytes | None:
-        """An object's bytes, or None when there is none of that name."""
+        """An object's bytes, or None if there is no object of that name."""
 
     def read(self, name: str) -> Iterator[bytes] | None:
         """The same in chunks."""
@@ -61,18 +61,18 @@ class Bucket(Protocol):
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         """All objects, and placeholders, whose name begins with `prefix`, which ends with "/", sorted by name.
 
-        `marks` are sorted names that part the objects into pieces: a bucket may list several of them at once.
+        `marks` are sorted names that part the objects into pieces: a bucket may list several of them in parallel.
         """
 
     def delete(self, names: Iterable[str]) -> Sequence[str]:
-        """Remove objects; one that is not there is no error. Answers those that the bucket keeps, and logs them."""
+        """Remove objects; a missing one is no error. Returns those that the bucket keeps, and logs them."""
 
     def close(self) -> None:
-        """Let go of what it holds; it is not used after that."""
+        """Release its resources; it is not used afterwards."""
 
 
 def map_bounded(pool: Executor, work: Callable[[T], U], items: Iterable[T], most: int) -> Iterator[U]:
-    """What `pool.map` gives, with at most so many results waiting to be taken."""
+    """Like `pool.map`, with at most `most` results waiting to be consumed."""
     waiting = deque[Future[U]]()
     for item in items:
         waiting.append(pool.submit(work, item))
@@ -93,7 +93,7 @@ def decode_crc32c(text: str) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one short line; of obstore, which hands on the server's whole answer, its status and its details."""
+    """An error in one short line; for obstore, whose message has the server's whole answer, its status and details."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     status = re.search(r"status code: \d{3}[^:<]*", text)
     told = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]

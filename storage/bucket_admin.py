@@ -1,4 +1,4 @@
-"""A Google Cloud Storage bucket itself: whether it exists, how it is set up, and its creation."""
+"""A bucket's name becomes its description: whether it exists, its settings; or a new bucket."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ NO_ANSWER = (
 
 
 class Look(NamedTuple):
-    """What can be said of a bucket without writing to it."""
+    """The description of a bucket, found without writing to it."""
 
     exists: bool
-    region: str = ""  # "" where it may not be asked
+    region: str = ""  # "" if the account may not see it
     is_hierarchical: bool = False
-    keeps: str = ""  # why what is stored can be neither removed nor replaced; "" where it can, or may not be asked
+    keeps: str = ""  # why objects can be neither removed nor replaced; "" if they can, or if unknown
     is_versioned: bool = False
 
 
 class Place:
-    """One bucket; `is_hierarchical` is whether a hierarchical namespace is wanted of a new one."""
+    """One bucket; `is_hierarchical`: a new one gets a hierarchical namespace."""
 
     def __init__(
         self, client: storage.Client, credentials: google.auth.credentials.Credentials, name: str, is_hierarchical: bool
@@ -114,7 +114,7 @@ class Place:
         return Look(True, str(layout.get("location", "")).lower(), is_hierarchical)
 
     def _layout(self) -> Mapping[str, Any]:
-        """The storage layout, for which the right to list objects is enough; empty where it cannot be had.
+        """The storage layout, which needs only the right to list objects; empty if it is unavailable.
 
         https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout. google-cloud-storage has no method
         for it, google-cloud-storage-control speaks gRPC: so this is the one use of the client's private connection.
@@ -165,7 +165,7 @@ class Place:
 
 @contextlib.contextmanager
 def understood(url: str, what: str) -> Iterator[None]:
-    """Turn what the library trips over into one clear error: an answer that is no JSON, or not the expected one."""
+    """Turn the library's errors over an unexpected answer, JSON or not, into one clear error."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -175,7 +175,7 @@ def understood(url: str, what: str) -> Iterator[None]:
 
 
 def _keeps(found: storage.Bucket) -> str:
-    """Why a bucket lets nothing be removed or replaced, as far as its description says it."""
+    """Why a bucket lets nothing be removed or replaced, by its description."""
     if found.retention_period:
         return f"it has a retention policy of {found.retention_period:,} s"
     return "it puts a hold on each new object" if found.default_event_based_hold else ""

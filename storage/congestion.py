@@ -1,9 +1,9 @@
-"""How many writes a second a bucket is sent, judged by what became of the earlier ones.
+"""Answers to earlier writes become the rate of the next ones, in writes a second.
 
 A healthy bucket refuses some requests at random (https://cloud.google.com/storage/sla): these say nothing of its
-limit. One that is asked for too much refuses a *share*, which falls when less is sent. Therefore whole windows are
-judged by what was delivered in them. benchmarks/rate_simulation.py shows what comes of each rule. This module has no
-clock, no threads and no randomness: each call says what time it is.
+limit. An overloaded one refuses a *share*, which falls when less is sent. Therefore whole windows are judged
+by what was delivered in them. benchmarks/rate_simulation.py shows the effect of each rule. This module has no clock,
+no threads and no randomness: each call passes the time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import NamedTuple
 MIN_RATE = 1.0  # writes a second
 WINDOW = 1.0  # seconds that are judged together
 CLEAN_WINDOW = 0.3  # seconds, where nothing was refused
-LONGEST_WINDOW = 3.0  # seconds, where a second has too few answers to tell a share
-ENOUGH = 100  # answers that tell a share
+LONGEST_WINDOW = 3.0  # seconds, where a second has too few answers to estimate a share
+ENOUGH = 100  # answers that are enough to estimate a share
 SLOT = 0.1  # seconds between two looks
-TOLERATED = 0.02  # share of refusals that is weather
+TOLERATED = 0.02  # share of refusals that is normal
 DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
 FIRST_STEP = 0.02  # growth in the first window without congestion
 STEP_FACTOR = 3  # by which it is larger in each window that follows
-MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has borne or Google documents
+MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has accepted or Google documents
 MAX_STEP = 0.05  # growth a window beyond: twice as much in 4 s
 IN_VAIN = 0.75  # of the first rate, below which cuts that changed nothing are in vain
 CUTS_IN_VAIN = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
@@ -43,7 +43,7 @@ RELAPSE = 2.0  # seconds after an outage in which another one means that the old
 
 
 class Grant(NamedTuple):
-    """When something may be sent or asked for again."""
+    """When something may be sent, or acquire called again."""
 
     moment: float
     may_send: bool
@@ -179,7 +179,7 @@ class Congestion:
         return WINDOW if self._window.refused else CLEAN_WINDOW
 
     def _exceeds(self, answers: float) -> bool:
-        """Whether the window's refusals are more than chance would have of so many answers."""
+        """Whether the window has more refusals than chance explains."""
         mean = answers * (NOISE_MARGIN * self._noise + TOLERATED)
         return self._window.refused > max(mean + DEVIATIONS * math.sqrt(mean), MIN_REFUSED)
 
@@ -208,7 +208,7 @@ class Congestion:
         self._step = min(STEP_FACTOR * self._step, MAX_STEP_KNOWN)
 
     def _is_slower(self) -> bool:
-        """Whether answers take longer, beyond the rate that is known to be borne."""
+        """Whether answers take longer, above the rate that the bucket is known to accept."""
         if self._window.timed < ENOUGH:
             return False
         latency = self._window.latency / self._window.timed

@@ -1,4 +1,4 @@
-"""Who this program is at Google Cloud: the credentials, the project and the client that goes with them."""
+"""The environment becomes Google credentials, a project and a client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from errors import BucketError
 from storage.bucket import reason
 
 SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
-CONNECTIONS = 64  # of google-cloud-storage, for what is not put through obstore
+CONNECTIONS = 64  # of google-cloud-storage, for all that does not go through obstore
 
 # Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
 os.environ.setdefault("GCE_METADATA_TIMEOUT", "2")
@@ -21,7 +21,7 @@ os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
 
 
 def emulator() -> str | None:
-    """Where Google's clients find an emulator; None for Google itself. An empty variable is as good as none."""
+    """Where Google's clients find an emulator; None for Google itself. An empty variable counts as none."""
     return os.environ.get("STORAGE_EMULATOR_HOST") or None
 
 
@@ -46,7 +46,7 @@ def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
 
 
 def project() -> str | None:
-    """The project that a new bucket belongs to; None where none is set anywhere. An emulator needs none.
+    """The project of a new bucket; None if none is set. An emulator needs none.
 
     GCP_PROJECT, then what google.auth finds: GOOGLE_CLOUD_PROJECT, the key file, gcloud's configuration, the metadata
     server (https://googleapis.dev/python/google-auth/latest/reference/google.auth.html).
@@ -59,9 +59,9 @@ def project() -> str | None:
 
 
 def client(credentials: google.auth.credentials.Credentials) -> storage.Client:
-    """A client without a project: only the creation of a bucket names one, and asks for it then."""
+    """A client without a project: only the creation of a bucket needs one, and passes it."""
     made = storage.Client(project=None, credentials=credentials)
-    # The session is public nowhere, and ten connections, which is requests' default, are too few for the threads.
+    # No public way to the session; requests' default of ten connections is too few for the threads.
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
     for scheme in ("http://", "https://"):
         made._http.mount(scheme, adapter)

@@ -1,4 +1,4 @@
-"""A directory as a bucket: one of the local disk, or one where a bucket is mounted."""
+"""A directory becomes a bucket: one on the local disk, or one where a bucket is mounted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.part_files import _chunks, _fill, _mine, _numbers, _open, _removed_
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-    errno.ENOTCONN, errno.ECONNABORTED,  # of a mount that has died: afterwards, and while it was asked
+    errno.ENOTCONN, errno.ECONNABORTED,  # of a mount that has died: afterwards, and during a call
 })  # fmt: skip
 
 TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
@@ -26,7 +26,7 @@ TRIES = 3  # of a write whose unfinished file, or empty folder, another run remo
 class FolderBucket:
     """A directory as a bucket."""
 
-    max_in_flight = 1  # a local write is over before another thread has taken it up
+    max_in_flight = 1  # a local write is faster than a hand-over to another thread
     keeps = ""
     has_folders = False  # a placeholder is the directory itself
     fatal_errnos = FATAL_ERRNOS  # errors after which no other file could be written either
@@ -102,7 +102,7 @@ class FolderBucket:
             return ()
 
     def with_checksum(self, stored: Stored) -> Stored:
-        """What is listed, with the crc32c of the file's bytes, which are read for it."""
+        """The listed object with the crc32c of the file, whose bytes are read."""
         if stored.name.endswith("/"):
             return stored
         checksum = google_crc32c.Checksum()

@@ -1,4 +1,4 @@
-"""A bucket as a folder: starts GCSFuse, waits until the folder is the bucket, and ends it when all is flushed."""
+"""A bucket becomes a folder: starts GCSFuse, waits until the bucket is mounted, and ends it when all is flushed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import TextIO
 
 from errors import BucketError
 
-# For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert, whatever the flags,
+# For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert with any flags,
 # and never a PATCH. With 128 writers and 50 ms a request 4,000 files are made at 410 a second; without the dentry cache
 # at less than half of that, and the other flags are there to keep look-ups true, memory small, and failures finite.
 # 64 writers make a quarter less, 256 a fifth more with 76 MB more memory (docs/mount.md).
 FLAGS = (
     "--implicit-dirs",  # folders that have no placeholder of their own are seen
-    "--metadata-cache-ttl-secs=-1",  # nobody else writes: what was looked up stays true …
+    "--metadata-cache-ttl-secs=-1",  # there is no other writer: what was looked up stays true …
     "--metadata-cache-negative-ttl-secs=-1",  # … and so does that a name was not there
     "--stat-cache-max-size-mb=-1",
     "--experimental-enable-dentry-cache",  # Linux keeps the folders in mind, or every file asks for each of its again
     "--max-conns-per-host=0",  # as many as there are writers
     "--max-idle-conns-per-host=128",
     "--write-block-size-mb=1",  # memory for each file being written, where the default takes 32 MiB for 37 KB …
-    "--write-global-max-blocks=128",  # … so that more than its 4 files at once need no staging on disk
+    "--write-global-max-blocks=128",  # … so that more than its 4 open files need no staging on disk
     "--enable-metadata-prefetch=false",  # listing folders ahead is for readers
     "--max-retry-attempts=10",  # two minutes and a half; without end otherwise
     "--log-severity=warning",
@@ -42,7 +42,7 @@ CAP_SYS_ADMIN = 1 << 21
 
 
 def fuse_works() -> tuple[bool, str]:
-    """Whether a bucket can be mounted here, as far as can be told without trying; if not, why."""
+    """Whether a bucket can be mounted here, without trying; if not, why."""
     for program in ("gcsfuse", "fusermount3"):
         if not shutil.which(program):
             return False, f"{program} is not installed"
@@ -58,9 +58,9 @@ def fuse_works() -> tuple[bool, str]:
 
 
 def gcsfuse_version() -> str:
-    """What GCSFuse calls itself, in a few words."""
+    """The name and version of GCSFuse."""
     done = subprocess.run(["gcsfuse", "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.strip().partition(" (")[0] or "a gcsfuse that does not tell its version"
+    return done.stdout.strip().partition(" (")[0] or "a gcsfuse of unknown version"
 
 
 def is_fuse(path: Path) -> bool:
@@ -87,7 +87,7 @@ def _kind(mount: str) -> str:
 
 @contextmanager
 def mounted(bucket: str, where: Path) -> Iterator[None]:
-    """Mount a bucket, for as long as this lasts; a mount that is there already is used, and left, as it is.
+    """Mount a bucket while the context lasts; an existing mount is used and left as it is.
 
     Raises BucketError when it cannot be mounted, and when not all of it could be flushed in the end.
     """
@@ -108,7 +108,7 @@ def mount(bucket: str, where: Path, log: TextIO) -> subprocess.Popen[str]:
     if not works:
         raise BucketError(f"gs://{bucket} cannot be mounted: {why}")
     _make_empty_folder(where)
-    # In a session of its own: a Ctrl-C is for this program, which then unmounts.
+    # In its own session: Ctrl-C must reach only this program, which then unmounts.
     process = subprocess.Popen(
         ["gcsfuse", "--foreground", *FLAGS, *_emulator(), bucket, str(where)],
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -155,13 +155,13 @@ def _emulator() -> list[str]:
 
 
 def _fusermount(option: str, where: Path) -> str:
-    """What it says that failed, or "" where nothing did."""
+    """The error of fusermount3, or ""."""
     done = subprocess.run(["fusermount3", option, str(where)], capture_output=True, text=True, check=False)
     return done.stderr.strip().splitlines()[-1][:200] if done.returncode and done.stderr.strip() else ""
 
 
 def _reason(log: TextIO) -> str:
-    """Why GCSFuse gave up, in one line of what it said."""
+    """Why GCSFuse gave up, in one line of its output."""
     log.seek(0)
     lines = [line for line in log.read().splitlines() if line.strip() and "WARNING" not in line]
     for sign in ("fusermount3: ", "Error: ", ""):  # the cause, what it led to, anything

@@ -1,7 +1,7 @@
 """A bucket's listing, page by page: what Google Cloud Storage answers becomes objects in order, or one clear error.
 
 Everything after it merges listings by name, so a listing that is out of order, repeats itself or leaves the range that
-was asked for must not pass.
+was requested must not pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from storage.bucket import Stored, decode_crc32c
 
 
 class Range(NamedTuple):
-    """What is listed: names that begin with `prefix`, from `start` on and before `stop`; "" is no bound."""
+    """The range of a listing: names that begin with `prefix`, from `start` on and before `stop`; "" is no bound."""
 
     prefix: str
     start: str = ""
@@ -37,7 +37,7 @@ def objects(url: str, wanted: Range, pages: Iterable[Mapping[str, Any]]) -> Iter
             stored = _stored(url, item)
             if not wanted.holds(stored.name) or (last and stored.name <= last):
                 raise BucketError(
-                    f"{url}: cannot be listed: {escaped(stored.name)} is out of order or was not asked for"
+                    f"{url}: cannot be listed: {escaped(stored.name)} is out of order or was not requested"
                 )
             last = stored.name
             yield stored

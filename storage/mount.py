@@ -18,10 +18,10 @@ from storage.part_files import _fill, _open, _removed_on_failure, probe
 
 
 class MountedBucket:
-    """A bucket whose objects are written through its mount, while the API tells what has landed.
+    """A bucket whose objects are written through its mount, while the API lists what has arrived.
 
-    The books go by the API too: whoever is killed while writing a file on a mount leaves a part of it, and part
-    of a manifest could be taken for the whole.
+    Journal and manifest go through the API too: a program that is killed while it writes to a mount leaves part of
+    the file, and part of a manifest could be taken for the whole.
     """
 
     def __init__(self, api: Bucket, root: Path) -> None:
@@ -82,10 +82,10 @@ class MountedBucket:
 
 
 class MountFolder(FolderBucket):
-    """A directory in a mounted bucket. It is held open: when the mount goes away nothing lands in its place."""
+    """A directory in a mounted bucket. It is held open, so that nothing is written beside a dead mount."""
 
-    max_in_flight = 128  # at 50 ms a request; measured in mount.py
-    fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # GCSFuse's word for a file that the bucket refused, say for its checksum
+    max_in_flight = 128  # at 50 ms a request (docs/mount.md)
+    fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # EIO: the bucket refused this file, for example for its checksum
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -98,13 +98,13 @@ class MountFolder(FolderBucket):
         self._crowds = [_Crowds() for _ in range(self.max_in_flight)]
 
     def close(self) -> None:
-        """Let go of the mount, which cannot be taken away before."""
+        """Close the folder: until then the mount is busy."""
         os.close(self._folder)
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
         # An object appears when its file is closed; a rename would be a copy and a delete. While Linux makes a file
-        # in a folder nobody can look a name up there, and a new name is looked up first: two round trips a file,
-        # one file at a time. Looked up beforehand, many names at once, GCSFuse has the answer when the file is made.
+        # in a folder no name can be looked up there, and a new name is looked up first: two round trips a file,
+        # one file at a time. After look-ups of many names in parallel, GCSFuse has the answer when the file is made.
         # A file that is there is removed: GCSFuse would fetch it onto the local disk, and stage the new one there.
         crowds = self._crowds[hash(os.path.dirname(path)) % len(self._crowds)]
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ _LOOKING, _MAKING = 0, 1
 
 
 class _Crowds:
-    """Lets threads of two kinds in by turns: all of one kind that wait, and when these are out all of the other."""
+    """Admits threads of two kinds by turns: all waiting ones of one kind, after them all of the other."""
 
     def __init__(self) -> None:
         self._lock, self._kind, self._inside = threading.Lock(), _LOOKING, 0
@@ -128,7 +128,7 @@ class _Crowds:
 
     @contextlib.contextmanager
     def enter(self, kind: int) -> Iterator[None]:
-        """Wait for the turn of `kind`, and have it while this lasts."""
+        """Wait for the turn of `kind`, and hold it while the context lasts."""
         self._come(kind)
         try:
             yield

@@ -1,4 +1,4 @@
-"""The names of objects: which may be stored, which are unfinished, and the folders above them."""
+"""Names of members become names of objects, or reasons to refuse them; and the folders above objects."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def is_unfinished(name: str) -> bool:
 def object_name(prefix: str, name: str) -> tuple[str, str]:
     """The object that a member becomes, and why it may not be one ("" when it may).
 
-    "./" and doubled slashes go, as tar's and zip's own tools have it; what could leave the prefix, or what
-    GCS takes for no name, is refused (https://cloud.google.com/storage/docs/objects#naming). A refused name is
-    answered in a form that can be shown.
+    "./" and doubled slashes are removed, as the tools of tar and zip do; a name that could leave the prefix or that GCS
+    does not accept is refused (https://cloud.google.com/storage/docs/objects#naming). A refused name is returned in
+    printable form.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")

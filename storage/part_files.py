@@ -1,4 +1,4 @@
-"""Files that are written under another name first, so that none is ever half there."""
+"""Bytes become a file by way of another name, so that no file is ever half written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from storage.names import PARTIAL_PREFIX
 
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
 
-_numbers = itertools.count()  # of the files being written by this process, whichever of its buckets writes them
-_mine = secrets.token_hex(4)  # in their names, for the processes of two containers have the same numbers
+_numbers = itertools.count()  # of the files that this process writes, in all of its buckets
+_mine = secrets.token_hex(4)  # in their names, since processes of two containers may have the same ids
 
 
 def probe() -> str:
-    """A name to try out whether something can be written, which no other process tries out at the same time."""
+    """The name of a test write, which no other process uses."""
     return f"{PARTIAL_PREFIX}ready-{_mine}"
 
 

@@ -1,6 +1,6 @@
-"""How fast a bucket is written to: one limiter for all threads of a process, and its retries.
+"""Limits the rate of writes to a bucket, one limiter for all threads of a process, and retries refused writes.
 
-congestion.py decides on the rate.
+storage/congestion.py decides on the rate.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from storage.congestion import WINDOW, Congestion
 T = TypeVar("T")
 log = logging.getLogger("spotted")
 
-# Google asks for this: begin at 1,000 writes a second, at most double them every 20 minutes, and send less when
-# the answer is 429 or 503 (https://cloud.google.com/storage/docs/request-rate). A warm bucket takes more.
+# Google's guideline: begin at 1,000 writes a second, at most double them every 20 minutes, and send less after
+# 429 or 503 (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
 START = 1000
 DOUBLING = 20 * 60  # seconds
-SLICE = 0.25  # seconds after which a waiting thread looks whether the rate has jumped
-FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; an outage is waited for by all threads together
+SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has jumped
+FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; in an outage all threads wait together
 TIMEOUT = 180  # seconds in which a write is repeated
 
 
 class WriteStats(NamedTuple):
-    """What became of the writes of a process."""
+    """Counts of the writes of a process."""
 
     writes: int = 0  # sent, the refused ones among them
     peak: int = 0  # most writes in one second
@@ -43,13 +43,13 @@ class Failure(NamedTuple):
     """What an error means for a write."""
 
     is_passing: bool  # the same request may succeed later
-    is_refusal: bool  # the bucket was asked for too much, by its own word
+    is_refusal: bool  # the bucket says that it is overloaded
     retry_after: float = 0.0  # seconds, where the bucket said so
     reason: str = ""  # in one line
 
 
 class RateLimiter:
-    """Hands out the moments at which something may be written, and repeats what a bucket refuses for now.
+    """Grants the moments of writes, and repeats writes that the bucket refuses for now.
 
     `start` is how many writes a second at first, of all `writers` of the bucket together; infinity is no limit
     until the first congestion.
@@ -117,7 +117,7 @@ class RateLimiter:
             log.info("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, before, now)
 
     def stats(self) -> WriteStats:
-        """What became of the writes so far."""
+        """Counts of the writes so far."""
         with self._lock:
             return WriteStats(self._writes, self._peak, self._refused)
 
@@ -149,7 +149,7 @@ class RateLimiter:
 
 
 def backoff(tries: int, rng: random.Random = random.SystemRandom()) -> float:  # noqa: B008  # it has no state
-    """Seconds to wait after so many tries, at random: threads that failed together must not come again together."""
+    """Seconds to wait after so many tries, with jitter: threads that failed together must not retry together."""
     return rng.uniform(0, min(FIRST_BACKOFF * 2 ** min(tries, 10), MAX_BACKOFF))
 
 

@@ -1,4 +1,4 @@
-"""A large member on its way into a bucket: a resumable upload, which ends whole or not at all."""
+"""A large member becomes an object by a resumable upload, which ends whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("spotted")
 
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
-BEGINNINGS = 3  # of a resumable upload whose bytes can be had again
+BEGINNINGS = 3  # attempts at a resumable upload whose bytes can be read again
 
 
 class Passing:
@@ -46,7 +46,7 @@ class Passing:
             yield chunk
 
     def rest(self) -> tuple[int, int]:
-        """Size and crc32c of the whole, for which what has not passed yet is read."""
+        """Size and crc32c of the whole; reads the rest if necessary."""
         for _ in self:
             pass
         return self.size, int.from_bytes(self._crc32c.digest(), "big")
@@ -58,9 +58,9 @@ def size_and_crc32c(sent: bytes | Passing) -> tuple[int, int]:
 
 
 def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, limiter: RateLimiter) -> None:
-    """Store chunks as one object, and begin again where the service says so, as far as they can be had again.
+    """Store chunks as one object; if the service ends the upload, start again if the chunks can be read again.
 
-    Raises UploadLostError where they cannot be had again.
+    Raises UploadLostError if they cannot.
     """
     for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
         try:
@@ -76,7 +76,7 @@ def _upload(
     bucket: storage.Bucket, name: str, chunks: Iterable[bytes], content_type: str, limiter: RateLimiter
 ) -> None:
     # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
-    # upload would leave its parts behind, unseen and paid for.
+    # upload would leave its parts behind, invisible and billed.
     sent = limiter.acquire()
 
     def report(error: Exception) -> None:
@@ -104,7 +104,7 @@ def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
             with contextlib.suppress(*NO_ANSWER):
                 file.terminate()
         finally:
-            # It has no other way to be left without its last bytes being sent: Python closes it once it is garbage,
+            # Otherwise its last bytes would be sent: Python closes it once it is garbage,
             # and from 3.13 on prints what that raises.
             file._buffer.close()
         raise

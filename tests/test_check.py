@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: Gcs
 
 @pytest.mark.parametrize(
     ("denied", "reason"),
-    [("xml.put", "takes no objects"), ("json.list", "cannot be listed"), ("xml.delete", "cannot be deleted")],
+    [("xml.put", "cannot write"), ("json.list", "cannot be listed"), ("xml.delete", "cannot be deleted")],
 )
 def test_denied_rights(front: GcsFront, bucket: str, denied: str, reason: str) -> None:
     front.deny(denied)

@@ -162,7 +162,7 @@ def test_a_server_that_refuses_everything_is_given_up(monkeypatch: pytest.Monkey
             return str(caught.value)
 
         with ThreadPoolExecutor(20) as pool:
-            assert all("given up after 8 tries: status 503" in text for text in pool.map(fails, range(20)))
+            assert all("gave up after 8 attempts: status 503" in text for text in pool.map(fails, range(20)))
         assert len(server.requests) < 20 * (http.ATTEMPTS + http.FREE_REFUSALS + 2)
 
 
@@ -179,7 +179,7 @@ def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch
 
         with ThreadPoolExecutor(2) as pool:
             others = [pool.submit(go_on) for _ in range(2)]
-            with pytest.raises(SourceError, match="given up after 8 tries: status 429"):
+            with pytest.raises(SourceError, match="gave up after 8 attempts: status 429"):
                 http.fetch(f"{server.url}/bad")
             over.set()
             for each in others:

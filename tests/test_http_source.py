@@ -119,7 +119,7 @@ def test_progress_renews_patience(server: SourceServer, monkeypatch: pytest.Monk
 def test_patience_ends(server: SourceServer, waits: list[float]) -> None:
     source = opened(server)
     server.plan(PATH, Plan(cut=10))
-    with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: given up after 8 tries"):
+    with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: gave up after 8 attempts"):
         source.read(0, 5000)
     assert len(server.requests) == http.ATTEMPTS == 8
     assert all(0.75 <= wait / 2 ** (index - 1) <= 1.25 for index, wait in enumerate(waits))
@@ -242,7 +242,7 @@ def test_a_retry_after_without_sense_is_no_retry_after(server: SourceServer, wai
 
 def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(status=429, headers={"Retry-After": "7200"}))
-    with pytest.raises(SourceError, match=r"after 1 tries: status 429 .*asks to wait 7,200 s"):
+    with pytest.raises(SourceError, match=r"after 1 attempt: status 429 .*asks to wait 7,200 s"):
         open_source((server.url + PATH,))
     assert (len(server.requests), waits) == (1, [])
 

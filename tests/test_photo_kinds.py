@@ -185,8 +185,8 @@ def test_a_photo_that_is_cut_off_at_the_source_is_listed(cli: Cli, tmp_path: Pat
     assert done.returncode == 3
     found = austin.failures(tmp_path)
     assert [outcome for outcome, _ in found.values()] == ["failed"] * 2
-    assert found["7_1.png"][1].endswith("given up after 3 tries: damaged: the image is cut off: no end marker")
-    assert found["7_2.png"][1].endswith("given up after 3 tries: damaged: the image is cut off: no IEND chunk")
+    assert found["7_1.png"][1].endswith("gave up after 3 attempts: damaged: the image is cut off: no end marker")
+    assert found["7_2.png"][1].endswith("gave up after 3 attempts: damaged: the image is cut off: no IEND chunk")
     assert sorted(austin.photos(tmp_path)) == ["7_3.png", "7_4.png"]
 
 

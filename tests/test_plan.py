@@ -144,7 +144,7 @@ def test_a_server_without_ranges_is_told_and_not_read(cli: Cli, tmp_path: Path, 
 def test_a_source_that_does_not_answer(cli: Cli, tmp_path: Path) -> None:
     done = cli("-d", "stanford", "--plan", "--mirror", "http://127.0.0.1:9", "--to", tmp_path / "out")
     assert done.returncode == 1
-    assert "error: http://127.0.0.1:9/SHA256SUMS: given up after 4 tries" in done.stderr
+    assert "error: http://127.0.0.1:9/SHA256SUMS: gave up after 4 attempts" in done.stderr
     assert done.stdout.splitlines()[1].split()[:3] == ["stanford", "~41,163", "0"]  # the published figures
 
 

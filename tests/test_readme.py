@@ -1,8 +1,8 @@
-"""README.md: what it shows is what the program prints, and each of its commands does what it says.
+"""README.md and docs: shown output is the program's, each command does what the text says, each link leads somewhere.
 
-Commands of this program, of git and of make are run; what is cloned is this checkout, whatever the URL. Those of Google
-and of Docker are run with a stand-in on PATH that takes note of its arguments. What they hand to the tool is parsed by
-the tool, and where the real gcloud is installed, it checks its own.
+Commands of this program, of git and of make are run; any URL clones this checkout. Commands of Google and of Docker are
+run with a stand-in on PATH that records its arguments. The tool parses the arguments meant for it, and the real gcloud,
+where installed, parses its own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from cli import parse
+from cli import VERSION, parse
 from support.fake_gcs import GcsFront
-from support.program import ROOT, Cli, clean_environment
+from support.program import ROOT, Cli, clean_environment, product_files
 from support.source_server import SourceServer
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+README, GOOGLE_VM, OPTIONS, DESIGN = (
+    (ROOT / name).read_text() for name in ("README.md", "docs/google-vm.md", "docs/options.md", "docs/design.md")
+)
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README + GOOGLE_VM, re.DOTALL | re.MULTILINE)
 LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 COMMANDS = [line.partition(" #")[0].strip() for line in LINES]
 OWN = [command.removeprefix("python cli.py ") for command in COMMANDS if command.startswith("python cli.py ")]
@@ -41,7 +43,6 @@ printf '%s\\0' "${0##*/}" "$@" >> "$SEEN"; echo >> "$SEEN"
 
 def test_every_command_is_tried_below() -> None:
     tried = (
-        "sudo apt-get install ",
         "python cli.py ",
         "sh docker-shell.sh",
         "docker run ",
@@ -50,7 +51,7 @@ def test_every_command_is_tried_below() -> None:
         *NEWCOMERS,
     )
     assert [command for command in COMMANDS if not command.startswith(tried)] == []
-    assert len(OWN) == 7 and len(COMMANDS) > 20
+    assert len(OWN) == 6 and len(COMMANDS) > 20
 
 
 def settled(text: str) -> list[str]:
@@ -93,12 +94,12 @@ def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     printed, _, python = printed.rstrip("\n").rpartition("\n")
     assert made and settled(printed) == settled(escaped[1])
     assert Path(python) == ROOT / ".venv/bin/python"  # it is activated
-    (card,) = re.findall(r"open `(\S+card.html)`", README)
+    (card,) = re.findall(r"Open `(\S+card.html)`", README)
     assert (tmp_path / "spotted-data-extraction" / card).is_file()
 
 
 def test_the_options_are_those_of_help(cli: Cli) -> None:
-    assert f"```text\n{cli('--help', COLUMNS='110').stdout.rstrip()}\n```" in README
+    assert f"```text\n{cli('--help', COLUMNS='110').stdout.rstrip()}\n```" in OPTIONS
 
 
 @pytest.mark.parametrize("command", OWN)
@@ -166,7 +167,7 @@ def check_with_gcloud(commands: list[list[str]], tmp_path: Path) -> None:
 
 
 def documents() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
@@ -176,9 +177,20 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [link for link in local if not (document.parent / link).exists()] == []
 
 
-def test_the_design_names_every_module() -> None:
-    named = set(re.findall(r"`(\w+)\.py`", (ROOT / "docs/design.md").read_text()))
-    assert {path.stem for path in ROOT.glob("*.py")} - named == set()
+def test_the_design_names_every_room_and_files_that_exist() -> None:
+    rooms = {path.relative_to(ROOT).parts[0] + "/" * (path.parent != ROOT) for path in product_files()}
+    named = set(re.findall(r"`([\w/]+(?:\.\w+|/))`", DESIGN))
+    assert rooms - named == set()
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_contributing_names_files_that_exist() -> None:
+    named = re.findall(r"`([\w.]+(?:/[\w.]+)*(?:\.\w+|/))`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert named and [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_citation_has_this_version() -> None:
+    assert f"version: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_this_runs_where_make_run_does() -> None:

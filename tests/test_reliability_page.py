@@ -1,4 +1,4 @@
-"""docs/reliability.md has every fault of the campaign, with tests that exist and counts that add up."""
+"""docs/reliability.md and docs/odd-inputs.md: every fault of the campaign, tests that exist, counts that add up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PAGE = (ROOT / "docs/reliability.md").read_text()
 TESTS = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in ROOT.glob("tests/test_*.py")), re.M))
 
 
-def rows() -> list[list[str]]:
+def rows(page: str = PAGE) -> list[list[str]]:
     cells = [
-        [cell.strip() for cell in line.strip("| ").split("|")] for line in PAGE.splitlines() if line.startswith("|")
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in page.splitlines() if line.startswith("|")
     ]
-    return [row for row in cells if row[0] != "fault" and set(row[0]) != {"-"}]
+    return [row for row in cells if row[0] not in ("fault", "input") and set(row[0]) != {"-"}]
 
 
 def test_every_row_is_whole_and_its_tests_exist() -> None:
@@ -41,3 +41,12 @@ def test_the_faults_are_those_of_the_campaign() -> None:
 
 def test_there_are_sixty_and_more() -> None:
     assert len({row[0] for row in rows()}) == len(rows()) >= 60
+
+
+def test_every_odd_input_is_on_its_page_once_with_tests_that_exist() -> None:
+    inputs = rows((ROOT / "docs/odd-inputs.md").read_text())
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for row in inputs:
+        named = set(re.findall(r"`(test_\w+(?:\.py)?)`", row[-1]))
+        assert len(row) == 3 and all(row) and named and named <= TESTS | files, row
+    assert len({row[0] for row in inputs}) == len(inputs)

@@ -181,7 +181,7 @@ def test_the_command_names_every_finding_and_repairs(cli: Cli, tmp_path: Path) -
     done = cli("-a", "--verify", "--to", out)
     assert done.returncode == 3
     assert sorted(re.findall(r"^austin: (\w+) austin", done.stderr, re.M)) == ["different"] + ["missing"] * 7
-    assert f"tsinghua: extra tsinghua/notes.txt: it is not in the manifest; if nobody needs it, remove {out}" in (
+    assert f"tsinghua: extra tsinghua/notes.txt: it is not in the manifest; if it is not needed, remove {out}" in (
         done.stderr
     )
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["complete", "incomplete", "incomplete"]

@@ -1,6 +1,6 @@
-"""What a card says of a complete dataset: what it holds, of which kind, and what is odd about it.
+"""A complete dataset becomes the facts of its card: contents, formats, and what is odd.
 
-All of it comes from the bucket: the manifest tells of every object, and a sample of the images is read back for
+All of it comes from the bucket: the manifest lists every object, and a sample of the images is read back for
 dimensions and thumbnails.
 """
 
@@ -28,7 +28,7 @@ SAMPLE = 240  # images read back, at most, in even steps through the manifest: a
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back
-IN_MEMORY = 64 << 20  # bytes that are read back at once, at most: of usual images the whole sample
+IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MOST_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
@@ -103,7 +103,7 @@ class Card:
 def describe(
     dataset: Dataset, about: Mapping[str, Any], survey: Survey, looks: list[Look], failures: list[Row]
 ) -> tuple[Card, list[Look]]:
-    """The card of a dataset of which these images were looked at, and what its contact sheet shows of them."""
+    """The facts of a dataset of which these images were read, and the images of its contact sheet."""
     layout = survey.layout
     seen, odd = [each for each in looks if not each.error], survey.odd.told()
     card = Card(
@@ -140,7 +140,7 @@ def describe(
 
 
 class Survey:
-    """What all rows tell: counts, an even sample of the images, and the names of what is odd, if anything is.
+    """What all rows show: counts, an even sample of the images, and the names of what is odd, if anything is.
 
     There can be millions of rows, so of most names only a hash is kept; the names of odd ones take a second reading.
     """
@@ -211,7 +211,7 @@ class _Sample:
 
 
 def group(layout: Layout, path: str) -> str:
-    """What an image is counted with: its folder, or its name up to the last "_"."""
+    """The group of an image: its folder, or its name up to the last "_"."""
     folder, slash, name = path.removeprefix(layout.images).rpartition("/")
     return folder if slash else name.rpartition("_")[0] or name
 
@@ -223,7 +223,7 @@ def title(layout: Layout, path: str) -> str:
 
 
 def label(group: str) -> str:
-    """A group as one would write it: "n02085620-Japanese_spaniel" is Japanese spaniel."""
+    """The display name of a group: "n02085620-Japanese_spaniel" is Japanese spaniel."""
     return re.sub(r"^(\d+-)?n\d+-", "", group).replace("_", " ")
 
 

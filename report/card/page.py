@@ -1,4 +1,4 @@
-"""A card becomes a page that needs no other file; its HTML is the template card.html."""
+"""The facts of a card become one HTML page without other files, by the template card.html."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One image read back: its dimensions, and if wanted a thumbnail with the boxes of its annotation."""
+"""An image becomes its dimensions and, if wanted, a thumbnail with the boxes of its annotation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of one image; the thumbnail is a JPEG."""
+    """The findings of one image; the thumbnail is a JPEG."""
 
     path: str
     width: int = 0

@@ -1,4 +1,4 @@
-"""A complete dataset gets its card: `card.html`, a page that needs no other file, and `card.json`."""
+"""A complete dataset becomes its card: `card.html`, one page without other files, and `card.json`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn(
 ) -> Iterator[None]:
     """Draw the card of a dataset while the block writes its manifest, and write it once that is there.
 
-    Whoever writes a manifest mostly waits for the bucket: in that time most of the card is drawn.
+    Writing a manifest is mostly waiting for the bucket: most of the card is drawn in that time.
     """
     thread = ThreadPoolExecutor(1)
     try:
@@ -50,7 +50,7 @@ def drawn(
 
 @contextmanager
 def _optional(dataset: Dataset) -> Iterator[None]:
-    """The dataset is complete without a card: what stands in its way is told in the log."""
+    """The dataset is complete without a card: an error here is only logged."""
     try:
         yield
     except (ExtractionError, OSError) as error:

@@ -118,7 +118,7 @@ def self_signed(site: Site, _: random.Random) -> None:
 
 
 CHANGED = "images.tar: changed while it was read.*; run again"
-GIVEN_UP = r"images.tar.*: given up after \d tries"
+GIVEN_UP = r"images.tar.*: gave up after \d attempts"
 
 SOURCE = (
     Fault("connection cut at a random byte", source(cut, 3, after=MIDDLE), places=BOTH),
@@ -199,12 +199,12 @@ SOURCE = (
     Fault("redirects to a link that expires", share),
     Fault("a redirect to file://", leads_to("file:///etc/passwd"), 1, "images.tar: No connection adapters"),
     Fault("a redirect to ftp://", leads_to("ftp://127.0.0.1/images.tar"), 1, "images.tar: No connection adapters"),
-    Fault("a self-signed certificate", self_signed, 1, "(?i)images.tar: given up after 1 tries: .*certificate"),
-    Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: given up after 4 tries"),
-    Fault("nobody listens", mirror(nobody()), 1, "SHA256SUMS: given up after 4 tries: .*refused"),
+    Fault("a self-signed certificate", self_signed, 1, "(?i)images.tar: gave up after 1 attempt: .*certificate"),
+    Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: gave up after 4 attempts"),
+    Fault("nobody listens", mirror(nobody()), 1, "SHA256SUMS: gave up after 4 attempts: .*refused"),
     Fault("a slow drip", source(Plan(drip=0.001))),
     Fault("each answer a second late", source(Plan(stall=1))),
-    Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: given up"),
+    Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: gave up"),
     Fault(
         "an HTML page instead of SHA256SUMS",
         source(Plan(body=sample.HTML), path="/SHA256SUMS"),
@@ -222,7 +222,7 @@ SOURCE = (
     Fault("429 with Retry-After to photos", photo(Plan(status=429, headers={"Retry-After": "1"}), 2, 9), data=AUSTIN),
     Fault("photos that fall silent", photo(Plan(hang=100), 2, 3), data=AUSTIN),
     Fault("500 to a photo for good", photo(Plan(status=500)), 3,
-          "missing .*: given up after 8 tries", data=AUSTIN, is_long=True),
+          "missing .*: gave up after 8 attempts", data=AUSTIN, is_long=True),
     Fault("403 to a photo", photo(Plan(status=403)), 3, "missing .*got status 403", data=AUSTIN),
     Fault("404 to a third of the photos", photo(Plan(status=404), count=20), 3, "missing .*not there", data=AUSTIN),
     Fault(
