@@ -36,8 +36,8 @@ setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 run: setup  ## run the whole job on the sample that comes with the tool, into ./sample-out
 	$(RUN) cli.py --all --sample --to $(OUT)
 
-test: setup  ## run all tests but those of the image, of the card in a browser and of the frameworks
-	$(RUN) -m pytest $(AT_ONCE) -m "not container and not browser and not reading"
+test: setup  ## run all tests but those of the image, of the card in a browser and of the frameworks (TESTS=files: these)
+	$(RUN) -m pytest $(AT_ONCE) -m "not container and not browser and not reading" $(TESTS)
 
 test-browser: setup  ## look at the dataset card in headless Chromium
 	$(RUN) -m pytest -m browser

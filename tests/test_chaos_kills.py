@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 AT_ONCE = 3  # most of their time is waiting
 DELAY = 0.02  # seconds that the bucket takes for an answer
 STARTS = ((1, 0), (2, 0), (3, 0), (3, 0.2), (3, 0.5), (3, 1))  # seconds after so many processes of a run are there
-IN_TIME = 10  # seconds for an interrupted run to end beside others; alone it has two (test_cli.py)
+IN_TIME = 10  # seconds for an interrupted run to end beside others; alone it has two (test_cli_interrupts.py)
 SAID = "interrupted; what is stored is kept: run the same command again to continue"
 TITLE = "stanford: Stanford Dogs: 20,580 photos of 120 breeds\n"  # is said when all processes are there
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.container
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 MEMORY = "512m"
-TOO_LITTLE = "150m"  # enough to begin with, not for the pieces of archives that are under way
+TOO_LITTLE = "120m"  # enough to begin with, not for the pieces of archives that are under way
 SCALE = 0.05  # of Stanford's archives
 
 

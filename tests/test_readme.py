@@ -48,6 +48,7 @@ def test_every_command_is_tried_below() -> None:
         "docker run ",
         "gcloud ",
         "PROJECT=",
+        "sudo apt-get install ",
         *NEWCOMERS,
     )
     assert [command for command in COMMANDS if not command.startswith(tried)] == []
