@@ -147,7 +147,8 @@ def connect(scheduler: str) -> Client:
 
 def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> Client:
     for handler in logging.getLogger("distributed").handlers:
-        handler.setLevel(SILENT)
+        if type(handler) is logging.StreamHandler:  # dask's own; of others, a test's for example, it is none of ours
+            handler.setLevel(SILENT)
     if scheduler:
         return connect(scheduler)
     # An interrupted program leaves immediately. multiprocessing then removes the shared objects, with a warning.
@@ -174,7 +175,7 @@ def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalClust
         dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
         worker_dashboard_address="127.0.0.1:0",
         memory_limit=0,
-        silence_logs=SILENT,
+        silence_logs=SILENT if workers else False,
         **({} if workers else {"plugins": (own,)}),
     ).result()
 

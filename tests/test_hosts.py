@@ -220,7 +220,7 @@ def test_an_interrupt_is_not_delayed_by_what_waits(files: Path, tmp_path: Path) 
         with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr
             for line in process.stderr:
-                if "asking for fewer" in json.loads(line)["message"]:
+                if "sending fewer" in json.loads(line)["message"]:
                     break
             begin = time.monotonic()
             process.send_signal(signal.SIGINT)

@@ -69,7 +69,7 @@ def test_fetch_goes_on_trying(server: SourceServer, waits: list[float], plan: Pl
 
 def test_fetch_gives_up(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=3000))
-    with pytest.raises(SourceError, match=f"{server.url}{PATH}: given up after 8 tries"):
+    with pytest.raises(SourceError, match=f"{server.url}{PATH}: gave up after 8 attempts"):
         http.fetch(server.url + PATH)
 
 
