@@ -23,8 +23,8 @@ TOLERATED = 0.02  # share of refusals that is normal
 DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
-FIRST_STEP = 0.02  # growth in the first window without congestion
-STEP_FACTOR = 3  # by which it is larger in each window that follows
+FIRST_STEP = 0.01  # growth in the first window without congestion
+STEP_FACTOR, SLOW_STEP_FACTOR = 3, 2  # by which it is larger in each window that follows; with less than ENOUGH answers
 MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has accepted or Google documents
 MAX_STEP = 0.05  # growth a window beyond: twice as much in 4 s
 IN_VAIN = 0.75  # of the first rate, below which cuts that changed nothing are in vain
@@ -205,7 +205,8 @@ class Congestion:
     def _grow(self) -> None:
         step = min(self._step, MAX_STEP_KNOWN if self.rate < self._known else MAX_STEP)
         self.rate *= 1 + step
-        self._step = min(STEP_FACTOR * self._step, MAX_STEP_KNOWN)
+        factor = STEP_FACTOR if self._window.answers >= ENOUGH else SLOW_STEP_FACTOR
+        self._step = min(factor * self._step, MAX_STEP_KNOWN)
 
     def _is_slower(self) -> bool:
         """Whether answers take longer, above the rate that the bucket is known to accept."""

@@ -43,7 +43,9 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(DATA)
     (tmp_path / "file").chmod(0)
     tmp_path.chmod(0o755)
-    program = "import os, sys\nfrom sources import source\nif not os.getuid(): os.setuid(65534)\nsource.look(sys.argv[1])"
+    program = (
+        "import os, sys\nfrom sources import source\nif not os.getuid(): os.setuid(65534)\nsource.look(sys.argv[1])"
+    )
     for parent in tmp_path.parents[:2]:  # so that this user gets as far as the file
         parent.chmod(0o755)
     done = subprocess.run(

@@ -23,7 +23,7 @@ import ssl
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Self, TypeVar
@@ -66,7 +66,7 @@ class GcsFront(Store):
         self.gets: Counter[str] = Counter()  # how often each name's bytes were asked for
         self.refused: Counter[str] = Counter()  # requests by kind that were over their limit
         self._limits: dict[str, int] = {}
-        self._windows: Counter[tuple[str, int]] = Counter()
+        self._taken: defaultdict[str, deque[float]] = defaultdict(deque)  # when requests of a kind were taken
         self._denied: set[str] = set()
         self.accepts: Callable[[str], bool] = lambda _: True  # whether a request's token is good
         self.struck = 0  # how often something went wrong that was planned
@@ -126,7 +126,7 @@ class GcsFront(Store):
         self._doomed_after = after
 
     def limit(self, kind: str, per_second: int) -> None:
-        """Answer 429 to what comes of a kind beyond so many in a second of the clock, until reset()."""
+        """Answer 429 to what comes of a kind beyond so many in a second, until reset()."""
         self._limits[kind] = per_second
 
     def deny(self, *kinds: str) -> None:
@@ -282,9 +282,12 @@ class GcsFront(Store):
             raise Refused(403, f"{call.kind} is denied", "AccessDenied")
 
     def _is_over(self, kind: str) -> bool:
-        window = kind, int(time.monotonic())
-        self._windows[window] += 1
-        is_over = self._windows[window] > self._limits.get(kind, sys.maxsize)
+        taken, now = self._taken[kind], time.monotonic()
+        while taken and taken[0] <= now - 1:
+            taken.popleft()
+        is_over = len(taken) >= self._limits.get(kind, sys.maxsize)
+        if not is_over:
+            taken.append(now)
         self.refused[kind] += is_over
         return is_over
 
