@@ -12,7 +12,7 @@ import pytest
 from archives.spans import SpanBoundary
 from commands.verify import DIFFERENT, repair, verify, verify_deep
 from errors import ArchiveError, DamagedError
-from manifest.journal import JournalEntry
+from manifest.journal import JournalEntry, is_part
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
 from pipeline.options import RunOptions
@@ -185,7 +185,8 @@ def test_a_damaged_journal_entry_is_told_and_its_piece_read_again(bench: Bench) 
     members = some_members(300, 90_000)
     dataset = bench.dataset(a_tar=tar_of([*members, ("../refused.jpg", b"")]))
     assert bench.extract(dataset).status == 3  # so that the journal stays
-    entries = sorted(each.name for each in bench.bucket.list("_extraction/mini/journal/") if each.size)
+    listed = [each.name for each in bench.bucket.list("_extraction/mini/journal/") if each.size]
+    entries = sorted(name for name in listed if not is_part(name))  # a part of a finished unit is not read
     whole = bench.bucket.get(entries[0]) or b""
     bench.bucket.put(entries[0], flipped(whole, len(whole) // 2))
     bench.server.requests.clear()
