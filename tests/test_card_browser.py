@@ -38,7 +38,7 @@ def shot(browser: str, page: Path, scheme: str, width: int) -> tuple[Image.Image
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", [1100, 500])
+@pytest.mark.parametrize("width", [1100, 700, 400])
 def test_the_card_in_a_browser(cli: Cli, tmp_path: Path, browser: str, theme: str, width: int) -> None:
     assert cli("-d", "tsinghua", "--sample", "--to", tmp_path).returncode == 0
     scheme, paper = THEMES[theme]

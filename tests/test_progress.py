@@ -31,7 +31,7 @@ from pipeline.results import Progress
 from report import progress_bar
 from report.humanize import amount, duration
 from report.log import JsonFormatter
-from report.progress_bar import DRAW_EVERY, Display, Rate
+from report.progress_bar import DRAW_EVERY, Display, Line, Rate
 from support.archives import MB, some_members, tar_of, zip_of
 from support.bench import Bench
 from support.program import ROOT, Cli, clean_environment, command
@@ -42,7 +42,7 @@ def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str
     """All that a command sends to a terminal."""
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, columns))
-    process = subprocess.Popen(arguments, env=environment, stdout=terminal, stderr=terminal)
+    process = subprocess.Popen(arguments, env={"TERM": "xterm", **environment}, stdout=terminal, stderr=terminal)
     os.close(terminal)
     escaped = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end of a terminal is closed
@@ -236,3 +236,20 @@ def test_the_time_left_is_that_of_the_whole_run_so_far() -> None:
         per_second = rate.at(second, min(100 * second, 1000))
     assert (per_second, rate.left(2000)) == (0, 20)
     assert Rate().at(0, 5) == 0
+
+
+@pytest.mark.parametrize("columns", [10, 39, 59, 79, 99, 119, 199])
+@pytest.mark.parametrize("label", ["austin: ", "tsinghua-high: "])
+def test_a_line_fits_the_window_and_keeps_the_time_left(columns: int, label: str) -> None:
+    line = Line(label, 350_900_000, 38_815_900_000, amount, "34.1 MB/s", "14 min 34 s left")
+    text = re.sub(r"\{bar:(\d+)\}", lambda bar: "#" * int(bar[1]), line.fitted(columns))
+    assert len(text) <= columns
+    assert columns < 39 or text.endswith("14 min 34 s left")
+    assert columns < 59 or ("350.9 MB of 38.8 GB" in text and text.startswith(label))
+    assert columns < 99 or "#" in text
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path, {"TERM": "dumb"})
+    printed = on_a_terminal(80, command("-b", "--sample", "--to", tmp_path / "out"), environment)
+    assert "stanford: complete: 39 objects" in printed and "\x1b" not in printed and "%" not in printed
