@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import dask
@@ -43,6 +43,7 @@ SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an e
 log = logging.getLogger("spotted")
 ARRIVAL = 30  # seconds that a cluster's first worker may take to come
 TOGETHER = 2  # seconds for those that were started with it
+PREPARATIONS = 3  # tries to reach all workers, of which some may end at that moment
 SPARE_UNITS = 4  # units that store while as many as there are connections read; each holds 8 MB
 
 Hear = Callable[[str, int, int], None]
@@ -99,14 +100,19 @@ def start_cluster(
             client.cluster.close()
 
 
-def _prepare_workers(client: Client, run: str, config: WorkerConfig) -> WorkerConfig:
+def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int = PREPARATIONS) -> WorkerConfig:
     """Give each worker its context and show its log here; returns the configuration of all workers."""
     # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
     # other: an overloaded bucket refuses all of them alike (storage/congestion.py).
     config = replace(config, destination=replace(config.destination, writers=len(client.nthreads())))
-    client.register_plugin(ContextPlugin(run, config))
-    client.run(log.setLevel, log.level)
-    client.forward_logging(log.name)
+    try:
+        client.register_plugin(ContextPlugin(run, config))
+        client.run(log.setLevel, log.level)
+        client.forward_logging(log.name)
+    except OSError as error:  # a worker ended meanwhile; the next try asks those that are left
+        if tries == 1:
+            _lost(error)
+        return _prepare_workers(client, run, config, tries - 1)
     return config
 
 
@@ -149,6 +155,8 @@ def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> C
     for handler in logging.getLogger("distributed").handlers:
         if type(handler) is logging.StreamHandler:  # dask's own; of others, a test's for example, it is none of ours
             handler.setLevel(SILENT)
+    # asyncio reports futures of dask's that ended with an exception and that no coroutine awaits any more.
+    logging.getLogger("asyncio").setLevel(SILENT)
     if scheduler:
         return connect(scheduler)
     # An interrupted program leaves immediately. multiprocessing then removes the shared objects, with a warning.
@@ -203,12 +211,18 @@ def _lost(error: BaseException) -> NoReturn:
 class _Run:
     def __init__(self, cluster: Cluster, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
         self.cluster, self.units, self.wanted = cluster, units, wanted
-        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
-        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
-        self.present = cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0] if present else {}
+        self.present: Any = self._scattered(present) if present else {}  # a future of it, which dask resolves
         self.unfinished: dict[Future[JournalEntry], int] = {}  # future → index of its unit, the oldest first
         self.next = self.failures = 0
         self.covered: dict[str, int] = {}  # source → up to which byte a large member of it was already stored
+
+    def _scattered(self, present: Mapping[str, Stored]) -> Any:
+        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
+        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
+        try:
+            return self.cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0]
+        except OSError as error:
+            _lost(error)
 
     def results(self) -> Iterator[tuple[Unit, JournalEntry]]:
         completed = as_completed()
