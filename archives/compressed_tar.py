@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from archives.archive_file import ArchiveFile, Window
 from archives.decompress import unpack
 from archives.spans import LARGE, Member, Reader, Span, SpanBoundary, check_unpacked
-from archives.tar import _data, _report_end, _tar_members
+from archives.tar import data_of, report_end, tar_members
 
 
 def read_extents(reader: Reader, span: Span) -> Iterator[Member]:
@@ -22,7 +22,7 @@ def read_extents(reader: Reader, span: Span) -> Iterator[Member]:
         if refusal:
             yield Member(name, size, offset, None, refusal)
             continue
-        data = last.data if last.offset == offset else _data(file, name, size, offset)
+        data = last.data if last.offset == offset else data_of(file, name, size, offset)
         last = Member(name, size, offset, data)
         yield last
 
@@ -31,10 +31,11 @@ def read_extents(reader: Reader, span: Span) -> Iterator[Member]:
 
 
 class _Unpacked(ArchiveFile):
-    """The unpacked bytes of a compressed tar, read forwards only; the last bytes taken can be taken again."""
+    """The unpacked bytes of a compressed tar, read forwards only; the last bytes read can be read again."""
 
     def __init__(self, reader: Reader, span: Span) -> None:
         super().__init__(reader.name)
+        self.position = 0  # of the chunk
         self._chunks = unpack(reader.name, span.kind, reader.stream(0, reader.size))
         self._most, self._chunk = span.most, b""
 
@@ -42,7 +43,7 @@ class _Unpacked(ArchiveFile):
     def length(self) -> int:
         return self.position + len(self._chunk)
 
-    def take(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int) -> bytes:
         while self.length < start and self._go_on():
             pass
         while self.length < stop and (chunk := next(self._chunks, b"")):
@@ -70,7 +71,7 @@ class _Unpacked(ArchiveFile):
 def read_compressed(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
     """The members of a compressed tar, which is read to its end, where its checksum is."""
     file = _Unpacked(reader, span)
-    yield from _tar_members(file, 0, Span("tar", 0, sys.maxsize), link, False)
+    yield from tar_members(file, 0, Span("tar", 0, sys.maxsize), link, False)
     for _ in file.stream(file.length, sys.maxsize):
         pass
-    _report_end(reader.name, link)
+    report_end(reader.name, link)

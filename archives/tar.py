@@ -55,11 +55,11 @@ def broken_link(name: str, spans: Sequence[Span], links: Sequence[SpanBoundary])
             here = link
         else:
             return index, Span(span.kind, span.start, span.stop, begin=here.end, pax=here.pax)
-    _report_end(name, here)
+    report_end(name, here)
     return None
 
 
-def _report_end(name: str, link: SpanBoundary) -> None:
+def report_end(name: str, link: SpanBoundary) -> None:
     """Log an odd end of a tar whose members are all whole."""
     if not link.ended:
         log.warning("%s: it ends with its last member, without blocks of zeros; every member is whole", name)
@@ -78,7 +78,7 @@ def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member
     if start is None:
         return
     try:
-        yield from _tar_members(window, start, span, link, is_tail)
+        yield from tar_members(window, start, span, link, is_tail)
     except ArchiveError:
         if start in (0, span.begin) and not span.is_guess:
             raise
@@ -101,9 +101,9 @@ def _parse(data: Piece, at: int) -> Header | None:
     return parse(bytes(data[at : at + BLOCK]))
 
 
-def _tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, is_tail: bool) -> Iterator[Member]:
+def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, is_tail: bool) -> Iterator[Member]:
     link.first = None if is_tail else start
-    headers, whole = HeaderReader(file.name, file.take, span.pax), start
+    headers, whole = HeaderReader(file.name, file.read, span.pax), start
     while start < span.stop:
         entry, start = headers.read(start)
         if entry is None:
@@ -125,7 +125,7 @@ def _tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, 
 
 def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
     """Accept the archive's end at `start`, or raise ArchiveError; its members need `whole` bytes."""
-    block = file.take(start, start + BLOCK)
+    block = file.read(start, start + BLOCK)
     if any(block):
         what = "a damaged header" if len(block) == BLOCK else "the end of the file"
         raise ArchiveError(
@@ -138,7 +138,7 @@ def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
 
 
 def _another(file: ArchiveFile, end: int) -> int:
-    after = file.take(end, end + LOOK_BEYOND)
+    after = file.read(end, end + LOOK_BEYOND)
     found = (at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK]))
     at = next(found, 0)
     return end + at if parse(after[at : at + BLOCK]) else 0
@@ -150,10 +150,10 @@ def _member(file: ArchiveFile, entry: TarEntry) -> Member:
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
     if refusal := _tar_refusal(entry):
         return Member(*where, None, refusal, link=entry.link if entry.kind == HARD_LINK else "")
-    return Member(*where, _data(file, *where))
+    return Member(*where, data_of(file, *where))
 
 
-def _data(file: ArchiveFile, name: str, size: int, offset: int) -> Buffer | Iterator[bytes]:
+def data_of(file: ArchiveFile, name: str, size: int, offset: int) -> Buffer | Iterator[bytes]:
     """A member's bytes, in chunks where there are many."""
     held = file.held(offset, offset + size) if size <= LARGE else b""
     if len(held) == size:
