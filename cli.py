@@ -16,12 +16,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from archives.spans import Limits
 from datasets import DATASETS, GROUPS, select
 from errors import ExtractionError, UsageError, redact
 from pipeline.options import DEFAULT_TO, RunOptions
+from sources.datasets_file import read_datasets
 
 VERSION = "1.0.0"
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
@@ -102,7 +104,8 @@ OPTIONS = {
         Option("-b --breed", "the breed datasets: stanford, tsinghua"),
         Option("-i --individual", "the dataset of individual dogs: austin"),
         Option("-d --dataset", f"one dataset by name; can be repeated: {', '.join(DATASETS)}", str, "NAME",
-               tuple(DATASETS), is_repeated=True),
+               is_repeated=True),
+        Option("--datasets-file", "a TOML file that describes more datasets, for -d (docs/datasets.md)", str, "FILE"),
     ),
     WHERE: (
         Option("--to", f"gs://bucket or a directory (default: {DEFAULT_TO})", destination, "DEST"),
@@ -190,9 +193,14 @@ def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOpti
     values["command"] = next((name for name in COMMANDS if values.pop(name, False)), "extract")
     groups = [name for name in GROUPS if values.pop(name, False)]
     groups = list(GROUPS) if values.pop("all", False) else groups
-    datasets = select(groups, values.pop("dataset", []))
+    names, file = values.pop("dataset", []), values.pop("datasets_file", "")
+    known = {**DATASETS, **(read_datasets(Path(file)) if file else {})}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"-d {name}: no such dataset: expected one of {', '.join(known)}")
+    datasets = select(groups, names, known)
     if not datasets and values["command"] in ("list", "check"):
-        datasets = list(DATASETS.values())
+        datasets = list(known.values())
     if not datasets and values.get("sample"):
         datasets = select(GROUPS, [])
     if not datasets:

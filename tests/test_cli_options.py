@@ -32,7 +32,10 @@ def test_the_sample_alone_is_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["-d", "poodles"], "invalid choice: 'poodles'"),
+        (
+            ["-d", "poodles"],
+            "-d poodles: no such dataset: expected one of stanford, tsinghua, tsinghua-high, austin",
+        ),
         (["-a", "--connections", "0"], "expected a positive integer, got '0'"),
         (["-a", "--uploads", "many"], "expected a positive integer, got 'many'"),
         (["-a", "--sample", "--mirror", "http://x"], "--sample and --mirror cannot be combined"),
