@@ -48,7 +48,9 @@ class DatasetRun:
     ) -> None:
         self.dataset, self.options, self.cluster, self.report = dataset, options, cluster, report
         self.store, self.folders = store, FolderPlaceholders(store.bucket if store else None)
-        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits)
+        client = cluster.context.http
+        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits, client)
+        self._retries = client.drain_retries()
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → result of comparing its checksum
@@ -61,7 +63,7 @@ class DatasetRun:
     def expect(self, units: Iterable[Unit]) -> None:
         """These are the units that will be worked on."""
         self.units = {unit.id: unit for unit in units}
-        self.tally = Tally(self.dataset, self.planned, self.units, self.report)
+        self.tally = Tally(self.dataset, self.planned, self.units, self.report, self._retries)
         self.cluster.hear = self.tally.hear
 
     # ── units ────────────────────────────────────────────────────────────────────────────────────
