@@ -17,13 +17,13 @@ from errors import BucketError, ExtractionError, SourceError
 from gcs import Destination, open_bucket
 from manifest.journal import JournalEntry, checksum_id
 from manifest.store import ManifestStore
-from pipeline.existing import ExistingState, existing_state
+from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
-from pipeline.run import check_kind, readable_manifest
 from pipeline.unit import PhotoWork, Unit, is_whole
 from report.humanize import amount
 from sources import source
+from sources.http import HttpClient
 from storage.bucket import Bucket
 from storage.bucket_admin import DEFAULT_REGION, HIERARCHICAL
 from storage.names import object_name, parents
@@ -80,9 +80,9 @@ def forecast(
         return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects), is_complete=True)
     survey = _Survey(dataset, there, options)
     try:
-        for located in locate(dataset, options.mirror):
+        for located in locate(dataset, options.mirror, survey.client):
             survey.look_at(located)
-        survey.count(plan_photos(dataset, options.mirror))
+        survey.count(plan_photos(dataset, options.mirror, survey.client))
         found = survey.result()
     except SourceError as error:
         work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
@@ -141,6 +141,7 @@ class _Survey:
 
     def __init__(self, dataset: Dataset, there: There, options: RunOptions) -> None:
         self.dataset, self.there, self.options, self.limits = dataset, there, options, options.limits
+        self.client = HttpClient(options.timeout)
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.kept: list[JournalEntry] = []
@@ -151,11 +152,11 @@ class _Survey:
 
     def look_at(self, located: ArchiveLocation) -> None:
         """Count one archive; one without range requests is estimated, since reading it would download all of it."""
-        looks = [source.look(url) for url in located.urls]
-        if all(look.has_ranges for look in looks):
-            self._count_archive(plan_archive(self.dataset, located, self.limits))
+        probes = [source.probe(url, self.client) for url in located.urls]
+        if all(probe.has_ranges for probe in probes):
+            self._count_archive(plan_archive(self.dataset, located, self.limits, self.client))
             return
-        size = sum(look.size or 0 for look in looks)
+        size = sum(probe.size or 0 for probe in probes)
         self._guess(located.archive, located.urls[0], size)
         self.unnamed[located.urls[0]] = located.archive.prefix
         self.bytes, self.units = self.bytes + size, self.units + -(-size // SPAN)

@@ -13,7 +13,6 @@ from manifest.journal import JournalEntry
 from pipeline.planner import PlannedArchive
 from pipeline.results import Progress
 from pipeline.unit import Unit, is_whole
-from sources import http
 
 log = logging.getLogger("spotted")
 
@@ -45,7 +44,12 @@ class Tally:
     """Counts one dataset's units, and reports each change."""
 
     def __init__(
-        self, dataset: Dataset, planned: Iterable[PlannedArchive], units: Mapping[str, Unit], report: Report
+        self,
+        dataset: Dataset,
+        planned: Iterable[PlannedArchive],
+        units: Mapping[str, Unit],
+        report: Report,
+        retries: int = 0,
     ) -> None:
         self.dataset, self.units, self.report = dataset, units, report
         published = {
@@ -58,7 +62,8 @@ class Tally:
         self.bytes_total = None if dataset.tables else sum(unit.size for unit in units.values())
         self.again: dict[str, int] = {}  # unit that is done but is read again to be compared → bytes so far
         self.before: dict[str, tuple[int, int]] = {}  # unit of which parts are done → their bytes and objects
-        self.bytes = self.begun_with = self.retries = 0
+        self.bytes = self.begun_with = 0
+        self.retries = retries  # so far, while the sources were opened
         self.has_begun = False
         self._lock = threading.Lock()
 
@@ -72,7 +77,6 @@ class Tally:
         if self.has_begun:
             return
         self.has_begun = True
-        self.retries = http.take_retries()  # of this process, while it looked at the sources
         for unit, entry in entries.items():
             self._count(unit, entry)
         for each in todo:

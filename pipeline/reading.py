@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from errors import ExtractionError
 from pipeline.context import WorkerContext
 from pipeline.progress import Meter
-from sources.source import Source, proven
+from sources.source import Source, proven, with_client
 
 
 def _memory(size: int) -> memoryview:
@@ -66,7 +66,8 @@ class CountingReader:
 
     def __init__(self, source: Source, context: WorkerContext, meter: Meter) -> None:
         self.context, self.meter, self.digest = context, meter, context.digests.get(source.name)
-        self.source, self.name, self.size = proven(source, self.digest is not None), source.name, source.size
+        self.source = with_client(proven(source, self.digest is not None), context.http)
+        self.name, self.size = source.name, source.size
         self._pieces = list[tuple[int, StreamingBuffer]]()  # that were read, and where each begins
 
     def read(self, start: int, stop: int) -> StreamingBuffer:

@@ -27,7 +27,6 @@ from pipeline.progress import Meter, Tell
 from pipeline.reading import CountingReader
 from pipeline.unit import PhotoWork, SpanWork, Unit, Wanted, is_whole
 from pipeline.uploads import UploadBatcher
-from sources import http
 from sources.content_type import content_type, misnamed
 from sources.photo_tables import Photo
 from storage.bucket import Stored
@@ -55,8 +54,9 @@ def run_unit(
     except SourceError as error:
         if parts:
             parts.flush()
-        return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=http.take_retries())
-    entry = _entry(unit, rows, link)
+        retries = context.http.drain_retries()
+        return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=retries)
+    entry = _entry(unit, rows, link, context.http.drain_retries())
     if wanted is None and not is_whole(unit.so_far) and all(row.outcome != FAILED for row in rows):
         ManifestStore(context.bucket, unit.dataset).write(entry)
     return entry
@@ -78,7 +78,7 @@ def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> Part
     return PartWriter(ManifestStore(context.bucket, unit.dataset).write, blank, work.span, link, context.started)
 
 
-def _entry(unit: Unit, rows: list[Row], link: SpanBoundary) -> JournalEntry:
+def _entry(unit: Unit, rows: list[Row], link: SpanBoundary, retries: int) -> JournalEntry:
     """The unit as a whole, with what was stored of it before; raises RereadError when that is not what it is now."""
     so_far = unit.so_far
     if so_far and unit.is_reread:
@@ -86,7 +86,6 @@ def _entry(unit: Unit, rows: list[Row], link: SpanBoundary) -> JournalEntry:
     elif so_far:
         rows = [*so_far.rows, *rows]
         link.first = so_far.link.first if link.first != NOWHERE else NOWHERE
-    retries = http.take_retries()
     return JournalEntry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=retries)
 
 
@@ -230,7 +229,7 @@ class _Task:
         with self.context.fetching:
             if self.context.stop.is_set():
                 raise ExtractionError("interrupted")
-            image, data = fetch_photo(image, self.context.bytes)
+            image, data = fetch_photo(image, self.context.http, self.context.bytes)
             self.context.bytes.acquire(len(data))
         try:
             self.meter.add(len(data))

@@ -103,5 +103,5 @@ def slow_mirror(mirror: SourceServer) -> SourceServer:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between tries, in seconds; noted, and not waited."""
     waits: list[float] = []
-    monkeypatch.setattr("sources.http.time.sleep", waits.append)
+    monkeypatch.setattr("sources.retry.time.sleep", waits.append)
     return waits

@@ -32,6 +32,7 @@ from report import progress_bar
 from report.humanize import amount, duration
 from report.log import JsonFormatter
 from report.progress_bar import DRAW_EVERY, Display, Line, Rate
+from sources.http import HttpClient
 from support.archives import MB, some_members, tar_of, zip_of
 from support.bench import Bench
 from support.program import ROOT, Cli, clean_environment, command
@@ -203,7 +204,7 @@ def test_a_manifest_that_is_not_there_is_no_case_for_repair(cli: Cli, tmp_path: 
 def test_totals_are_told_only_when_they_are_known(mirror: SourceServer) -> None:
     seen: dict[str, list[Progress]] = {}
     for name in ("tsinghua", "stanford", "austin"):
-        planned, photos = plan(DATASETS[name], mirror.url, LIMITS)
+        planned, photos = plan(DATASETS[name], mirror.url, LIMITS, HttpClient())
         units = {unit.id: unit for each in planned for unit in each.units} | {unit.id: unit for unit in photos}
         tally = Tally(DATASETS[name], planned, units, seen.setdefault(name, []).append)
         tally.begin({})

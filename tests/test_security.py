@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import SourceError, redact
-from sources import http, sample
+from sources import sample
+from sources.http import HttpClient
 from sources.source import open_source
 from storage.api import NO_RETRIES, _store
 from storage.names import object_name
@@ -188,10 +189,13 @@ def self_signed(tmp_path: Path) -> Iterator[_TlsServer]:
 
 def test_a_certificate_that_nobody_signed_is_refused(self_signed: _TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"https://127.0.0.1:{self_signed.server_port}"
-    for read in (lambda: open_source((f"{url}/a.tar",)), lambda: http.fetch(f"{url}/photo.png", 1)):
+    for read in (
+        lambda: open_source((f"{url}/a.tar",), HttpClient()),
+        lambda: HttpClient().fetch(f"{url}/photo.png", 1),
+    ):
         with pytest.raises(SourceError, match="(?i)certificate"):
             read()
-    assert http._fetch_fast(f"{url}/photo.png") is None
+    assert HttpClient()._fetch_fast(f"{url}/photo.png") is None
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     with pytest.raises(obstore.exceptions.BaseError):
         obstore.put(_store("bucket", AnonymousCredentials(), NO_RETRIES), "a", b"1", use_multipart=False)
@@ -202,9 +206,9 @@ def test_a_certificate_that_nobody_signed_is_refused(self_signed: _TlsServer, mo
 def test_redirects_go_to_http_and_https_only(mirror: SourceServer, to: str) -> None:
     mirror.redirect("/there", to)
     with pytest.raises(SourceError):
-        http.fetch(f"{mirror.url}/there")
+        HttpClient().fetch(f"{mirror.url}/there")
     with pytest.raises(SourceError):
-        open_source((f"{mirror.url}/there",))
+        open_source((f"{mirror.url}/there",), HttpClient())
 
 
 # ── nothing but the prefix is written, nothing local is read ─────────────────────────────────────
