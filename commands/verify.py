@@ -29,7 +29,7 @@ from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.run import check_kind
 from pipeline.unit import PhotoWork, SpanWork, Unit
-from storage.bucket import Bucket, Stored, encode_crc32c, map_bounded
+from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c, map_bounded
 from storage.directory import FolderBucket
 
 log = logging.getLogger("spotted")
@@ -131,6 +131,8 @@ def _lost_folder(name: str) -> Row:
 
 
 def _looks(it: Row | Stored) -> str:
+    if it.size == UNREADABLE:
+        return "something that is no plain file, or cannot be read"
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
 
 
