@@ -190,3 +190,8 @@ def select(groups: Iterable[str], names: Iterable[str]) -> list[Dataset]:
     """The datasets of these groups and of these names, each once, in the order of DATASETS."""
     groups, names = set(groups), set(names)
     return [dataset for dataset in DATASETS.values() if dataset.group in groups or dataset.name in names]
+
+
+def shares_folder(dataset: Dataset) -> bool:
+    """Whether another dataset's objects lie in the same folder."""
+    return any(other.folder == dataset.folder for other in DATASETS.values() if other.name != dataset.name)

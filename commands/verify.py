@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,26 +16,24 @@ from commands.extract import Session, Work, ready_destination, start_workers
 from datasets import DATASETS, Dataset
 from errors import DamagedError, MemberError
 from gcs import Destination, open_bucket
-from manifest.compare import last_wins, marks, matches, outer_join
+from manifest.compare import last_wins, matches, outer_join
 from manifest.records import ABSENT, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
-from pipeline.existing import check_kind
+from pipeline.existing import check_kind, compared
 from pipeline.hard_links import spans_with
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive
 from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.unit import PhotoWork, SpanWork, Unit
-from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c, map_bounded
-from storage.directory import FolderBucket
+from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c
 
 log = logging.getLogger("spotted")
 
 MISSING, DIFFERENT, EXTRA, UNREAD = "missing", "different", "extra", "unread"
-READS_AT_ONCE = 4  # of a directory's files, for their checksums
 
 
 @dataclass
@@ -90,8 +87,9 @@ def verify(dataset: Dataset, bucket: Bucket) -> Result:
 
 def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | Result:
     """The comparison with the listing, or the result where there is nothing to compare with."""
+    store = ManifestStore(bucket, dataset.name)
     try:
-        known = ManifestStore(bucket, dataset.name).manifest()
+        known = store.manifest()
     except DamagedError as error:
         return _no_manifest(dataset, f"{error}; extract it again: objects that are right are kept")
     if known is None:
@@ -100,8 +98,7 @@ def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found |
         )
     found = Found(dataset, *known)
     folders, unnamed = set(found.rows.folders), list[Stored]()
-    listing = bucket.list(dataset.folder, marks([found.rows]))
-    for each, stored in outer_join(last_wins([found.rows]), _with_checksums(bucket, listing) if is_deep else listing):
+    for each, stored in compared(bucket, dataset, [found.rows], "" if is_deep else store.table):
         if each and not matches(each.row, stored):
             found.wrong.append(difference(each.row, stored))
         elif stored and stored.name.endswith("/") and not stored.size:
@@ -155,15 +152,6 @@ def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
 def _extra(stored: Stored, bucket: Bucket) -> Row:
     why = f"it is not in the manifest; if it is not needed, remove {bucket.url}/{stored.name}"
     return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
-
-
-def _with_checksums(bucket: Bucket, listing: Iterable[Stored]) -> Iterator[Stored]:
-    """The listing with the checksums that a directory's has not, from the files' own bytes."""
-    if not isinstance(bucket, FolderBucket):
-        yield from listing
-        return
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        yield from map_bounded(pool, bucket.with_checksum, listing, 2 * READS_AT_ONCE)
 
 
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────

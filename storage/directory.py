@@ -8,12 +8,13 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import google_crc32c
 
 from errors import BucketError, MemberError, escaped
-from storage.bucket import UNREADABLE, Data, Stored, reason
+from storage.bucket import UNREADABLE, Bucket, Data, Stored, map_bounded, reason
 from storage.part_files import chunks, folder, part_name, write
 
 FATAL_ERRNOS = frozenset({
@@ -24,6 +25,7 @@ FATAL_ERRNOS = frozenset({
 # What lies in a file's place is no file: to a run the same as none.
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
+READS_AT_ONCE = 4  # of files, for their checksums
 log = logging.getLogger("spotted")
 
 
@@ -33,6 +35,7 @@ class FolderBucket:
     max_in_flight = 1  # a local write is faster than a hand-over to another thread
     keeps = ""
     has_folders = False  # a placeholder is the directory itself
+    is_local = True  # reading its files costs little
     fatal_errnos = FATAL_ERRNOS  # errors after which no other file could be written either
 
     def __init__(self, root: Path) -> None:
@@ -119,18 +122,30 @@ class FolderBucket:
         except OSError as error:
             raise BucketError(f"{self.root}/{prefix}: cannot be listed: {reason(error)}") from error
 
-    def with_checksum(self, stored: Stored) -> Stored:
-        """The listed object with the crc32c of the file, whose bytes are read; UNREADABLE where they cannot be."""
+    def with_checksum(self, stored: Stored, since: int = 0) -> Stored:
+        """The listed object with the crc32c of the file, whose bytes are read; UNREADABLE where they cannot be.
+
+        A file that was not changed since that moment (ctime, in ns), stays as it is.
+        """
         if stored.name.endswith("/") or stored.size == UNREADABLE:
             return stored
         checksum = google_crc32c.Checksum()
         try:
+            if since and os.lstat(f"{self._at}/{stored.name}").st_ctime_ns < since:
+                return stored
             for chunk in chunks(self._at, stored.name):
                 checksum.update(chunk)
         except OSError as error:
             log.warning("%s/%s: cannot be read: %s", self.root, escaped(stored.name), reason(error))
             return stored._replace(size=UNREADABLE)
         return stored._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
+
+    def changed_at(self, name: str) -> int:
+        """When a file was last changed (ctime, in ns): its bytes, its name or its rights. 0 where there is none."""
+        try:
+            return os.lstat(f"{self._at}/{name}").st_ctime_ns
+        except OSError:
+            return 0
 
     def delete(self, names: Iterable[str]) -> Sequence[str]:
         for name in names:
@@ -145,3 +160,21 @@ class FolderBucket:
 
     def close(self) -> None:
         """It holds nothing."""
+
+
+def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
+    """The listing with the checksums that a directory's has not, from the files' own bytes.
+
+    With the name of a file, only of those that were changed after it; of a directory that is a mount, only without.
+    """
+    if not isinstance(bucket, FolderBucket) or (since and not is_local(bucket)):
+        yield from listing
+        return
+    moment = bucket.changed_at(since) if since else 0
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * READS_AT_ONCE)
+
+
+def is_local(bucket: Bucket) -> bool:
+    """Whether its objects are files whose reading costs little."""
+    return isinstance(bucket, FolderBucket) and bucket.is_local

@@ -85,6 +85,7 @@ class MountedBucket:
 class MountFolder(FolderBucket):
     """A directory in a mounted bucket. It is held open, so that nothing is written beside a dead mount."""
 
+    is_local = False
     max_in_flight = 128  # at 50 ms a request (docs/mount.md)
     fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # EIO: the bucket refused this file, for example for its checksum
 
