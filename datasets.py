@@ -194,3 +194,8 @@ def select(
     """Those of the known datasets that are of these groups or have these names, each once, in their order."""
     groups, names = set(groups), set(names)
     return [dataset for dataset in known.values() if dataset.group in groups or dataset.name in names]
+
+
+def shares_folder(dataset: Dataset) -> bool:
+    """Whether another dataset's objects lie in the same folder."""
+    return any(other.folder == dataset.folder for other in DATASETS.values() if other.name != dataset.name)

@@ -14,10 +14,10 @@ def run(options: RunOptions, interrupted: threading.Event) -> int:
     start_log(options)
     if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
         return listing.run(options)
-    from commands import check, extract, plan, verify
+    from commands import check, extract, plan, repair, verify
 
     commands = {"plan": plan.run, "check": check.run}
     if options.command in commands:
         return commands[options.command](options)
-    work = extract.open_run if options.command == "extract" else verify.open_run
-    return extract.run_datasets(options, work, interrupted)
+    opened = {"extract": extract.open_run, "verify": verify.open_run, "repair": repair.open_run}
+    return extract.run_datasets(options, opened[options.command], interrupted)

@@ -43,7 +43,7 @@ class ManifestStore:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{METADATA_PREFIX}{dataset}/"
-        self.card = {self.folder + name for name in CARD}
+        self.table, self.card = f"{self.folder}manifest.csv", {self.folder + name for name in CARD}
 
     def write(self, entry: JournalEntry) -> None:
         """Write down a finished unit or part, after its members are stored.
@@ -116,10 +116,12 @@ class ManifestStore:
         for unit in {names[name] for name in kept}:
             self.write(JournalEntry(unit, ""))
 
-    def tidy(self) -> set[str]:
-        """Remove the whole journal, and what a killed run did not finish; the names of what is left."""
-        listed = [stored.name for stored in self.bucket.list(self.folder)]
-        over = [name for name in listed if name.startswith(f"{self.folder}journal/") or is_unfinished(name)]
+    def tidy(self, *kept: str) -> set[str]:
+        """Remove the journal but these entries, and what a killed run did not finish; the names of what is left."""
+        journal = f"{self.folder}journal/"
+        keep = {f"{journal}{unit}" for unit in kept}
+        listed = [stored.name for stored in self.bucket.list(self.folder) if unit_of(stored.name) not in keep]
+        over = [name for name in listed if name.startswith(journal) or is_unfinished(name)]
         self.bucket.delete(name for name in over if not name.endswith("/"))
         self.bucket.delete(sorted((name for name in over if name.endswith("/")), key=len, reverse=True))
         return set(listed) - set(over)

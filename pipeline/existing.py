@@ -12,14 +12,17 @@ from datasets import Dataset
 from errors import DamagedError, ExtractionError
 from manifest.compare import Resolved, last_wins, marks, matches, outer_join
 from manifest.journal import JournalEntry
-from manifest.records import STORED, Rows
+from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.options import RunOptions
 from storage.bucket import Bucket, Stored
+from storage.directory import checked, is_local
 
 log = logging.getLogger("spotted")
 
 Listing = dict[str, Stored]
+EARLIER = "earlier"  # in the place of a unit
+EMPTY = Rows()
 
 
 @dataclass
@@ -28,33 +31,53 @@ class ExistingState:
 
     kept: dict[str, JournalEntry]  # by unit: the entries whose objects are all there
     loose: Listing = field(default_factory=dict)  # objects without a kept entry: the last ones of a killed run
+    vouched: dict[str, Row] = field(default_factory=dict)  # of these, those with the checksum of an entry or manifest
     folders: set[str] = field(default_factory=set)
     objects: int = 0
 
 
-def existing_state(bucket: Bucket, dataset: Dataset, journal: Mapping[str, JournalEntry]) -> ExistingState:
-    """Hold these entries against the bucket's listing."""
-    units, stock, lost = list(journal), ExistingState(dict(journal)), defaultdict[str, set[str]](set)
+def existing_state(
+    bucket: Bucket, dataset: Dataset, journal: Mapping[str, JournalEntry], earlier: Rows = EMPTY, reads: bool = False
+) -> ExistingState:
+    """Hold these entries against the bucket's listing; with `reads`, against the bytes of a local directory's files.
+
+    `earlier` is what was stored of another version, or is in a manifest that no longer holds.
+    """
+    units, stock, lost = [EARLIER, *journal], ExistingState(dict(journal)), defaultdict[str, set[str]](set)
     has_checksums = False
-    for each, stored in compared(bucket, dataset, [entry.rows for entry in journal.values()]):
+    runs = [earlier, *(entry.rows for entry in journal.values())]
+    listing = bucket.list(dataset.folder, marks(runs))
+    for each, stored in outer_join(
+        last_wins(runs), checked(bucket, listing) if reads and is_local(bucket) else listing
+    ):
         if stored and stored.name.endswith("/"):
             stock.folders.add(stored.name)
             continue
         if stored:
             stock.objects, has_checksums = stock.objects + 1, stored.crc32c is not None
-        if each and not each.row.is_folder and not matches(each.row, stored):
+        is_right = each is not None and (each.row.is_folder or matches(each.row, stored))
+        if each and not is_right and each.run:
             lost[units[each.run]].add(each.row.path)
-        elif stored and not each:
+        elif stored and not (each and each.run):
             stock.loose[stored.name] = stored
+            if each and is_right and has_checksums:
+                stock.vouched[stored.name] = each.row
     for unit, paths in lost.items():
-        rows = (row for row in stock.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths)
+        rows = [row for row in stock.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths]
         stock.loose |= {row.path: Stored(row.path, row.size, row.crc32c if has_checksums else None) for row in rows}
+        stock.vouched |= {row.path: row for row in rows if has_checksums}
     return stock
 
 
-def compared(bucket: Bucket, dataset: Dataset, runs: Sequence[Rows]) -> Iterator[tuple[Resolved | None, Stored | None]]:
-    """The members that count beside what the bucket lists in the dataset's folder, by path."""
-    return outer_join(last_wins(runs), bucket.list(dataset.folder, marks(runs)))
+def compared(
+    bucket: Bucket, dataset: Dataset, runs: Sequence[Rows], since: str | None = None
+) -> Iterator[tuple[Resolved | None, Stored | None]]:
+    """The members that count beside what the bucket lists in the dataset's folder, by path.
+
+    Of a directory, the files are read that were changed after the file `since` was.
+    """
+    listing = bucket.list(dataset.folder, marks(runs))
+    return outer_join(last_wins(runs), listing if since is None else checked(bucket, listing, since))
 
 
 def readable_manifest(store: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:

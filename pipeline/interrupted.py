@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import google_crc32c
+
 from archives.spans import Pax, Span
 from archives.tar import NOWHERE
+from errors import redact
 from manifest.journal import JournalEntry
+from manifest.records import Row, Rows
 from pipeline.unit import PhotoWork, SpanWork, Unit
+from sources.photo_tables import Photo
 
 
 def rest_of(unit: Unit, so_far: JournalEntry) -> Unit:
@@ -25,6 +30,33 @@ def rest_of(unit: Unit, so_far: JournalEntry) -> Unit:
         entries = tuple(entry for entry in span.entries if entry.offset >= upto)
         rest = replace(span, start=entries[0].offset if entries else span.stop, entries=entries)
     return replace(unit, work=replace(work, span=rest), so_far=so_far)
+
+
+def rest_of_photos(unit: Unit, so_far: JournalEntry | None, vouched: Mapping[str, Row]) -> Unit:
+    """The unit without the photos that its parts have, and those that `vouched` has with their annotations."""
+    work = unit.work
+    if not isinstance(work, PhotoWork):
+        return unit
+    rows = list(so_far.rows) if so_far else []
+    known, rest = {row.path for row in rows}, list[Photo]()
+    for photo in work.photos:
+        image, label = vouched.get(work.image_of(photo)), vouched.get(work.annotation_of(photo))
+        if work.image_of(photo) in known:
+            continue
+        if (
+            image
+            and label
+            and image.source == redact(photo.url)
+            and label.crc32c == google_crc32c.value(photo.annotation)
+        ):
+            rows += [image, label]
+        else:
+            rest.append(photo)
+    if not rows:
+        return unit
+    upto = so_far.upto if so_far and so_far.upto else 0  # where the parts end that are written down
+    entry = JournalEntry(unit.id, unit.fingerprint, Rows.of(rows), sum(row.size for row in rows), upto=upto)
+    return replace(unit, work=replace(work, photos=tuple(rest)), so_far=entry)
 
 
 def again(unit: Unit, so_far: JournalEntry, pax: Pax) -> Unit:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from datasets import Dataset
 from errors import ArchiveError
-from manifest.compare import last_wins, matches
+from manifest.compare import last_wins, matches, outer_join
+from manifest.records import Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
@@ -20,7 +21,7 @@ from pipeline.prove import prove
 from pipeline.results import Result
 from pipeline.resume import Resumed, resume
 from pipeline.write_down import CardWriter, write_down
-from storage.bucket import Bucket
+from storage.bucket import Bucket, Stored
 from storage.names import is_unfinished
 
 log = logging.getLogger("spotted")
@@ -55,7 +56,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
     rows, metadata = found
     check_kind(dataset, options, store.bucket, metadata)
     lost, unfinished = 0, list[str]()
-    for each, stored in compared(store.bucket, dataset, [rows]):
+    for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
         unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
     if lost:
@@ -89,13 +90,16 @@ def _store(run: DatasetRun, resumed: Resumed, bucket: Bucket) -> None:
             " nothing of it counts as extracted"
         )
     folders = set[str]().union(*(rows.folders for rows in run.runs()))
-    _remove_stale(run, resumed.outdated, folders, bucket)
+    _remove_stale(run, resumed.earlier, folders, bucket)
     run.folders.create(folders)
     run.folders.wait()
 
 
-def _remove_stale(run: DatasetRun, outdated: set[str], folders: set[str], bucket: Bucket) -> None:
-    stale = (outdated | run.false_starts | run.folders.created) - folders
+def _remove_stale(run: DatasetRun, earlier: Rows, folders: set[str], bucket: Bucket) -> None:
+    """Remove objects of earlier versions, and what false starts stored, unless they are this version's too."""
+    ours = (Stored(each.row.path, 0, None) for each in last_wins(run.runs()))
+    bucket.delete(each.row.path for each, found in outer_join(last_wins([earlier]), ours) if each and not found)
+    stale = (run.false_starts | run.folders.created) - folders
     if stale:
         run.folders.wait()
         run.folders.discard(stale)

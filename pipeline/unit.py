@@ -31,6 +31,14 @@ class PhotoWork:
     image_prefix: str
     annotation_prefix: str
 
+    def image_of(self, photo: Photo) -> str:
+        """The object that a photo becomes."""
+        return f"{self.image_prefix}{photo.name}.png"
+
+    def annotation_of(self, photo: Photo) -> str:
+        """The object that its annotation becomes."""
+        return f"{self.annotation_prefix}{photo.name}.json"
+
 
 @dataclass(frozen=True)
 class Unit:

@@ -57,8 +57,11 @@ def run_unit(
         retries = context.http.drain_retries()
         return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=retries)
     entry = _entry(unit, rows, link, context.http.drain_retries())
-    if wanted is None and not is_whole(unit.so_far) and all(row.outcome != FAILED for row in rows):
-        ManifestStore(context.bucket, unit.dataset).write(entry)
+    if wanted is None and not is_whole(unit.so_far):
+        if all(row.outcome != FAILED for row in rows):
+            ManifestStore(context.bucket, unit.dataset).write(entry)
+        elif parts:
+            parts.flush()
     return entry
 
 
@@ -69,13 +72,15 @@ def _known(unit: Unit) -> dict[tuple[str, int], Row]:
 
 
 def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> PartWriter | None:
-    """For what can be gone on with in the middle: a compressed tar cannot, and of photos the bucket shows each."""
-    work = unit.work
-    if isinstance(work, PhotoWork) or work.span.kind not in ("tar", "zip") or unit.is_reread:
-        return None
+    """For what can be gone on with in the middle: a compressed tar cannot."""
+    work, bounds = unit.work, (0, 0)
+    if isinstance(work, SpanWork):
+        bounds = work.span.start, work.span.stop
+        if work.span.kind not in ("tar", "zip") or unit.is_reread:
+            return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
-    return PartWriter(ManifestStore(context.bucket, unit.dataset).write, blank, work.span, link, context.started)
+    return PartWriter(ManifestStore(context.bucket, unit.dataset).write, blank, bounds, link, context.started)
 
 
 def _entry(unit: Unit, rows: list[Row], link: SpanBoundary, retries: int) -> JournalEntry:
@@ -123,7 +128,7 @@ class _Task:
 
     def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
         if isinstance(unit.work, PhotoWork):
-            return self.photos(unit.work)
+            return self.photos(unit.work, parts)
         if unit.is_reread and unit.so_far and is_whole(unit.so_far) and not unit.so_far.rows.count:
             return self._pass(unit.work)
         return self.members(unit.work, link, parts)
@@ -213,19 +218,20 @@ class _Task:
             return stored.crc32c
         return int(google_crc32c.value(self.context.bucket.get(stored.name) or b""))
 
-    def photos(self, work: PhotoWork) -> list[Row]:
-        rows = self.context.photos.map(lambda photo: self._photo(photo, work), work.photos)
-        return list(itertools.chain.from_iterable(rows))
+    def photos(self, work: PhotoWork, parts: PartWriter | None) -> list[Row]:
+        def stored(photo: Photo) -> list[Row]:
+            rows = self._photo(photo, work)
+            if parts:
+                parts.take_next(rows)
+            return rows
+
+        return list(itertools.chain.from_iterable(self.context.photos.map(stored, work.photos)))
 
     def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
-        image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
+        image = Row(work.image_of(photo), 0, 0, photo.url, 0)
         if photo.refusal:
             return [image._replace(outcome=REFUSED, reason=photo.refusal)]
-        label = Row(f"{work.annotation_prefix}{photo.name}.json", len(photo.annotation), 0, photo.url, 0)
-        there = self.present.get(image.path)
-        label = label._replace(crc32c=google_crc32c.value(photo.annotation))
-        if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
-            return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
+        label = Row(work.annotation_of(photo), len(photo.annotation), 0, photo.url, 0)
         with self.context.fetching:
             if self.context.stop.is_set():
                 raise ExtractionError("interrupted")

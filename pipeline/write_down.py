@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from datasets import DATASETS, Dataset
+from datasets import Dataset, shares_folder
 from errors import redact
 from manifest.counters import ReasonCounter
 from manifest.records import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED, Row, Rows
@@ -54,7 +54,7 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
 
 
 def _log_strangers(dataset: Dataset, strangers: ReasonCounter) -> None:
-    if any(other.folder == dataset.folder for other in DATASETS.values() if other.name != dataset.name):
+    if shares_folder(dataset):
         return  # --verify reads the others' manifests and knows whose they are
     for reason, some in strangers.told().items():
         log.warning(

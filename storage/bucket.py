@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future
 from typing import NamedTuple, Protocol, TypeVar
 
 METADATA_PREFIX = "_extraction/"  # the journals and manifests
+UNREADABLE = -1  # size of what lies in a directory where a file should, and is none that can be read
 Data = bytes | Iterable[bytes]
 T = TypeVar("T")
 U = TypeVar("U")

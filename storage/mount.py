@@ -14,7 +14,7 @@ from errors import BucketError, MemberError
 from storage.bucket import METADATA_PREFIX, Bucket, Data, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
-from storage.part_files import _fill, _open, _removed_on_failure, probe
+from storage.part_files import fill, part_name, removed_on_failure
 
 
 class MountedBucket:
@@ -31,10 +31,11 @@ class MountedBucket:
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
+        probe = part_name()
         try:
-            self._folder.put(probe(), b"")
-            arrived = self._api.get(probe()) is not None
-            self._folder.delete([probe()])
+            self._folder.put(probe, b"")
+            arrived = self._api.get(probe) is not None
+            self._folder.delete([probe])
         except (OSError, MemberError) as error:
             raise BucketError(f"{self._folder.root}: cannot be written: {reason(error)}") from error
         if not arrived:
@@ -84,6 +85,7 @@ class MountedBucket:
 class MountFolder(FolderBucket):
     """A directory in a mounted bucket. It is held open, so that nothing is written beside a dead mount."""
 
+    is_local = False
     max_in_flight = 128  # at 50 ms a request (docs/mount.md)
     fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # EIO: the bucket refused this file, for example for its checksum
 
@@ -101,19 +103,32 @@ class MountFolder(FolderBucket):
         """Close the folder: until then the mount is busy."""
         os.close(self._folder)
 
-    def _write(self, path: str, chunks: Iterable[bytes]) -> None:
+    def _make(self, name: str) -> None:
+        os.makedirs(f"{self._at}/{name}", exist_ok=True)
+
+    def _write(self, name: str, data: Iterable[bytes]) -> None:
         # An object appears when its file is closed; a rename would be a copy and a delete. While Linux makes a file
         # in a folder no name can be looked up there, and a new name is looked up first: two round trips a file,
         # one file at a time. After look-ups of many names in parallel, GCSFuse has the answer when the file is made.
         # A file that is there is removed: GCSFuse would fetch it onto the local disk, and stage the new one there.
+        path = f"{self._at}/{name}"
         crowds = self._crowds[hash(os.path.dirname(path)) % len(self._crowds)]
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):
             os.stat(path)
             os.unlink(path)
-        with _removed_on_failure(path):
+        with removed_on_failure(path):
             with crowds.enter(_MAKING):
                 file = _open(path)
-            _fill(file, chunks)
+            fill(file, data)
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 _LOOKING, _MAKING = 0, 1

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from archives.spans import SpanBoundary
-from commands.verify import DIFFERENT, repair, verify, verify_deep
+from commands.repair import repair
+from commands.verify import DIFFERENT, verify, verify_deep
 from errors import ArchiveError, DamagedError
 from manifest.journal import JournalEntry, is_part
 from manifest.records import Row, Rows

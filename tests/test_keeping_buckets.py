@@ -7,7 +7,7 @@ import json
 import google_crc32c
 import pytest
 
-from commands.verify import repair
+from commands.repair import repair
 from errors import ExtractionError, KeptError
 from gcs import Destination, open_bucket
 from manifest.journal import JournalEntry

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from archives.spans import Extent, Span
-from commands.verify import repair, verify, verify_deep
+from commands.repair import repair
+from commands.verify import verify, verify_deep
 from errors import ArchiveError
 from gcs import Destination
 from manifest.records import FAILED, LINKED, REFUSED, STORED, Row, Rows

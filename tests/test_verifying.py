@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.verify import DIFFERENT, EXTRA, MISSING, UNREAD, repair, verify, verify_deep
+from commands.repair import repair
+from commands.verify import DIFFERENT, EXTRA, MISSING, UNREAD, verify, verify_deep
 from datasets import Dataset
 from errors import ExtractionError
 from pipeline.options import RunOptions
