@@ -36,7 +36,7 @@ from sources.http_answers import (
     retry_after,
     status_of,
 )
-from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES
+from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import open_file, read_at
 
 if TYPE_CHECKING:
@@ -127,13 +127,10 @@ def _fetch_fast(url: str, most: int = LARGEST) -> bytes | None:
                 is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                 return bytes(answer.bytes()) if is_plain else None
         except (BaseError, OSError, ValueError) as error:
-            if _THROTTLED.search(str(error)):
+            if obstore_status(error) in THROTTLED_STATUSES:
                 host.refuse()
             log.debug("%s: asking again with requests: %s", url, error)
             return None
-
-
-_THROTTLED = re.compile(rf"status code: (?:{'|'.join(map(str, THROTTLED_STATUSES))})")  # as obstore's messages have it
 
 
 @lru_cache(maxsize=16)
