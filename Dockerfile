@@ -68,7 +68,8 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash . \
 # tini is PID 1: it hands on the signals of docker stop, and reaps what GCSFuse leaves.
 ENTRYPOINT ["tini", "--", "docker-entrypoint.sh"]
 
-# For the plain tests: the image with pytest beside it. .ci/test-image mounts the tests.
+# For the plain tests: the image with pytest beside it, and the programs that the tests compare with (perl has shasum).
+# .ci/in-image mounts the tests.
 FROM packages AS test-packages
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \
@@ -77,6 +78,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
       --only-binary=:all: --require-hashes --no-deps --target /opt/test -r requirements.txt
 
 FROM tool AS test
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libarchive-tools nginx-light p7zip-full perl unzip \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=test-packages /opt/test /opt/test
 RUN echo /opt/test > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-test.pth"
 

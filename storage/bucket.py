@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import NamedTuple, Protocol, TypeVar
 
+from sources.http_status import OBSTORE_STATUS
+
 METADATA_PREFIX = "_extraction/"  # the journals and manifests
 UNREADABLE = -1  # size of what lies in a directory where a file should, and is none that can be read
 Data = bytes | Iterable[bytes]
@@ -96,7 +98,7 @@ def decode_crc32c(text: str) -> int:
 def reason(error: BaseException) -> str:
     """An error in one short line; for obstore, whose message has the server's whole answer, its status and details."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    status = re.search(r"status code: \d{3}[^:<]*", text)
+    status = OBSTORE_STATUS.search(text)
     told = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]
     told += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
     if status and told:

@@ -56,10 +56,13 @@ class Shell(Site):
 
 
 TMPFS = "mkdir $OUT; mount -t tmpfs -o size={size}m tmpfs $OUT"
+# `tmpfs $OUT`, not `$OUT` alone, with which mount repeats the options that it finds: a plain user's number
+# is not known in there.
 # A file system cannot become read-only while a file is open for writing: it is tried until it can.
-SOON = (
-    "(until [ -d $OUT/stanford/Images ]; do sleep 0.01; done; until mount -o remount,ro $OUT; do :; done) 2>/dev/null &"
-)
+SOON = """(
+    until [ -d $OUT/stanford/Images ]; do sleep 0.01; done
+    until mount -o remount,ro tmpfs $OUT; do :; done
+) 2>/dev/null &"""
 
 
 class Disk(NamedTuple):
@@ -74,19 +77,19 @@ class Disk(NamedTuple):
 DISKS = {
     "a full disk at the destination": Disk(
         lambda rng: TMPFS.format(size=rng.randint(1, 22)),
-        "mount -o remount,size=100m $OUT",
+        "mount -o remount,size=100m tmpfs $OUT",
         1,
         r"(?m)^error: .*/out/.*: cannot be written: No space left on device$",
     ),
     "a destination that becomes read-only": Disk(
         lambda _: f"{TMPFS.format(size=100)}; {SOON}",
-        "mount -o remount,rw $OUT",
+        "mount -o remount,rw tmpfs $OUT",
         1,
         r"(?m)^error: .*/out/.*: cannot be written: Read-only file system$",
     ),
     "a destination that is read-only": Disk(
-        lambda _: f"{TMPFS.format(size=100)}; mount -o remount,ro $OUT",
-        "mount -o remount,rw $OUT",
+        lambda _: f"{TMPFS.format(size=100)}; mount -o remount,ro tmpfs $OUT",
+        "mount -o remount,rw tmpfs $OUT",
         1,
         r"(?m)^error: .*/out: expected a directory that can be written, got: .*Read-only file system$",
     ),

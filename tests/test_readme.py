@@ -76,6 +76,7 @@ def newcomers(home: Path, **more: str) -> dict[str, str]:
     return {key: value for key, value in clean.items() if not key.startswith(("GIT_", "MAKE", "MFLAGS"))} | more
 
 
+@pytest.mark.checkout
 def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     clone, login = (block for block in BLOCKS if any(command in block for command in NEWCOMERS))
     escaped = re.search(r"^\$ make run\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -194,5 +195,6 @@ def test_the_citation_has_this_version() -> None:
     assert f"version: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+@pytest.mark.checkout
 def test_this_runs_where_make_run_does() -> None:
     assert Path(sys.executable).is_relative_to(ROOT / ".venv")

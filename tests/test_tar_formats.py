@@ -17,6 +17,7 @@ from archives.tar_headers import number
 from errors import ArchiveError
 from support.archive_kinds import KINDS, SOUND, TARS
 from support.archives import SPANS, Memory, extract, truth
+from support.program import unlock
 from support.tars import END, block, changed, extended, member, padded, record, signed
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", b""
@@ -26,6 +27,7 @@ def by_tool(tool: str, packed: bytes, to: Path) -> tuple[dict[str, bytes | None]
     """What a program takes out of it, a folder being None, and its exit status."""
     to.mkdir()
     status = subprocess.run([tool, "-xf", "-", "-C", to], input=packed, capture_output=True, check=False).returncode
+    unlock(to)
     found = ((str(path.relative_to(to)), path) for path in to.rglob("*"))
     return {name: None if path.is_dir() else path.read_bytes() for name, path in found}, status
 
