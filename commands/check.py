@@ -27,7 +27,6 @@ from gcs import Destination, mount_point, open_bucket
 from pipeline.cluster import connect
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
-from pipeline.unit import PhotoWork
 from report.humanize import amount
 from sources import http, source
 from sources.source import look
@@ -283,8 +282,7 @@ def _table(url: str) -> str:
 
 
 def _photos(dataset: Dataset, mirror: str) -> str:
-    photos = [photo for unit in plan_photos(dataset, mirror) if isinstance(unit.work, PhotoWork)
-              for photo in unit.work.photos if not photo.refusal]  # fmt: skip
+    photos = [photo for unit in plan_photos(dataset, mirror) for photo in unit.work.photos if not photo.refusal]
     tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
     there = [photo for photo in tried if _is_there(photo.url)]
     if not there:

@@ -21,7 +21,7 @@ from pipeline.existing import ExistingState, existing_state
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
 from pipeline.run import check_kind, readable_manifest
-from pipeline.unit import PhotoWork, Unit, is_whole
+from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
 from storage.bucket import Bucket
@@ -173,7 +173,7 @@ class _Survey:
         kept = len(self.kept)
         self.count(planned.units)
         self._count_again(planned)
-        if planned.kind == "zip":
+        if None not in (unit.objects for unit in planned.units):
             return
         if len(self.kept) - kept < len(planned.units):
             self.unnamed[planned.source.name] = planned.archive.prefix
@@ -244,7 +244,7 @@ class _Survey:
 def _names(unit: Unit) -> dict[str, str]:
     """The objects of a unit, as far as they are known beforehand, and where each comes from."""
     work = unit.work
-    if isinstance(work, PhotoWork):
+    if work.span is None:
         pairs = ((work.image_prefix, ".png"), (work.annotation_prefix, ".json"))
         return {
             f"{prefix}{photo.name}{end}": photo.url

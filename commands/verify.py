@@ -268,7 +268,7 @@ def _units_that_hold(found: Found, reading: DatasetRun) -> Iterator[Unit]:
         )
         yield from _archive_units(each, rows, reading.wanted or {})
     for unit in reading.photo_units:
-        if isinstance(unit.work, PhotoWork) and (work := _lost_photos(unit.work, reading.wanted or {})).photos:
+        if unit.work.span is None and (work := _lost_photos(unit.work, reading.wanted or {})).photos:
             yield replace(unit, work=work, objects=2 * len(work.photos))
 
 
@@ -288,12 +288,12 @@ def _archive_units(each: PlannedArchive, rows: Iterable[Row], wanted: Mapping[st
 
 
 def _works_with(each: PlannedArchive, lost: Sequence[Row]) -> Iterator[SpanWork]:
-    """The work that reads the lost members: entries of a zip, extents of a tar as the manifest has them."""
-    if each.kind == "zip":
-        offsets = {row.offset for row in lost}
-        for work in each.works:
-            if entries := tuple(entry for entry in work.span.entries if entry.offset in offsets):
-                yield replace(work, span=replace(work.span, entries=entries))
+    """The work that reads the lost members: extents as the manifest has them, or spans with no more than needed."""
+    if each.kind.reads_extents:
+        extents = (Extent(row.path, row.offset, row.size) for row in lost)
+        yield from (SpanWork(each.source, span, "") for span in spans_with(extents, each.works[0].span))
         return
-    extents = (Extent(row.path, row.offset, row.size) for row in lost)
-    yield from (SpanWork(each.source, span, "") for span in spans_with(extents, each.works[0].span))
+    offsets = {row.offset for row in lost}
+    for work in each.works:
+        if span := each.kind.narrowed(work.span, offsets):
+            yield replace(work, span=span)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from archives.spans import Pax, Span
-from archives.tar import broken_link
 from datasets import Dataset
 from errors import RereadError, SourceChangedError, SourceError
 from manifest.checksums import Digest
@@ -109,7 +108,7 @@ class DatasetRun:
                 self._unread[file] = {unit.id for unit in todo if unit.archive == file}
 
     def _drop_digest(self, unit: Unit) -> None:
-        if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
+        if unit.work.span:  # what comes after the missing bytes would wait in memory for them
             self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:
@@ -196,9 +195,8 @@ class DatasetRun:
         Then store what the tars' hard links mean, but for what is `present`.
         """
         for each in self.planned:
-            if each.kind != "zip" and not any(self.entries[unit.id].error for unit in each.units):
-                if each.kind == "tar":
-                    self._join_chain(each)
+            if not any(self.entries[unit.id].error for unit in each.units):
+                self._join_chain(each)
                 self._store_links(each, present)
 
     def _store_links(self, each: PlannedArchive, present: Listing) -> None:
@@ -218,7 +216,9 @@ class DatasetRun:
 
     def _join_chain(self, each: PlannedArchive) -> None:
         spans = [work.span for work in each.works]
-        while broken := broken_link(each.source.name, spans, [self.entries[unit.id].link for unit in each.units]):
+        while broken := each.kind.broken_link(
+            each.source.name, spans, [self.entries[unit.id].link for unit in each.units]
+        ):
             index, span = broken
             unit = each.units[index]
             self.false_starts |= {row.path for row in self.entries[unit.id].rows}

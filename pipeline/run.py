@@ -28,7 +28,7 @@ from pipeline.planner import PlannedArchive
 from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.resume import covered, rest_of
-from pipeline.unit import PhotoWork, Unit, is_whole
+from pipeline.unit import Unit, is_whole
 from storage.bucket import Bucket, Stored
 from storage.names import is_unfinished
 
@@ -369,7 +369,7 @@ class ExtractionRun(DatasetRun):
         ]
 
     def _photos(self) -> int:
-        return sum(len(unit.work.photos) for unit in self.units.values() if isinstance(unit.work, PhotoWork))
+        return sum(len(unit.work.photos) for unit in self.units.values())
 
     def _about(self, result: Result, misnamed: ReasonCounter) -> dict[str, object]:
         return {

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import google_crc32c
 
-from archives import kinds
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
@@ -69,9 +68,9 @@ def _known(unit: Unit) -> dict[tuple[str, int], Row]:
 
 
 def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> PartWriter | None:
-    """For what can be gone on with in the middle: a compressed tar cannot, and of photos the bucket shows each."""
+    """For what can be gone on with in the middle; of photos the bucket shows each."""
     work = unit.work
-    if isinstance(work, PhotoWork) or work.span.kind not in ("tar", "zip") or unit.is_reread:
+    if work.span is None or not work.span.kind.is_resumable or unit.is_reread:
         return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
@@ -106,7 +105,7 @@ def _compare(unit: Unit, so_far: JournalEntry, rows: Iterable[Row]) -> None:
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
     """The bytes of its source; those of photos are known only afterwards."""
-    if not isinstance(unit.work, PhotoWork):
+    if unit.work.span is not None:
         return unit.size
     prefix = unit.work.image_prefix
     return sum(row.size for row in rows if row.outcome == STORED and row.path.startswith(prefix))
@@ -123,7 +122,7 @@ class _Task:
     known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
 
     def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
-        if isinstance(unit.work, PhotoWork):
+        if unit.work.span is None:
             return self.photos(unit.work)
         if unit.is_reread and unit.so_far and is_whole(unit.so_far) and not unit.so_far.rows.count:
             return self._pass(unit.work)
@@ -139,12 +138,12 @@ class _Task:
     def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
         source = CountingReader(work.source, self.context, self.meter)
         batches = UploadBatcher(self.context, self._put, parts)
-        is_tar = work.span.kind == "tar"
+        kind = work.span.kind
         try:
-            for member in kinds.members(source, work.span, link):
+            for member in kind.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
-                mark = Mark(link.end, link.pax) if is_tar else Mark(member.offset + 1)
+                mark = Mark(*kind.place_after(member, link))
                 if member.link and not refusal:
                     batches.add(linked(row, work.prefix, member.link), None, mark)
                 else:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from archives.spans import Span, SpanBoundary
+from archives.tar import Tar
 from manifest.journal import JournalEntry, joined_parts
 from manifest.records import FAILED, Row, Rows
 from manifest.seal import seal
@@ -223,7 +224,7 @@ def test_a_tar_in_the_tar_goes_on_from_its_parts(bench: Bench, is_inner: bool, m
 
 def writer(written: list[JournalEntry], begin: int = 0) -> PartWriter:
     return PartWriter(
-        written.append, JournalEntry("u", "v", begin=begin), Span("tar", 0, 9 << 20), SpanBoundary(0), time.monotonic()
+        written.append, JournalEntry("u", "v", begin=begin), Span(Tar(), 0, 9 << 20), SpanBoundary(0), time.monotonic()
     )
 
 
