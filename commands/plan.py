@@ -57,12 +57,9 @@ class There:
 
 def look_at(to: str) -> tuple[Bucket | None, str]:
     """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
-    if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
-        return None, "expected a directory, got a file"
     try:
         bucket = open_bucket(Destination(to))
-        look = getattr(bucket, "look", None)  # a directory needs none
-        return (bucket if look is None or look()[0] else None), ""
+        return (bucket if bucket.look().exists else None), ""
     except BucketError as error:
         return None, str(error)
 

@@ -31,7 +31,6 @@ from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.unit import PhotoWork, SpanWork, Unit
 from storage.bucket import Bucket, Stored, encode_crc32c, map_bounded
-from storage.directory import FolderBucket
 
 log = logging.getLogger("spotted")
 
@@ -156,8 +155,8 @@ def _extra(stored: Stored, bucket: Bucket) -> Row:
 
 
 def _with_checksums(bucket: Bucket, listing: Iterable[Stored]) -> Iterator[Stored]:
-    """The listing with the checksums that a directory's has not, from the files' own bytes."""
-    if not isinstance(bucket, FolderBucket):
+    """The listing with checksums, which of a directory are computed from the files' own bytes."""
+    if bucket.has_checksums:
         yield from listing
         return
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:

@@ -133,7 +133,7 @@ def _log_writes(cluster: Cluster) -> None:
 
 
 def _write_stats(run: str, dask_worker: Worker) -> WriteStats | None:
-    limiter = getattr(context_of(dask_worker, run).bucket, "limiter", None)
+    limiter = context_of(dask_worker, run).bucket.limiter
     return limiter.stats() if limiter else None
 
 

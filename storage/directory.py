@@ -11,7 +11,7 @@ from pathlib import Path
 import google_crc32c
 
 from errors import BucketError, MemberError
-from storage.bucket import Data, Stored, reason
+from storage.bucket import Bucket, Data, Look, Stored, reason
 from storage.names import PARTIAL_PREFIX
 from storage.part_files import _chunks, _fill, _mine, _numbers, _open, _removed_on_failure, probe
 
@@ -23,12 +23,11 @@ FATAL_ERRNOS = frozenset({
 TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
 
 
-class FolderBucket:
+class FolderBucket(Bucket):
     """A directory as a bucket."""
 
     max_in_flight = 1  # a local write is faster than a hand-over to another thread
-    keeps = ""
-    has_folders = False  # a placeholder is the directory itself
+    has_checksums = False
     fatal_errnos = FATAL_ERRNOS  # errors after which no other file could be written either
 
     def __init__(self, root: Path) -> None:
@@ -41,6 +40,11 @@ class FolderBucket:
             self.delete([probe()])
         except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
+
+    def look(self) -> Look:
+        if os.path.exists(self.root) and not os.path.isdir(self.root):
+            raise BucketError(f"{self.root}: expected a directory, got a file")
+        return Look(True)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         path = f"{self._at}/{name}"
