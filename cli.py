@@ -54,8 +54,12 @@ exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _
 
 def destination(text: str) -> str:
     """A bucket's URL, or a directory."""
-    if re.match(r"[A-Za-z][\w+.-]*:/", text) and not text.startswith("gs://"):
-        raise argparse.ArgumentTypeError(f"expected gs://bucket or a directory, got {text!r}")
+    from gcs import scheme_of  # with what is needed to write; --help is quick without it
+
+    try:
+        scheme_of(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

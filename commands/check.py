@@ -14,7 +14,6 @@ from errors import ExtractionError, SourceError, redact
 from pipeline.cluster import connect
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
-from pipeline.unit import PhotoWork
 from report.humanize import amount
 from sources import source
 from sources.http import HttpClient
@@ -94,8 +93,8 @@ def _table(url: str, client: HttpClient) -> str:
 
 
 def _photos(dataset: Dataset, mirror: str, client: HttpClient) -> str:
-    photos = [photo for unit in plan_photos(dataset, mirror, client) if isinstance(unit.work, PhotoWork)
-              for photo in unit.work.photos if not photo.refusal]  # fmt: skip
+    units = plan_photos(dataset, mirror, client)
+    photos = [photo for unit in units for photo in unit.work.photos if not photo.refusal]
     tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
     there = [photo for photo in tried if _is_there(photo.url, client)]
     if not there:

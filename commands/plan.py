@@ -20,7 +20,7 @@ from manifest.store import ManifestStore
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
-from pipeline.unit import PhotoWork, Unit, is_whole
+from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
 from sources.http import HttpClient
@@ -58,12 +58,9 @@ class There:
 
 def look_at(to: str) -> tuple[Bucket | None, str]:
     """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
-    if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
-        return None, "expected a directory, got a file"
     try:
         bucket = open_bucket(Destination(to))
-        look = getattr(bucket, "look", None)  # a directory needs none
-        return (bucket if look is None or look()[0] else None), ""
+        return (bucket if bucket.look().exists else None), ""
     except BucketError as error:
         return None, str(error)
 
@@ -174,7 +171,7 @@ class _Survey:
         kept = len(self.kept)
         self.count(planned.units)
         self._count_again(planned)
-        if planned.kind == "zip":
+        if None not in (unit.objects for unit in planned.units):
             return
         if len(self.kept) - kept < len(planned.units):
             self.unnamed[planned.source.name] = planned.archive.prefix
@@ -245,7 +242,7 @@ class _Survey:
 def _names(unit: Unit) -> dict[str, str]:
     """The objects of a unit, as far as they are known beforehand, and where each comes from."""
     work = unit.work
-    if isinstance(work, PhotoWork):
+    if work.span is None:
         pairs = ((work.image_prefix, ".png"), (work.annotation_prefix, ".json"))
         return {
             f"{prefix}{photo.name}{end}": photo.url

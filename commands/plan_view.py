@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from commands import costs
 from commands.costs import Rates
 from errors import redact
+from gcs import Way, scheme_of
 from report.humanize import amount, duration
 from report.tables import print_table
 from storage.rate_limit import DOUBLING
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 
 PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
-BUCKET, DIRECTORY = ("api", "mount"), ("directory",)
 COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
 
 
@@ -28,15 +28,13 @@ COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
 
 def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) -> None:
     """What would be done, and what it would cost."""
-    ways = {via: _cost(found, via, rates) for via in (BUCKET if to.startswith("gs://") else DIRECTORY)}
+    ways = scheme_of(to).ways
+    by_way = {way.name: _cost(found, way, rates) for way in ways}
     if is_json:
         for each in found:
             print(redact(json.dumps(_fields(each))))
-        print(
-            json.dumps(
-                {"to": to, "bytes_a_second": round(rates.source), "objects_a_second": round(rates.bucket), **ways}
-            )
-        )
+        speeds = {"bytes_a_second": round(rates.source), "objects_a_second": round(rates.bucket)}
+        print(json.dumps({"to": to, **speeds, **by_way}))
         return
     lines = [_plan_line(each.dataset.name, [each]) for each in found]
     print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
@@ -46,11 +44,11 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
         return
     if not all(each.is_counted for each in found):
         print("The objects whose number is unknown are left out below.")
-    if to.startswith("gs://"):
-        _print_costs(ways, sum(each.work.bytes for each in found), rates)
+    if any(way.is_billed for way in ways):
+        _print_costs(by_way, sum(each.work.bytes for each in found), rates)
     else:
-        taken = duration(ways["directory"]["seconds"])
-        print(f"It takes about {taken} if the source gives {amount(rates.source)}/s (--source-rate).")
+        taken = min(cost["seconds"] for cost in by_way.values())
+        print(f"It takes about {duration(taken)} if the source gives {amount(rates.source)}/s (--source-rate).")
 
 
 def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
@@ -80,12 +78,12 @@ def print_moves(found: Iterable[Forecast], to: str) -> None:
             print(redact(f"{source} => {to.rstrip('/')}/{name}"))
 
 
-def _cost(found: Sequence[Forecast], via: str, rates: Rates) -> dict[str, float]:
-    counts = [costs.calls(each.work, via) for each in found]
+def _cost(found: Sequence[Forecast], way: Way, rates: Rates) -> dict[str, float]:
+    counts = [costs.calls(each.work, way) for each in found]
     a, b = (sum(column) for column in zip(*counts, strict=True))
     objects, size = sum(each.work.objects for each in found), sum(each.work.bytes for each in found)
-    seconds = costs.seconds(objects, size, via, rates)
-    best = costs.best_seconds(objects, size, via, rates)
+    seconds = costs.seconds(objects, size, way, rates)
+    best = costs.best_seconds(objects, size, way, rates)
     return {
         "class_a": a,
         "class_b": b,

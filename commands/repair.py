@@ -30,7 +30,7 @@ from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive
 from pipeline.progress import Report
 from pipeline.results import Result
-from pipeline.unit import PhotoWork, SpanWork, Unit
+from pipeline.unit import SpanWork, Unit
 from storage.bucket import Bucket
 
 log = logging.getLogger("spotted")
@@ -118,7 +118,7 @@ def _run(reading: DatasetRun, units: Sequence[Unit]) -> None:
 def _photo_units(reading: DatasetRun, lost: Mapping[str, Row]) -> Iterator[Unit]:
     for unit in reading.photo_units:
         work = unit.work
-        if isinstance(work, PhotoWork):
+        if work.span is None:
             named = (photo for photo in work.photos if {work.image_of(photo), work.annotation_of(photo)} & lost.keys())
             if photos := tuple(named):
                 yield replace(unit, work=replace(work, photos=photos), objects=2 * len(photos))
@@ -133,17 +133,17 @@ def _archive_units(found: Found, each: PlannedArchive, lost: Mapping[str, Row]) 
 
 
 def _works_with(each: PlannedArchive, lost: Iterable[Row]) -> Iterator[SpanWork]:
-    """The work that reads the lost members: entries of a zip, extents of a tar as the manifest has them."""
-    if each.kind == "zip":
-        offsets = {row.offset for row in lost}
-        for work in each.works:
-            if entries := tuple(entry for entry in work.span.entries if entry.offset in offsets):
-                yield replace(work, span=replace(work.span, entries=entries))
+    """The work that reads the lost members: extents as the manifest has them, or spans with no more than needed."""
+    if each.kind.reads_extents:
+        extents = [Extent(row.path, row.offset, row.size) for row in lost]
+        if each.kind.is_seekable:
+            extents = [extent for extent in extents if extent.offset + extent.size <= each.source.size]
+        yield from (SpanWork(each.source, span, "") for span in spans_with(extents, each.works[0].span))
         return
-    extents = [Extent(row.path, row.offset, row.size) for row in lost]
-    if each.kind == "tar":
-        extents = [extent for extent in extents if extent.offset + extent.size <= each.source.size]
-    yield from (SpanWork(each.source, span, "") for span in spans_with(extents, each.works[0].span))
+    offsets = {row.offset for row in lost}
+    for work in each.works:
+        if span := each.kind.narrowed(work.span, offsets):
+            yield replace(work, span=span)
 
 
 # ── what the sources say ─────────────────────────────────────────────────────────────────────────
@@ -175,9 +175,7 @@ def _unchanged(found: Found, reading: DatasetRun) -> set[str]:
         each.source.name for each in reading.planned
         if then.get(each.archive.file) == (each.source.size, each.source.version) and each.archive.file not in failed
     }  # fmt: skip
-    return same | {
-        photo.url for unit in reading.photo_units if isinstance(unit.work, PhotoWork) for photo in unit.work.photos
-    }
+    return same | {photo.url for unit in reading.photo_units for photo in unit.work.photos}
 
 
 def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> None:

@@ -28,7 +28,7 @@ from errors import ClusterError, ExtractionError, SourceError
 from manifest.journal import JournalEntry
 from pipeline.context import ContextPlugin, WorkerContext, context_of
 from pipeline.options import WorkerConfig
-from pipeline.unit import SpanWork, Unit, Wanted
+from pipeline.unit import Unit, Wanted
 from pipeline.worker import run_unit
 from storage.bucket import Stored, reason
 from storage.rate_limit import WriteStats
@@ -139,7 +139,7 @@ def _log_writes(cluster: Cluster) -> None:
 
 
 def _write_stats(run: str, dask_worker: Worker) -> WriteStats | None:
-    limiter = getattr(context_of(dask_worker, run).bucket, "limiter", None)
+    limiter = context_of(dask_worker, run).bucket.limiter
     return limiter.stats() if limiter else None
 
 
@@ -264,11 +264,9 @@ class _Run:
 
     def _is_covered(self, unit: Unit) -> bool:
         work = unit.work
-        return (
-            isinstance(work, SpanWork)
-            and work.span.begin is None
-            and work.span.stop <= self.covered.get(work.source.name, 0)
-        )
+        if work.span is None or work.span.begin is not None:
+            return False
+        return work.span.stop <= self.covered.get(work.source.name, 0)
 
     def _entry(self, unit: Unit, future: Future[JournalEntry]) -> JournalEntry:
         try:
@@ -279,7 +277,7 @@ class _Run:
             ) from error
         except (CancelledError, CommClosedError) as error:
             _lost(error)
-        if isinstance(unit.work, SpanWork):
+        if unit.work.span:
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
         self.failures = self.failures + 1 if entry.failure else 0
         if self.failures >= self.cluster.max_in_flight():

@@ -25,7 +25,7 @@ from pipeline.interrupted import again, covered
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive, plan
 from pipeline.progress import Report, Tally
-from pipeline.unit import SpanWork, Unit, Wanted, is_whole
+from pipeline.unit import Unit, Wanted, is_whole
 from pipeline.worker import run_unit
 from storage.bucket import map_bounded
 
@@ -120,7 +120,7 @@ class DatasetRun:
                 self._unread[file] = {unit.id for unit in todo if unit.archive == file}
 
     def _drop_digest(self, unit: Unit) -> None:
-        if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
+        if unit.work.span:  # what comes after the missing bytes would wait in memory for them
             self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:

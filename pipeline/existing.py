@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,14 @@ from manifest.journal import JournalEntry
 from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.options import RunOptions
-from storage.bucket import Bucket, Stored
-from storage.directory import checked, is_local
+from storage.bucket import Bucket, Stored, map_bounded
 
 log = logging.getLogger("spotted")
 
 Listing = dict[str, Stored]
 EARLIER = "earlier"  # in the place of a unit
 EMPTY = Rows()
+READS_AT_ONCE = 4  # of files, for their checksums
 
 
 @dataclass
@@ -44,17 +45,16 @@ def existing_state(
     `earlier` is what was stored of another version, or is in a manifest that no longer holds.
     """
     units, stock, lost = [EARLIER, *journal], ExistingState(dict(journal)), defaultdict[str, set[str]](set)
-    has_checksums = False
     runs = [earlier, *(entry.rows for entry in journal.values())]
-    listing = bucket.list(dataset.folder, marks(runs))
-    for each, stored in outer_join(
-        last_wins(runs), checked(bucket, listing) if reads and is_local(bucket) else listing
-    ):
+    listing, has_checksums = bucket.list(dataset.folder, marks(runs)), bucket.has_checksums
+    if reads and bucket.is_local:
+        listing, has_checksums = checked(bucket, listing), True
+    for each, stored in outer_join(last_wins(runs), listing):
         if stored and stored.name.endswith("/"):
             stock.folders.add(stored.name)
             continue
         if stored:
-            stock.objects, has_checksums = stock.objects + 1, stored.crc32c is not None
+            stock.objects += 1
         is_right = each is not None and (each.row.is_folder or matches(each.row, stored))
         if each and not is_right and each.run:
             lost[units[each.run]].add(each.row.path)
@@ -94,3 +94,16 @@ def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, metadata: 
     if metadata["sample"] != options.sample:
         what = ("the sample", "the real dataset")[options.sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
+
+
+def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
+    """The listing with the checksums that a directory's has not, from the files' own bytes.
+
+    With the name of a file, only of those that were changed after it; of a directory that is a mount, only without.
+    """
+    if bucket.has_checksums or (since and not bucket.is_local):
+        yield from listing
+        return
+    moment = bucket.changed_at(since) if since else 0
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * READS_AT_ONCE)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from archives import kinds
+from archives.archive_kind import ArchiveKind
 from archives.spans import Limits
 from datasets import Archive, Dataset
 from errors import GoneError, SourceError
@@ -38,14 +39,15 @@ class PlannedArchive:
     sha256: str  # what it must be; "" where none is published
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> ArchiveKind:
         return self.works[0].span.kind
 
     @property
     def objects(self) -> int | None:
-        """How many files it holds: by a zip's directory, or as published for an archive of this size; else None."""
-        if self.kind == "zip":
-            return sum(unit.objects or 0 for unit in self.units)
+        """How many files it holds: by its directory, or as published for an archive of this size; else None."""
+        known = [unit.objects for unit in self.units]
+        if None not in known:
+            return sum(filter(None, known))
         return self.archive.objects if self.source.size == self.archive.size else None
 
 
@@ -107,7 +109,7 @@ def _published(dataset: Dataset, located: ArchiveLocation, size: int) -> str:
 def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
     start, stop = work.span.start, work.span.stop
     fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}"
-    objects = sum(not entry.name.endswith("/") for entry in work.span.entries) if work.span.kind == "zip" else None
+    objects = work.span.kind.objects(work.span)
     return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start, objects)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import google_crc32c
 
-from archives import kinds
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
@@ -73,10 +72,10 @@ def _known(unit: Unit) -> dict[tuple[str, int], Row]:
 
 def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> PartWriter | None:
     """For what can be gone on with in the middle: a compressed tar cannot."""
-    work, bounds = unit.work, (0, 0)
-    if isinstance(work, SpanWork):
-        bounds = work.span.start, work.span.stop
-        if work.span.kind not in ("tar", "zip") or unit.is_reread:
+    span, bounds = unit.work.span, (0, 0)
+    if span is not None:
+        bounds = span.start, span.stop
+        if not span.kind.is_resumable or unit.is_reread:
             return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
@@ -110,7 +109,7 @@ def _compare(unit: Unit, so_far: JournalEntry, rows: Iterable[Row]) -> None:
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
     """The bytes of its source; those of photos are known only afterwards."""
-    if not isinstance(unit.work, PhotoWork):
+    if unit.work.span is not None:
         return unit.size
     prefix = unit.work.image_prefix
     return sum(row.size for row in rows if row.outcome == STORED and row.path.startswith(prefix))
@@ -127,7 +126,7 @@ class _Task:
     known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
 
     def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
-        if isinstance(unit.work, PhotoWork):
+        if unit.work.span is None:
             return self.photos(unit.work, parts)
         if unit.is_reread and unit.so_far and is_whole(unit.so_far) and not unit.so_far.rows.count:
             return self._pass(unit.work)
@@ -143,12 +142,12 @@ class _Task:
     def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
         source = CountingReader(work.source, self.context, self.meter)
         batches = UploadBatcher(self.context, self._put, parts)
-        is_tar = work.span.kind == "tar"
+        kind = work.span.kind
         try:
-            for member in kinds.members(source, work.span, link):
+            for member in kind.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
-                mark = Mark(link.end, link.pax) if is_tar else Mark(member.offset + 1)
+                mark = Mark(*kind.place_after(member, link))
                 if member.link and not refusal:
                     batches.add(linked(row, work.prefix, member.link), None, mark)
                 else:

@@ -19,7 +19,6 @@ from pipeline.dataset_run import DatasetRun
 from pipeline.planner import PlannedArchive
 from pipeline.prove import ListingDiff
 from pipeline.results import Result
-from pipeline.unit import PhotoWork
 
 log = logging.getLogger("spotted")
 
@@ -93,7 +92,7 @@ def _result(run: DatasetRun, rows: Rows, failures: list[Row]) -> Result:
 
 
 def _photos(run: DatasetRun) -> int:
-    return sum(len(unit.work.photos) for unit in run.units.values() if isinstance(unit.work, PhotoWork))
+    return sum(len(unit.work.photos) for unit in run.units.values())
 
 
 def _metadata(run: DatasetRun, result: Result, misnamed: ReasonCounter) -> dict[str, object]:

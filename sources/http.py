@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from sources.http_answers import (
     retry_after,
     status_of,
 )
-from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES
+from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
 
@@ -51,7 +50,6 @@ EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers 
 LARGEST = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
 GZIP = 16 + zlib.MAX_WBITS  # zlib's wbits for gzip
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
-THROTTLED = re.compile(rf"status code: (?:{'|'.join(map(str, THROTTLED_STATUSES))})")  # as obstore's messages have it
 
 # obstore's own threads, as tokio reads it: one has time enough for all that Python asks of it, and several wake each
 # other up, which takes 5 % of the CPU.
@@ -175,7 +173,7 @@ class HttpClient:
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                     return bytes(answer.bytes()) if is_plain else None
             except (BaseError, OSError, ValueError) as error:
-                if THROTTLED.search(str(error)):
+                if obstore_status(error) in THROTTLED_STATUSES:
                     host.refuse()
                 log.debug("%s: asking again with requests: %s", url, error)
                 return None

@@ -22,7 +22,7 @@ from obstore.store import GCSStore
 
 from errors import BucketError, KeptError, MemberError
 from storage.api_errors import final_status, judge
-from storage.bucket import Data, Stored, map_bounded, reason
+from storage.bucket import Bucket, Data, Look, Stored, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
 from storage.listing import Range, objects
@@ -66,10 +66,11 @@ class _Stores(NamedTuple):
     puts: GCSStore
 
 
-class ApiBucket:
+class ApiBucket(Bucket):
     """A bucket through its API: objects go by obstore, everything else by google-cloud-storage."""
 
     max_in_flight = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
+    limiter: RateLimiter
 
     def __init__(
         self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
@@ -88,7 +89,6 @@ class ApiBucket:
         self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
         self._place = Place(self._client, self._credentials, name, is_hierarchical)
-        self.ready, self.look = self._place.ready, self._place.look
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
     def _new_stores(self) -> _Stores:
@@ -107,6 +107,12 @@ class ApiBucket:
                 if stores is self._stores:  # of all threads that are refused one renews
                     self._stores = self._new_stores()
             return work(self._stores)
+
+    def ready(self) -> None:
+        self._place.ready()
+
+    def look(self) -> Look:
+        return self._place.look()
 
     @property
     def keeps(self) -> str:
@@ -185,10 +191,6 @@ class ApiBucket:
         )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
-
-    def get(self, name: str) -> bytes | None:
-        chunks = self.read(name)
-        return None if chunks is None else b"".join(chunks)
 
     def read(self, name: str) -> Iterator[bytes] | None:
         try:

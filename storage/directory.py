@@ -8,13 +8,12 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import google_crc32c
 
 from errors import BucketError, MemberError, escaped
-from storage.bucket import UNREADABLE, Bucket, Data, Stored, map_bounded, reason
+from storage.bucket import UNREADABLE, Bucket, Data, Look, Stored, reason
 from storage.part_files import chunks, folder, part_name, write
 
 FATAL_ERRNOS = frozenset({
@@ -25,16 +24,14 @@ FATAL_ERRNOS = frozenset({
 # What lies in a file's place is no file: to a run the same as none.
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
-READS_AT_ONCE = 4  # of files, for their checksums
 log = logging.getLogger("spotted")
 
 
-class FolderBucket:
+class FolderBucket(Bucket):
     """A directory as a bucket."""
 
     max_in_flight = 1  # a local write is faster than a hand-over to another thread
-    keeps = ""
-    has_folders = False  # a placeholder is the directory itself
+    has_checksums = False
     is_local = True  # reading its files costs little
     fatal_errnos = FATAL_ERRNOS  # errors after which no other file could be written either
 
@@ -49,6 +46,11 @@ class FolderBucket:
             self.delete([probe])
         except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
+
+    def look(self) -> Look:
+        if os.path.exists(self.root) and not os.path.isdir(self.root):
+            raise BucketError(f"{self.root}: expected a directory, got a file")
+        return Look(True)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         try:
@@ -160,21 +162,3 @@ class FolderBucket:
 
     def close(self) -> None:
         """It holds nothing."""
-
-
-def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
-    """The listing with the checksums that a directory's has not, from the files' own bytes.
-
-    With the name of a file, only of those that were changed after it; of a directory that is a mount, only without.
-    """
-    if not isinstance(bucket, FolderBucket) or (since and not is_local(bucket)):
-        yield from listing
-        return
-    moment = bucket.changed_at(since) if since else 0
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * READS_AT_ONCE)
-
-
-def is_local(bucket: Bucket) -> bool:
-    """Whether its objects are files whose reading costs little."""
-    return isinstance(bucket, FolderBucket) and bucket.is_local

@@ -11,13 +11,13 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from errors import BucketError, MemberError
-from storage.bucket import METADATA_PREFIX, Bucket, Data, reason
+from storage.bucket import METADATA_PREFIX, Bucket, Data, Look, Stored, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
 from storage.part_files import fill, part_name, removed_on_failure
 
 
-class MountedBucket:
+class MountedBucket(Bucket):
     """A bucket whose objects are written through its mount, while the API lists what has arrived.
 
     Journal and manifest go through the API too: a program that is killed while it writes to a mount leaves part of
@@ -27,7 +27,6 @@ class MountedBucket:
     def __init__(self, api: Bucket, root: Path) -> None:
         self._api, self._folder = api, MountFolder(root)
         self.url, self.max_in_flight = api.url, self._folder.max_in_flight
-        self.get, self.read, self.list = api.get, api.read, api.list
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
@@ -51,6 +50,15 @@ class MountedBucket:
     @property
     def has_folders(self) -> bool:
         return self._api.has_folders
+
+    def look(self) -> Look:
+        return self._api.look()
+
+    def read(self, name: str) -> Iterator[bytes] | None:
+        return self._api.read(name)
+
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
+        return self._api.list(prefix, marks)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         if name.startswith(METADATA_PREFIX):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archives import compressed_tar, tar, zip_methods
+from archives import tar, zip_methods
 from archives import zip as zip_archive
 from sources import sample
 from support.archives import some_members, tar_of
@@ -84,7 +84,7 @@ def bucket() -> str:
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything above 600 bytes is a large member, and comes in chunks of 100."""
-    for module in (tar, compressed_tar, zip_archive):
+    for module in (tar, zip_archive):
         monkeypatch.setattr(module, "LARGE", 600)
     monkeypatch.setattr(zip_archive, "SPAN", 600)
     monkeypatch.setattr(zip_methods, "CHUNK", 100)

@@ -17,11 +17,12 @@ import pytest
 
 from commands import check_environment
 from commands.check import _check_versions, examine
-from commands.check_environment import Finding, _is_in, _packages, _who, versions, vm_region
+from commands.check_environment import Finding, _is_in, _packages, versions, vm_region
 from datasets import DATASETS
 from errors import ExtractionError
 from pipeline.options import RunOptions
 from sources import sample
+from storage.credentials import account
 from storage.gcsfuse import fuse_works
 from support.fake_gcs import GcsFront
 from support.program import ROOT, Cli, wait_for
@@ -124,7 +125,7 @@ def test_the_account_is_told_and_no_secret(tmp_path: Path, monkeypatch: pytest.M
     key.write_text(json.dumps(user | {"account": "ann@example.com"}))
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
-    assert _who() == f"ann@example.com, from {key}"
+    assert account() == f"ann@example.com, from {key}"
 
 
 def test_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

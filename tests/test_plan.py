@@ -13,6 +13,7 @@ from commands import costs
 from commands.costs import Rates, Work
 from commands.plan import forecast_all
 from datasets import DATASETS
+from gcs import API, DIRECTORY, MOUNT
 from pipeline.options import RunOptions
 from support.archives import some_members, zip_of
 from support.fake_gcs import GcsFront
@@ -150,15 +151,15 @@ def test_a_source_that_does_not_answer(cli: Cli, tmp_path: Path) -> None:
 
 def test_the_dollars_and_minutes_of_everything() -> None:
     everything = Work(objects=312_019, bytes=7_300_000_000, units=1_200, in_the_end=312_019)
-    a, b = costs.calls(everything, "api")
+    a, b = costs.calls(everything, API)
     assert 313_000 < a < 314_000 and b < 1000
     assert costs.dollars(a, b) == pytest.approx(1.57, abs=0.01)
-    a, b = costs.calls(everything, "mount")
+    a, b = costs.calls(everything, MOUNT)
     assert costs.dollars(a, b) == pytest.approx(3.25, abs=0.01)
-    assert costs.calls(everything, "directory") == (0, 0)
-    assert costs.seconds(312_019, 7_300_000_000, "api", Rates(80e6)) == pytest.approx(312, abs=1)  # the ramp
-    assert costs.seconds(312_019, 73_000_000_000, "api", Rates(80e6)) == pytest.approx(912, abs=1)  # the source
-    assert costs.seconds(312_019, 0, "mount", Rates(80e6)) == pytest.approx(780, abs=1)
+    assert costs.calls(everything, DIRECTORY) == (0, 0)
+    assert costs.seconds(312_019, 7_300_000_000, API, Rates(80e6)) == pytest.approx(312, abs=1)  # the ramp
+    assert costs.seconds(312_019, 73_000_000_000, API, Rates(80e6)) == pytest.approx(912, abs=1)  # the source
+    assert costs.seconds(312_019, 0, MOUNT, Rates(80e6)) == pytest.approx(780, abs=1)
 
 
 def test_the_ramp_doubles_every_twenty_minutes() -> None:

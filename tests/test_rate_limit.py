@@ -320,4 +320,4 @@ def test_several_processes_slow_down_together(cli: Cli, mirror: SourceServer, fr
 
 
 def test_a_directory_has_no_limiter(tmp_path: Path) -> None:
-    assert not hasattr(open_bucket(Destination(str(tmp_path))), "limiter")
+    assert open_bucket(Destination(str(tmp_path))).limiter is None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from archives import kinds
 from archives.spans import SpanBoundary
+from archives.zip import Zip
 from archives.zip_directory import read_directory
 from errors import ArchiveError
 from support.archives import Memory, extract, flipped, frugal, taken
@@ -279,7 +280,7 @@ def test_offsets_and_sizes_modulo_4_gib(sizes: tuple[int, ...]) -> None:
     assert [entry.size for entry in entries] == [size for large in sizes for size in (4, large)]
     spans = kinds.plan(reader, 1 << 20)
     small = [span for span in spans if span.stop - span.start < 100 << 20]
-    got = [taken(member) for span in small for member in kinds.members(reader, span, SpanBoundary())]
+    got = [taken(member) for span in small for member in span.kind.members(reader, span, SpanBoundary())]
     assert [each.data for each in got if each.name.startswith("small")] == [b"data"] * len(sizes)
 
 
@@ -325,7 +326,7 @@ def test_whatever_the_records_say(parts: list[bytes], span: int) -> None:
     packed = b"".join(parts)
     try:
         members = [
-            got for part in kinds.plan(Memory(packed), span) if part.kind == "zip" for got in extract(packed, span)
+            got for part in kinds.plan(Memory(packed), span) if part.kind == Zip() for got in extract(packed, span)
         ]
     except ArchiveError:
         return

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FunctionType
 
 from archives import kinds
+from archives.zip import Zip
 from errors import ArchiveError
 from storage.names import object_name
 from support import libarchive
@@ -66,7 +67,7 @@ def check(data: bytes) -> None:
         return
     for got in found:
         check_name(got)
-    is_zip = kinds.plan(Memory(packed))[0].kind == "zip"
+    is_zip = kinds.plan(Memory(packed))[0].kind == Zip()
     (check_zip if is_zip else check_tar)(packed, found)
 
 
