@@ -1,25 +1,27 @@
 # The tool as a container, with GCSFuse inside. What changes least comes first, the code last.
 # The base images are pinned by digest, in lines that Dependabot can renew; an argument puts others in their place, and
-# then these are not fetched. GCSFuse's version is an argument too. The secret `ca` is for builds behind a proxy that
-# signs with its own certificate; without one it is an empty mount.
+# then these are not fetched. The secret `ca` is for builds behind a proxy that signs with its own certificate; without one
+# it is an empty mount.
 ARG PYTHON_IMAGE=pinned-python
 ARG GO_IMAGE=pinned-go
 FROM python:3.13.14-slim-trixie@sha256:6771159cd4fa5d9bba1258caf0b82e6b73458c694d178ad97c5e925c2d0e1a91 AS pinned-python
 FROM --platform=$BUILDPLATFORM golang:1.27.0-trixie@sha256:6212da3924947f4b6a939df02ea627c13f338f1a41d6c3fcb0dd9d076eef46c4 AS pinned-go
 
-# From the Go module proxy, whose checksum database vouches for it. Cross-compiled: emulation takes ten times as long.
+# From the Go module proxy, in the version of docker/gcsfuse/go.mod, with the hashes of its go.sum and the Go that it asks for
+# (Go's own images take no other without GOTOOLCHAIN). Cross-compiled: emulation takes ten times as long.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS gcsfuse-from-source
-ARG GCSFUSE_VERSION=v3.13.0
 ARG TARGETOS
 ARG TARGETARCH
+WORKDIR /build
+COPY docker/gcsfuse ./
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/root/.cache/go-build \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi \
+ && export GOTOOLCHAIN=auto CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
  && module=github.com/googlecloudplatform/gcsfuse/v3 \
- && CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" go install -trimpath \
-      -ldflags "-s -w -X $module/common.gcsfuseVersion=$GCSFUSE_VERSION" "$module@$GCSFUSE_VERSION" \
- && find /go/bin -name gcsfuse -exec mv {} /gcsfuse ';'
+ && version=$(go list -m -f '{{.Version}}' "$module") \
+ && go build -trimpath -ldflags "-s -w -X $module/common.gcsfuseVersion=$version" -o /gcsfuse "$module"
 
 FROM scratch AS gcsfuse
 COPY --from=gcsfuse-from-source /gcsfuse /

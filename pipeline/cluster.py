@@ -23,6 +23,7 @@ from uuid import uuid4
 import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, Worker, as_completed, get_worker
 from distributed.comm.core import CommClosedError
+from distributed.scheduler import NoWorkerError
 
 from errors import ClusterError, ExtractionError, SourceError
 from manifest.journal import JournalEntry
@@ -37,6 +38,7 @@ DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
     "distributed.admin.tick.interval": "1s",  # looks fifty times a second whether its loop is late
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
+    "distributed.scheduler.no-workers-timeout": "60s",  # on an overloaded machine dask may fail to start one again
     "distributed.scheduler.worker-ttl": None,  # by the wall clock, a machine that slept has lost all its workers
 }
 SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
@@ -275,7 +277,7 @@ class _Run:
             raise ExtractionError(
                 f"{unit.id}: all workers that worked on it ended, often for lack of memory ({reason(error)}); run again"
             ) from error
-        except (CancelledError, CommClosedError) as error:
+        except (CancelledError, CommClosedError, NoWorkerError) as error:
             _lost(error)
         if unit.work.span:
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)

@@ -29,6 +29,6 @@ def start_log(options: RunOptions) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
     handler.addFilter(redact_record)
-    log.addHandler(handler)
+    log.handlers = [handler]  # in place of the one that was there before the options were read
     log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     log.propagate = False

@@ -78,6 +78,14 @@ def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: Gcs
     assert front.created == []
 
 
+def test_a_bucket_that_a_run_would_create_is_no_failure(cli: Cli, front: GcsFront, mirror: SourceServer) -> None:
+    to = f"gs://test-{uuid.uuid4().hex[:12]}"
+    done = cli("--check", "-a", "--mirror", mirror.url, "--to", to, STORAGE_EMULATOR_HOST=front.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{to}: does not exist; a run creates it" in done.stdout
+    assert front.created == []
+
+
 @pytest.mark.parametrize(
     ("denied", "reason"),
     [("xml.put", "cannot write"), ("json.list", "cannot be listed"), ("xml.delete", "cannot be deleted")],

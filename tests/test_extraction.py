@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import random
+import signal
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from distributed import LocalCluster
 
 from archives import tar
 from commands.verify import verify
-from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
+from errors import ArchiveError, ClusterError, ExtractionError, SourceChangedError, SourceError
 from gcs import Destination
 from pipeline import cluster, uploads
 from pipeline.cluster import start_cluster
@@ -297,3 +301,26 @@ def test_a_cluster_without_workers_is_waited_for_and_then_told(tmp_path: Path, m
         with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
             with start_cluster(WorkerConfig(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
                 pytest.fail("nobody is there to work")
+
+
+def test_workers_that_never_come_back_end_the_run(
+    server: SourceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cluster.DASK, "distributed.scheduler.no-workers-timeout", "1s")
+    server.plan("/a.tar", Plan(), times=3)  # what is read of it beforehand
+    server.plan("/a.tar", Plan(drip=0.01))
+    destination = Destination(str(tmp_path / "out"))
+    with start_cluster(WorkerConfig(destination), workers=1) as workers:
+        bench = Bench(server, destination, workers)
+        dataset = bench.dataset(a_tar=tar_of(some_members(300, 10_000)))
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(bench.extract, dataset)
+            while not list((tmp_path / "out").rglob("*.jpg")):
+                assert not run.done()
+                time.sleep(0.05)
+            assert workers.client.cluster
+            (nanny,) = workers.client.cluster.workers.values()
+            nanny.close_gracefully()  # it does not start its worker again
+            os.kill(nanny.pid, signal.SIGKILL)
+            with pytest.raises(ClusterError, match="the dask cluster was lost .*; what is stored stays: run again"):
+                run.result(60)
