@@ -44,7 +44,7 @@ class Found:
 
     dataset: Dataset
     rows: Rows  # of the manifest
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     wrong: list[Row] = field(default_factory=list)  # missing, different or unread
     extra: list[Row] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Found:
             missing=self.wrong,
             extra=self.extra,
             is_verification=True,
-            gone=self.about["gone"],
+            gone=self.metadata["gone"],
             seconds=time.monotonic() - start,
         )
 
@@ -122,7 +122,7 @@ def difference(row: Row, stored: Stored | None) -> Row:
     """The row of a manifest, with how the listing differs."""
     if stored is None:
         return row._replace(outcome=MISSING, reason="it is not in the bucket")
-    return row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the bucket lists {_looks(stored)}")
+    return row._replace(outcome=DIFFERENT, reason=f"expected {_described(row)}; the bucket lists {_described(stored)}")
 
 
 def _lost_folder(name: str) -> Row:
@@ -130,7 +130,7 @@ def _lost_folder(name: str) -> Row:
     return Row(name, 0, 0, "", 0, MISSING, why)
 
 
-def _looks(it: Row | Stored) -> str:
+def _described(it: Row | Stored) -> str:
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
 
 
@@ -143,9 +143,9 @@ def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> I
 def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
     for other in DATASETS.values():
         if other.folder == dataset.folder and other.name != dataset.name:
-            book = ManifestStore(bucket, other.name)
-            complete = book.manifest()
-            runs = [complete[0]] if complete else [entry.rows for entry in book.journal().values()]
+            store = ManifestStore(bucket, other.name)
+            complete = store.manifest()
+            runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
             yield from (row.path for rows in runs for row in rows)
 
 
@@ -175,27 +175,27 @@ def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: 
     found = _compare(dataset, bucket, is_deep=True)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, options, bucket, found.about)
+    check_kind(dataset, options, bucket, found.metadata)
     found.wrong += _against_sources(found, DatasetRun(dataset, options, cluster, report))
     return found.result(start)
 
 
-def _against_sources(found: Found, reading: DatasetRun) -> Iterator[Row]:
-    reading.wanted = {}
-    units = list(reading.units.values())
-    reading.watch_checksums(units)
-    reading.run_units(units, {})
-    join_chains(reading, {})
-    for each, got in reading.wrong_checksums():
+def _against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:
+    run.wanted = {}
+    units = list(run.units.values())
+    run.watch_checksums(units)
+    run.run_units(units, {})
+    join_chains(run, {})
+    for each, got in run.wrong_checksums():
         why = f"expected sha256 {each.sha256}, the source has {got}"
         yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
-    yield from _differences(found, reading)
+    yield from _differences(found, run)
 
 
-def _differences(found: Found, reading: DatasetRun) -> Iterator[Row]:
-    now = (each.row for each in last_wins(reading.runs()) if not each.row.is_folder)
-    gone = {row.path for rows in reading.runs() if rows.absent for row in rows if row.outcome in ABSENT}
-    reasons = _reasons(reading)
+def _differences(found: Found, run: DatasetRun) -> Iterator[Row]:
+    now = (each.row for each in last_wins(run.runs()) if not each.row.is_folder)
+    gone = {row.path for rows in run.runs() if rows.absent for row in rows if row.outcome in ABSENT}
+    reasons = _reasons(run)
     for each, read in outer_join(last_wins([found.rows]), (Stored(*row[:3]) for row in now)):
         if each is None and read:
             why = "the source has it, but the manifest does not"
@@ -203,16 +203,16 @@ def _differences(found: Found, reading: DatasetRun) -> Iterator[Row]:
         elif each and not read and each.row.path not in gone:
             yield each.row._replace(outcome=UNREAD, reason=reasons(each.row.path))
         elif each and read and not matches(each.row, read):
-            why = f"expected {_looks(each.row)}; the source has {_looks(read)}"
+            why = f"expected {_described(each.row)}; the source has {_described(read)}"
             yield each.row._replace(outcome=DIFFERENT, reason=why)
     if gone:
         log.info("%s: the source no longer has %d photos, which could not be compared", found.dataset.name, len(gone))
 
 
-def _reasons(reading: DatasetRun) -> Callable[[str], str]:
+def _reasons(run: DatasetRun) -> Callable[[str], str]:
     """Why a path could not be read, for any that could not."""
-    failed = {row.path: row.reason for rows in reading.runs() if rows.bad or rows.absent for row in rows if row.reason}
-    error = next((entry.error for entry in reading.entries.values() if entry.error), "the source does not have it")
+    failed = {row.path: row.reason for rows in run.runs() if rows.bad or rows.absent for row in rows if row.reason}
+    error = next((entry.error for entry in run.entries.values() if entry.error), "the source does not have it")
     return lambda path: failed.get(path, error)
 
 
@@ -228,12 +228,12 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     found = _compare(dataset, bucket, options.deep)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, options, bucket, found.about)
+    check_kind(dataset, options, bucket, found.metadata)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
         lost = [row for row in found.wrong if not row.is_folder]
         if lost:
-            _put_right(found, lost, DatasetRun(dataset, options, cluster, report))
+            _restore(found, lost, DatasetRun(dataset, options, cluster, report))
         for row in sorted(set(found.wrong) - set(lost)):
             _put_folder(found, row, bucket)
     again = _compare(dataset, bucket, options.deep)
@@ -247,28 +247,30 @@ def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
         log.warning("%s: %s cannot be repaired: %s", found.dataset.name, row.path, error)
 
 
-def _put_right(found: Found, lost: list[Row], reading: DatasetRun) -> None:
-    reading.wanted = {row.path: row for row in lost}
-    reading.expect(_units_that_hold(found, reading))
-    reading.run_units(list(reading.units.values()), {})
-    won = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in reading.wanted}
-    reasons = _reasons(reading)
+def _restore(found: Found, lost: list[Row], run: DatasetRun) -> None:
+    run.wanted = {row.path: row for row in lost}
+    run.expect(_units_that_hold(found, run))
+    run.run_units(list(run.units.values()), {})
+    now = {each.row.path: each.row for each in last_wins(run.runs()) if each.row.path in run.wanted}
+    reasons = _reasons(run)
     for row in lost:
-        now = won.get(row.path)
-        if now is None or now.crc32c != row.crc32c:
-            why = f"the source has {_looks(now)}" if now else reasons(row.path)
-            log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, row.path, _looks(row), why)
+        got = now.get(row.path)
+        if got is None or got.crc32c != row.crc32c:
+            why = f"the source has {_described(got)}" if got else reasons(row.path)
+            log.warning(
+                "%s: %s cannot be repaired: expected %s; %s", found.dataset.name, row.path, _described(row), why
+            )
 
 
-def _units_that_hold(found: Found, reading: DatasetRun) -> Iterator[Unit]:
-    files = {source["url"]: source["file"] for source in found.about["sources"]}
-    for each in reading.planned:
+def _units_that_hold(found: Found, run: DatasetRun) -> Iterator[Unit]:
+    files = {source["url"]: source["file"] for source in found.metadata["sources"]}
+    for each in run.planned:
         rows = sorted(
             (row for row in found.rows if files.get(row.source) == each.archive.file), key=lambda row: row.offset
         )
-        yield from _archive_units(each, rows, reading.wanted or {})
-    for unit in reading.photo_units:
-        if unit.work.span is None and (work := _lost_photos(unit.work, reading.wanted or {})).photos:
+        yield from _archive_units(each, rows, run.wanted or {})
+    for unit in run.photo_units:
+        if unit.work.span is None and (work := _lost_photos(unit.work, run.wanted or {})).photos:
             yield replace(unit, work=work, objects=2 * len(work.photos))
 
 

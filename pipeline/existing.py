@@ -34,23 +34,23 @@ class ExistingState:
 
 def existing_state(bucket: Bucket, dataset: Dataset, journal: Mapping[str, JournalEntry]) -> ExistingState:
     """Hold these entries against the bucket's listing."""
-    units, stock, lost = list(journal), ExistingState(dict(journal)), defaultdict[str, set[str]](set)
+    units, state, lost = list(journal), ExistingState(dict(journal)), defaultdict[str, set[str]](set)
     for each, stored in compared(bucket, dataset, [entry.rows for entry in journal.values()]):
         if stored and stored.name.endswith("/"):
-            stock.folders.add(stored.name)
+            state.folders.add(stored.name)
             continue
         if stored:
-            stock.objects += 1
+            state.objects += 1
         if each and not each.row.is_folder and not matches(each.row, stored):
             lost[units[each.run]].add(each.row.path)
         elif stored and not each:
-            stock.loose[stored.name] = stored
+            state.loose[stored.name] = stored
     for unit, paths in lost.items():
-        rows = (row for row in stock.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths)
-        stock.loose |= {
+        rows = (row for row in state.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths)
+        state.loose |= {
             row.path: Stored(row.path, row.size, row.crc32c if bucket.has_checksums else None) for row in rows
         }
-    return stock
+    return state
 
 
 def compared(bucket: Bucket, dataset: Dataset, runs: Sequence[Rows]) -> Iterator[tuple[Resolved | None, Stored | None]]:

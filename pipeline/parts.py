@@ -41,7 +41,7 @@ class PartWriter:
         self._next, self._rows, self._mark = 0, list[Row](), Mark(blank.begin)
         self._written, self._lock, self._is_writing = time.monotonic(), threading.Lock(), False
 
-    def take(self, number: int, rows: list[Row], mark: Mark) -> None:
+    def add(self, number: int, rows: list[Row], mark: Mark) -> None:
         """The batch of this number is stored; after it comes `mark`."""
         with self._lock:
             self._early[number] = rows, mark

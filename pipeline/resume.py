@@ -56,9 +56,9 @@ def resume(run: DatasetRun, store: ManifestStore) -> Resumed:
 def _mark_incomplete(run: DatasetRun, store: ManifestStore) -> set[str]:
     """Open the dataset for change; the objects of the manifest that --force overrules."""
     found = readable_manifest(store) if run.options.force else None
-    store.reopen()
+    store.mark_incomplete()
     if run.options.force:
-        store.tidy()
+        store.clean_up()
     return {row.path for row in found[0]} if found else set()
 
 

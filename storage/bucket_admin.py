@@ -15,7 +15,7 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from errors import BucketError
-from sources.http import innermost
+from sources.retry import innermost
 from storage.bucket import Look, reason
 from storage.credentials import project
 

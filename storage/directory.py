@@ -12,8 +12,7 @@ import google_crc32c
 
 from errors import BucketError, MemberError
 from storage.bucket import Bucket, Data, Look, Stored, reason
-from storage.names import PARTIAL_PREFIX
-from storage.part_files import _chunks, _fill, _mine, _numbers, _open, _removed_on_failure, probe
+from storage.part_files import chunks_of, fill, open_for_writing, part_name, removed_on_failure
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -35,9 +34,10 @@ class FolderBucket(Bucket):
         self._at = str(root)  # what the names are opened under
 
     def ready(self) -> None:
+        name = part_name()
         try:
-            self.put(probe(), b"")
-            self.delete([probe()])
+            self.put(name, b"")
+            self.delete([name])
         except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
 
@@ -69,9 +69,9 @@ class FolderBucket(Bucket):
         self._write(path, (data,))
 
     def _write(self, path: str, chunks: Iterable[bytes]) -> None:
-        part = f"{os.path.dirname(path)}/{PARTIAL_PREFIX}{_mine}-{next(_numbers)}"
-        with _removed_on_failure(part):
-            _fill(_open(part), chunks)
+        part = f"{os.path.dirname(path)}/{part_name()}"
+        with removed_on_failure(part):
+            fill(open_for_writing(part), chunks)
             os.rename(part, path)
 
     def get(self, name: str) -> bytes | None:
@@ -82,7 +82,7 @@ class FolderBucket(Bucket):
 
     def read(self, name: str) -> Iterator[bytes] | None:
         path = Path(self._at, name)
-        return _chunks(path) if path.is_file() else None
+        return chunks_of(path) if path.is_file() else None
 
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         if os.path.isdir(f"{self._at}/{prefix}"):
@@ -111,7 +111,7 @@ class FolderBucket(Bucket):
             return stored
         checksum = google_crc32c.Checksum()
         try:
-            for chunk in _chunks(self.root / stored.name):
+            for chunk in chunks_of(self.root / stored.name):
                 checksum.update(chunk)
         except OSError as error:
             raise BucketError(f"{self.root / stored.name}: cannot be read: {reason(error)}") from error

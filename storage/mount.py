@@ -14,7 +14,7 @@ from errors import BucketError, MemberError
 from storage.bucket import METADATA_PREFIX, Bucket, Data, Look, Stored, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
-from storage.part_files import _fill, _open, _removed_on_failure, probe
+from storage.part_files import fill, open_for_writing, part_name, removed_on_failure
 
 
 class MountedBucket(Bucket):
@@ -30,10 +30,11 @@ class MountedBucket(Bucket):
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
+        name = part_name()
         try:
-            self._folder.put(probe(), b"")
-            arrived = self._api.get(probe()) is not None
-            self._folder.delete([probe()])
+            self._folder.put(name, b"")
+            arrived = self._api.get(name) is not None
+            self._folder.delete([name])
         except (OSError, MemberError) as error:
             raise BucketError(f"{self._folder.root}: cannot be written: {reason(error)}") from error
         if not arrived:
@@ -118,10 +119,10 @@ class MountFolder(FolderBucket):
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):
             os.stat(path)
             os.unlink(path)
-        with _removed_on_failure(path):
+        with removed_on_failure(path):
             with crowds.enter(_MAKING):
-                file = _open(path)
-            _fill(file, chunks)
+                file = open_for_writing(path)
+            fill(file, chunks)
 
 
 _LOOKING, _MAKING = 0, 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -13,23 +12,20 @@ from storage.names import PARTIAL_PREFIX
 
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
 
-_numbers = itertools.count()  # of the files that this process writes, in all of its buckets
-_mine = secrets.token_hex(4)  # in their names, since processes of two containers may have the same ids
+
+def part_name() -> str:
+    """The name of a file that is being written, which no other thread, process or container uses."""
+    return PARTIAL_PREFIX + secrets.token_hex(8)
 
 
-def probe() -> str:
-    """The name of a test write, which no other process uses."""
-    return f"{PARTIAL_PREFIX}ready-{_mine}"
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
+def chunks_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
 
 @contextlib.contextmanager
-def _removed_on_failure(path: str) -> Iterator[None]:
+def removed_on_failure(path: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -38,7 +34,7 @@ def _removed_on_failure(path: str) -> Iterator[None]:
         raise
 
 
-def _open(path: str) -> int:
+def open_for_writing(path: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o666)
@@ -47,7 +43,7 @@ def _open(path: str) -> int:
         return os.open(path, flags, 0o666)
 
 
-def _fill(file: int, chunks: Iterable[bytes]) -> None:
+def fill(file: int, chunks: Iterable[bytes]) -> None:
     try:
         for chunk in chunks:
             _write_all(file, chunk)

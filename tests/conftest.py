@@ -38,7 +38,7 @@ def front(session_front: GcsFront) -> GcsFront:
 
 @pytest.fixture
 def mirror() -> Iterator[SourceServer]:
-    """A server that has the miniature's files, and can be told to misbehave."""
+    """A server that has the miniature's files, and can be made to misbehave."""
     with SourceServer() as server:
         server.files.update({f"/{path}": data for path, data in sample.sources().items()})
         yield server
@@ -77,7 +77,7 @@ def image() -> None:
 
 @pytest.fixture
 def bucket() -> str:
-    """A bucket's name that nobody else has."""
+    """A bucket's name that is used only here."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
@@ -103,5 +103,5 @@ def slow_mirror(mirror: SourceServer) -> SourceServer:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between tries, in seconds; noted, and not waited."""
     waits: list[float] = []
-    monkeypatch.setattr("sources.http.time.sleep", waits.append)
+    monkeypatch.setattr("sources.retry.time.sleep", waits.append)
     return waits
