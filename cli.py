@@ -316,7 +316,7 @@ class Interruption(threading.Event):
         raise KeyboardInterrupt
 
 
-_interruption = Interruption()
+_interruption = Interruption()  # of the process, as its signal handlers are
 
 
 def ignore_signals() -> None:

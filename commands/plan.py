@@ -52,11 +52,11 @@ class Forecast:
 class There:
     """What a bucket has of one dataset."""
 
-    stock: ExistingState = field(default_factory=lambda: ExistingState({}))
+    existing: ExistingState = field(default_factory=lambda: ExistingState({}))
     complete: int | None = None  # objects of a complete dataset
 
 
-def look_at(to: str) -> tuple[Bucket | None, str]:
+def existing_bucket(to: str) -> tuple[Bucket | None, str]:
     """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
     try:
         bucket = open_bucket(Destination(to))
@@ -74,7 +74,7 @@ def forecast(
     except ExtractionError as error:
         return Forecast(dataset, error=str(error))
     if there.complete is not None:
-        return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects), is_complete=True)
+        return Forecast(dataset, there.complete, there.complete, Work(listed=there.existing.objects), is_complete=True)
     survey = _Survey(dataset, there, options)
     try:
         for located in locate(dataset, options.mirror, survey.client):
@@ -99,7 +99,7 @@ def forecast_all(
 
     With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
     """
-    bucket, why = look_at(to)
+    bucket, why = existing_bucket(to)
     if bucket is None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION
         log.warning(
@@ -122,15 +122,15 @@ def forecast_all(
 
 
 def _there(dataset: Dataset, options: RunOptions, bucket: Bucket) -> There:
-    book = ManifestStore(bucket, dataset.name)
-    found = None if options.force else readable_manifest(book)
+    store = ManifestStore(bucket, dataset.name)
+    found = None if options.force else readable_manifest(store)
     if found:
         check_kind(dataset, options, bucket, found[1])
     if options.force:  # nothing of it counts
         return There()
-    if found and (stock := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
-        return There(stock, len(found[0]))
-    return There(existing_state(bucket, dataset, book.journal()))
+    if found and (existing := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
+        return There(existing, len(found[0]))
+    return There(existing_state(bucket, dataset, store.journal()))
 
 
 class _Survey:
@@ -185,7 +185,7 @@ class _Survey:
         if not planned.sha256 or self.options.no_checksum:
             return
         stored = [self._entry(unit) for unit in planned.units]
-        known = self.there.stock.kept.get(checksum_id(planned.archive.file))
+        known = self.there.existing.kept.get(checksum_id(planned.archive.file))
         is_same = known and (known.fingerprint, known.sha256) == (planned.units[0].fingerprint, planned.sha256)
         if is_same and all(entry and is_whole(entry) for entry in stored):
             return
@@ -198,7 +198,7 @@ class _Survey:
             self.notes.append(f"{what} (--no-checksum: not)")
 
     def _entry(self, unit: Unit) -> JournalEntry | None:
-        entry = self.there.stock.kept.get(unit.id)
+        entry = self.there.existing.kept.get(unit.id)
         return entry if entry and entry.fingerprint == unit.fingerprint else None
 
     def count(self, units: Iterable[Unit]) -> None:
@@ -223,14 +223,14 @@ class _Survey:
 
     def result(self) -> Forecast:
         """The sum of it."""
-        stock, prefixes = self.there.stock, tuple(self.unnamed.values())
-        loose = {name for name in stock.loose if name in self.names or (prefixes and name.startswith(prefixes))}
+        existing, prefixes = self.there.existing, tuple(self.unnamed.values())
+        loose = {name for name in existing.loose if name in self.names or (prefixes and name.startswith(prefixes))}
         there = sum(entry.rows.stored for entry in (*self.kept, *self.parts)) + len(loose)
         self.objects = self.objects if self.is_counted else max(self.objects, there)
         there = min(self.objects, there)
-        folders = parents(self.names) - stock.folders
+        folders = parents(self.names) - existing.folders
         work = Work(
-            self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept),
+            self.objects - there, self.bytes, self.units, len(folders), existing.objects, self.objects, len(self.kept),
             self.checksums,
         )  # fmt: skip
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]

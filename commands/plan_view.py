@@ -38,7 +38,7 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
         return
     lines = [_plan_line(each.dataset.name, [each]) for each in found]
     print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
-    print("\n~ means about, as far as can be told beforehand." if "~" in str(lines) else "")
+    print("\n~ marks an estimate." if "~" in str(lines) else "")
     if all(each.is_complete for each in found):
         print("Nothing to do: everything is there.")
         return
@@ -102,12 +102,12 @@ def _fields(each: Forecast) -> dict[str, object]:
 
 
 def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
-    about = "" if all(each.is_exact for each in found) else "~"
+    estimate = "" if all(each.is_exact for each in found) else "~"
     objects, to_store = sum(each.objects for each in found), sum(each.work.objects for each in found)
     there = [each.there for each in found if each.there is not None]
     known = f"{sum(there):,}" if len(there) == len(found) else "unknown"
     size = amount(sum(each.work.bytes for each in found))
-    return name, _count(objects, found), known, _count(to_store, found), f"{about}{size}"
+    return name, _count(objects, found), known, _count(to_store, found), f"{estimate}{size}"
 
 
 def _count(objects: int, found: Sequence[Forecast]) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 
 from archives.spans import Extent
 from commands.extract import Session, Work, ready_destination, start_workers
-from commands.verify import DIFFERENT, Found, against_sources, compare, looks, reasons_of
+from commands.verify import DIFFERENT, Found, against_sources, compare, described, reasons_of
 from datasets import Dataset
 from errors import ArchiveError, MemberError, redact
 from gcs import open_bucket
@@ -55,7 +55,7 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     found = compare(dataset, bucket, options.deep)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, options, bucket, found.about)
+    check_kind(dataset, options, bucket, found.metadata)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
         lost = [row for row in found.wrong if not row.is_folder]
@@ -96,10 +96,10 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         now = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in lost}
         lost = {path: row for path, row in lost.items() if _content(now.get(path)) != _content(row)}
         reasons = reasons_of(reading)
-        why |= {path: f"the source has {looks(now[path])}" if path in now else reasons(path) for path in lost}
+        why |= {path: f"the source has {described(now[path])}" if path in now else reasons(path) for path in lost}
     for path, row in lost.items():
         reason = why.get(path, "the source does not have it")
-        log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, path, looks(row), reason)
+        log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, path, described(row), reason)
     return [row for row in wanted if row.path not in lost]
 
 
@@ -125,7 +125,7 @@ def _photo_units(reading: DatasetRun, lost: Mapping[str, Row]) -> Iterator[Unit]
 
 
 def _archive_units(found: Found, each: PlannedArchive, lost: Mapping[str, Row]) -> Iterator[Unit]:
-    urls = {source["url"] for source in found.about["sources"] if source["file"] == each.archive.file}
+    urls = {source["url"] for source in found.metadata["sources"] if source["file"] == each.archive.file}
     rows = sorted((row for row in lost.values() if redact(row.source) in urls), key=lambda row: row.offset)
     for number, work in enumerate(_works_with(each, rows)):
         name, size = f"{each.archive.file}/lost-{number:06d}", work.span.stop - work.span.start
@@ -169,7 +169,7 @@ def _correct(found: Found, bucket: Bucket, new_reading: Callable[[], DatasetRun]
 def _unchanged(found: Found, reading: DatasetRun) -> set[str]:
     """Addresses of what is the same version as when it was extracted, and has no checksum that it fails; photos have
     no version."""
-    then = {source["file"]: (source["size"], source["version"]) for source in found.about["sources"]}
+    then = {source["file"]: (source["size"], source["version"]) for source in found.metadata["sources"]}
     failed = {each.archive.file for each, _ in reading.wrong}
     same = {
         each.source.name for each in reading.planned
@@ -183,5 +183,5 @@ def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> No
     rows = Rows.of_sorted(right.get(row.path, row)._replace(outcome=STORED, reason="") for row in found.rows)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     failures = store.failures()
-    store.reopen()
-    store.finish(rows, failures, {**found.about, "bytes": rows.size, "finished": finished})
+    store.mark_incomplete()
+    store.commit(rows, failures, {**found.metadata, "bytes": rows.size, "finished": finished})

@@ -35,7 +35,7 @@ class Found:
 
     dataset: Dataset
     rows: Rows  # of the manifest
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     wrong: list[Row] = field(default_factory=list)  # missing, different or unread
     extra: list[Row] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class Found:
             missing=self.wrong,
             extra=self.extra,
             is_verification=True,
-            gone=self.about["gone"],
+            gone=self.metadata["gone"],
             seconds=time.monotonic() - start,
         )
 
@@ -111,7 +111,7 @@ def difference(row: Row, stored: Stored | None) -> Row:
     """The row of a manifest, with how the listing differs."""
     if stored is None:
         return row._replace(outcome=MISSING, reason="it is not in the bucket")
-    return row._replace(outcome=DIFFERENT, reason=f"expected {looks(row)}; the bucket lists {looks(stored)}")
+    return row._replace(outcome=DIFFERENT, reason=f"expected {described(row)}; the bucket lists {described(stored)}")
 
 
 def _lost_folder(name: str) -> Row:
@@ -119,7 +119,7 @@ def _lost_folder(name: str) -> Row:
     return Row(name, 0, 0, "", 0, MISSING, why)
 
 
-def looks(it: Row | Stored) -> str:
+def described(it: Row | Stored) -> str:
     """Size and checksum, for messages."""
     if it.size == UNREADABLE:
         return "something that is no plain file, or cannot be read"
@@ -135,9 +135,9 @@ def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> I
 def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
     for other in DATASETS.values():
         if other.folder == dataset.folder and other.name != dataset.name:
-            book = ManifestStore(bucket, other.name)
-            complete = book.manifest()
-            runs = [complete[0]] if complete else [entry.rows for entry in book.journal().values()]
+            store = ManifestStore(bucket, other.name)
+            complete = store.manifest()
+            runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
             yield from (row.path for rows in runs for row in rows)
 
 
@@ -158,28 +158,28 @@ def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: 
     found = compare(dataset, bucket, is_deep=True)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, options, bucket, found.about)
+    check_kind(dataset, options, bucket, found.metadata)
     found.wrong += against_sources(found, DatasetRun(dataset, options, cluster, report))
     return found.result(start)
 
 
-def against_sources(found: Found, reading: DatasetRun) -> Iterator[Row]:
-    """How the sources differ from the manifest; `reading` has what they are."""
-    reading.wanted = {}
-    units = list(reading.units.values())
-    reading.watch_checksums(units)
-    reading.run_units(units, {})
-    join_chains(reading, {})
-    for each, got in reading.wrong_checksums():
+def against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:
+    """How the sources differ from the manifest; `run` has what they are."""
+    run.wanted = {}
+    units = list(run.units.values())
+    run.watch_checksums(units)
+    run.run_units(units, {})
+    join_chains(run, {})
+    for each, got in run.wrong_checksums():
         why = f"expected sha256 {each.sha256}, the source has {got}"
         yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
-    yield from _differences(found, reading)
+    yield from _differences(found, run)
 
 
-def _differences(found: Found, reading: DatasetRun) -> Iterator[Row]:
-    now = (each.row for each in last_wins(reading.runs()) if not each.row.is_folder)
-    gone = {row.path for rows in reading.runs() if rows.absent for row in rows if row.outcome in ABSENT}
-    reasons = reasons_of(reading)
+def _differences(found: Found, run: DatasetRun) -> Iterator[Row]:
+    now = (each.row for each in last_wins(run.runs()) if not each.row.is_folder)
+    gone = {row.path for rows in run.runs() if rows.absent for row in rows if row.outcome in ABSENT}
+    reasons = reasons_of(run)
     for each, read in outer_join(last_wins([found.rows]), (Stored(*row[:3]) for row in now)):
         if each is None and read:
             why = "the source has it, but the manifest does not"
@@ -187,14 +187,14 @@ def _differences(found: Found, reading: DatasetRun) -> Iterator[Row]:
         elif each and not read and each.row.path not in gone:
             yield each.row._replace(outcome=UNREAD, reason=reasons(each.row.path))
         elif each and read and not matches(each.row, read):
-            why = f"expected {looks(each.row)}; the source has {looks(read)}"
+            why = f"expected {described(each.row)}; the source has {described(read)}"
             yield each.row._replace(outcome=DIFFERENT, reason=why)
     if gone:
         log.info("%s: the source no longer has %d photos, which could not be compared", found.dataset.name, len(gone))
 
 
-def reasons_of(reading: DatasetRun) -> Callable[[str], str]:
+def reasons_of(run: DatasetRun) -> Callable[[str], str]:
     """Why a path could not be read, for any that could not."""
-    failed = {row.path: row.reason for rows in reading.runs() if rows.bad or rows.absent for row in rows if row.reason}
-    error = next((entry.error for entry in reading.entries.values() if entry.error), "the source does not have it")
+    failed = {row.path: row.reason for rows in run.runs() if rows.bad or rows.absent for row in rows if row.reason}
+    error = next((entry.error for entry in run.entries.values() if entry.error), "the source does not have it")
     return lambda path: failed.get(path, error)

@@ -103,7 +103,7 @@ class ManifestStore:
     def _journal_names(self) -> list[str]:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
-    def forget(self, units: Iterable[str]) -> None:
+    def discard(self, units: Iterable[str]) -> None:
         """Remove the journal entries of these units, and what is known of their archives' checksums.
 
         An entry that the bucket keeps is followed by an empty one.
@@ -116,7 +116,7 @@ class ManifestStore:
         for unit in {names[name] for name in kept}:
             self.write(JournalEntry(unit, ""))
 
-    def tidy(self, *kept: str) -> set[str]:
+    def clean_up(self, *kept: str) -> set[str]:
         """Remove the journal but these entries, and what a killed run did not finish; the names of what is left."""
         journal = f"{self.folder}journal/"
         keep = {f"{journal}{unit}" for unit in kept}
@@ -131,37 +131,37 @@ class ManifestStore:
 
         Raises DamagedError when the two are not what was written.
         """
-        about = self.bucket.get(self.folder + "manifest.json")
-        table = None if about is None else self.bucket.read(self.folder + "manifest.csv")
-        if about is None or table is None:
+        metadata = self.bucket.get(self.folder + "manifest.json")
+        table = None if metadata is None else self.bucket.read(self.folder + "manifest.csv")
+        if metadata is None or table is None:
             return None
         try:
-            return _read_manifest(unseal(about), table)
+            return _read_manifest(unseal(metadata), table)
         except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
-    def finish(self, rows: Rows, failures: list[Row], about: Mapping[str, Any]) -> None:
+    def commit(self, rows: Rows, failures: list[Row], metadata: Mapping[str, Any]) -> None:
         """Write the manifest; manifest.csv comes last, since it makes the dataset complete."""
         sha256 = hashlib.sha256()
         with ThreadPoolExecutor(1) as beside:
-            told = beside.submit(self.write_failures, failures)
+            failures_written = beside.submit(self.write_failures, failures)
             for chunk in _Table(rows):
                 sha256.update(chunk)
-            self._put_about({**about, "manifest_sha256": sha256.hexdigest()})
-        told.result()
+            self._put_metadata({**metadata, "manifest_sha256": sha256.hexdigest()})
+        failures_written.result()
         table = _Table(rows)
         self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
-        self.tidy()
+        self.clean_up()
 
-    def _put_about(self, about: Mapping[str, Any]) -> None:
-        sealed = seal(about, indent=2)
+    def _put_metadata(self, metadata: Mapping[str, Any]) -> None:
+        sealed = seal(metadata, indent=2)
         try:
             self._put_once("manifest.json", sealed, "application/json")
         except KeptError:
             # A run that was stopped right after it wrote this one; with the same rows it is as valid.
             with contextlib.suppress(ValueError):
                 there = unseal(self.bucket.get(self.folder + "manifest.json") or b"")
-                if all(there.get(key) == about[key] for key in ("dataset", "sample", "manifest_sha256")):
+                if all(there.get(key) == metadata[key] for key in ("dataset", "sample", "manifest_sha256")):
                     return
             self._put("manifest.json", sealed, "application/json")  # which says why it cannot be written
 
@@ -179,7 +179,7 @@ class ManifestStore:
         *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
         return list(_read_failures(table)) if table else []
 
-    def reopen(self) -> None:
+    def mark_incomplete(self) -> None:
         """Mark the dataset as incomplete, before anything of it is changed."""
         if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card]):
             raise ExtractionError(
@@ -216,7 +216,7 @@ def _versions(stem: str, end: str) -> Iterator[str]:
     return (f"{stem}~{number}{end}" if number else stem + end for number in itertools.count())
 
 
-def _read_manifest(about: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
+def _read_manifest(metadata: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
     sha256 = hashlib.sha256()
 
     def passed() -> Iterator[bytes]:
@@ -225,9 +225,9 @@ def _read_manifest(about: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows,
             yield chunk
 
     rows = Rows.of_sorted(read_rows(_lines(passed())))
-    if about.pop("manifest_sha256") != sha256.hexdigest():
+    if metadata.pop("manifest_sha256") != sha256.hexdigest():
         raise ValueError("manifest.csv has another sha256 than manifest.json says")
-    return rows, about
+    return rows, metadata
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

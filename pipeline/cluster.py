@@ -43,12 +43,12 @@ DASK = {
 }
 SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
 log = logging.getLogger("spotted")
-ARRIVAL = 30  # seconds that a cluster's first worker may take to come
-TOGETHER = 2  # seconds for those that were started with it
+WORKER_TIMEOUT = 30  # seconds that a cluster's first worker may take to come
+OTHER_WORKERS_WAIT = 2  # seconds for those that were started with it
 PREPARATIONS = 3  # tries to reach all workers, of which some may end at that moment
 SPARE_UNITS = 4  # units that store while as many as there are connections read; each holds 8 MB
 
-Hear = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -60,18 +60,22 @@ class Cluster:
     context: WorkerContext  # of this process: that of the only worker, or one beside the workers
     is_local: bool  # whether this process is the only worker
     run: str  # the name of this run's context in every worker, and of the topic that its progress is sent to
-    hear: Hear = field(default=lambda *_: None)  # receives the progress: unit, bytes read, objects stored
+    _on_progress: OnProgress = field(default=lambda *_: None, init=False)
 
-    def listen(self) -> None:
+    def subscribe(self, on_progress: OnProgress) -> None:
+        """Call this with the progress of each unit from now on, in a thread of dask's, instead of what was called."""
+        self._on_progress = on_progress
+
+    def receive_progress(self) -> None:
         """Receive the progress of the workers, in a thread of dask's."""
-        self.client.subscribe_topic(self.run, lambda event: self.hear(*event[1]))
+        self.client.subscribe_topic(self.run, lambda event: self._on_progress(*event[1]))
 
     def max_in_flight(self) -> int:
         """How many units the present workers run in parallel."""
         try:
             threads: dict[str, int] = self.client.nthreads()
         except OSError as error:
-            _lost(error)
+            _raise_lost(error)
         return max(sum(threads.values()), 1)
 
 
@@ -93,7 +97,7 @@ def start_cluster(
                 config = _prepare_workers(client, run, config)
                 own.context = WorkerContext(config, stop)
             cluster = Cluster(client, config, own.context, not (workers or scheduler), run)
-            cluster.listen()
+            cluster.receive_progress()
             yield cluster
             _log_writes(cluster)
             if scheduler:
@@ -113,19 +117,20 @@ def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int 
         client.forward_logging(log.name)
     except OSError as error:  # a worker ended meanwhile; the next try asks those that are left
         if tries == 1:
-            _lost(error)
+            _raise_lost(error)
         return _prepare_workers(client, run, config, tries - 1)
     return config
 
 
 def _wait_for_workers(client: Client, scheduler: str) -> None:
     try:
-        client.wait_for_workers(1, timeout=ARRIVAL)
+        client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
     except TimeoutError as error:
         raise ExtractionError(
-            f"{scheduler}: the scheduler has no workers, after {ARRIVAL} s; start some with: dask worker {scheduler}"
+            f"{scheduler}: the scheduler has no workers, after {WORKER_TIMEOUT} s; start some with:"
+            f" dask worker {scheduler}"
         ) from error
-    time.sleep(TOGETHER)
+    time.sleep(OTHER_WORKERS_WAIT)
 
 
 def _log_writes(cluster: Cluster) -> None:
@@ -170,12 +175,13 @@ def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> C
 
 
 def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalCluster:
-    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not hear it: one that is
-    # just starting would print where it was. A process inherits what the thread that starts it does not hear.
-    deaf = ThreadPoolExecutor(1, initializer=partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT}))
+    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not get it: one that is
+    # just starting would print where it was. A process inherits the signals that its starting thread blocks.
+    block_signals = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+    signals_blocked = ThreadPoolExecutor(1, initializer=block_signals)
     if workers:
         resource_tracker.ensure_running()  # else the first process starts it, which undoes that
-    return deaf.submit(
+    return signals_blocked.submit(
         LocalCluster,
         n_workers=workers or 1,
         threads_per_worker=threads,
@@ -206,7 +212,7 @@ def _run_unit(unit: Unit, run: str, present: Mapping[str, Stored], wanted: Wante
     return run_unit(unit, context_of(worker, run), present, wanted, partial(worker.log_event, run))
 
 
-def _lost(error: BaseException) -> NoReturn:
+def _raise_lost(error: BaseException) -> NoReturn:
     raise ClusterError(f"the dask cluster was lost ({reason(error)}); what is stored stays: run again") from error
 
 
@@ -224,7 +230,7 @@ class _Run:
         try:
             return self.cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0]
         except OSError as error:
-            _lost(error)
+            _raise_lost(error)
 
     def results(self) -> Iterator[tuple[Unit, JournalEntry]]:
         completed = as_completed()
@@ -278,7 +284,7 @@ class _Run:
                 f"{unit.id}: all workers that worked on it ended, often for lack of memory ({reason(error)}); run again"
             ) from error
         except (CancelledError, CommClosedError, NoWorkerError) as error:
-            _lost(error)
+            _raise_lost(error)
         if unit.work.span:
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
         self.failures = self.failures + 1 if entry.failure else 0

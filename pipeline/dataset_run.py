@@ -24,7 +24,7 @@ from pipeline.folders import FolderPlaceholders
 from pipeline.interrupted import again, covered
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive, plan
-from pipeline.progress import Report, Tally
+from pipeline.progress import DatasetProgress, Report
 from pipeline.unit import Unit, Wanted, is_whole
 from pipeline.worker import run_unit
 from storage.bucket import map_bounded
@@ -63,14 +63,14 @@ class DatasetRun:
     def expect(self, units: Iterable[Unit]) -> None:
         """These are the units that will be worked on."""
         self.units = {unit.id: unit for unit in units}
-        self.tally = Tally(self.dataset, self.planned, self.units, self.report, self._retries)
-        self.cluster.hear = self.tally.hear
+        self.progress = DatasetProgress(self.dataset, self.planned, self.units, self.report, self._retries)
+        self.cluster.subscribe(self.progress.update)
 
     # ── units ────────────────────────────────────────────────────────────────────────────────────
 
     def run_units(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
         """Run these units; `present` and `wanted` as run_unit has them."""
-        self.tally.begin(self.entries, units)
+        self.progress.begin(self.entries, units)
         with self._discarding():
             for unit, entry in run(self.cluster, units, present, self.wanted if wanted is None else wanted):
                 self._record(unit, entry)
@@ -83,7 +83,7 @@ class DatasetRun:
         """Record the entry of a unit; a unit that was only read again keeps its own."""
         if not is_whole(unit.so_far):
             self.entries[unit.id] = entry
-        self.tally.take(unit, entry)
+        self.progress.record(unit, entry)
         self.folders.create(entry.rows.folders)
 
     @contextmanager
@@ -99,7 +99,7 @@ class DatasetRun:
     def discard(self, units: Iterable[str]) -> None:
         """Remove the entries of these units from the journal."""
         if self.store:
-            self.store.forget(units)
+            self.store.discard(units)
 
     def runs(self) -> list[Rows]:
         """What each unit gave, in the order of the units."""
@@ -176,17 +176,17 @@ class DatasetRun:
         found = (self.units[unit.id] for unit in each.units if unit.id not in held)
         units = list(self.again(each, found, self.entries))
         for unit in units:
-            self.tally.read_again(unit)
+            self.progress.read_again(unit)
         max_in_flight = self.cluster.config.connections + SPARE_UNITS
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:
                     raise SourceError(entry.error)
-                self.tally.take(unit, entry)
+                self.progress.record(unit, entry)
         self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, digest))
 
     def _run_again(self, unit: Unit) -> JournalEntry:
-        return run_unit(unit, self.cluster.context, {}, {}, lambda told: self.tally.hear(*told))
+        return run_unit(unit, self.cluster.context, {}, {}, lambda sums: self.progress.update(*sums))
 
     def compares(self, each: PlannedArchive) -> bool:
         """Whether an archive's checksum is still to be compared."""

@@ -44,29 +44,29 @@ def existing_state(
 
     `earlier` is what was stored of another version, or is in a manifest that no longer holds.
     """
-    units, stock, lost = [EARLIER, *journal], ExistingState(dict(journal)), defaultdict[str, set[str]](set)
+    units, state, lost = [EARLIER, *journal], ExistingState(dict(journal)), defaultdict[str, set[str]](set)
     runs = [earlier, *(entry.rows for entry in journal.values())]
     listing, has_checksums = bucket.list(dataset.folder, marks(runs)), bucket.has_checksums
     if reads and bucket.is_local:
         listing, has_checksums = checked(bucket, listing), True
     for each, stored in outer_join(last_wins(runs), listing):
         if stored and stored.name.endswith("/"):
-            stock.folders.add(stored.name)
+            state.folders.add(stored.name)
             continue
         if stored:
-            stock.objects += 1
+            state.objects += 1
         is_right = each is not None and (each.row.is_folder or matches(each.row, stored))
         if each and not is_right and each.run:
             lost[units[each.run]].add(each.row.path)
         elif stored and not (each and each.run):
-            stock.loose[stored.name] = stored
+            state.loose[stored.name] = stored
             if each and is_right and has_checksums:
-                stock.vouched[stored.name] = each.row
+                state.vouched[stored.name] = each.row
     for unit, paths in lost.items():
-        rows = [row for row in stock.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths]
-        stock.loose |= {row.path: Stored(row.path, row.size, row.crc32c if has_checksums else None) for row in rows}
-        stock.vouched |= {row.path: row for row in rows if has_checksums}
-    return stock
+        rows = [row for row in state.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths]
+        state.loose |= {row.path: Stored(row.path, row.size, row.crc32c if has_checksums else None) for row in rows}
+        state.vouched |= {row.path: row for row in rows if has_checksums}
+    return state
 
 
 def compared(

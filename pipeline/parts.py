@@ -47,7 +47,7 @@ class PartWriter:
         self._numbered, self._counted = 0, blank.begin  # of rows without an order
         self._written, self._lock, self._is_writing = time.monotonic(), threading.Lock(), False
 
-    def take(self, number: int, rows: list[Row], mark: Mark) -> None:
+    def add(self, number: int, rows: list[Row], mark: Mark) -> None:
         """The batch of this number is stored; after it comes `mark`."""
         with self._lock:
             self._early[number] = rows, mark
@@ -55,7 +55,7 @@ class PartWriter:
         if part:
             self._write_part(part)
 
-    def take_next(self, rows: list[Row]) -> None:
+    def add_next(self, rows: list[Row]) -> None:
         """Rows are stored that have no order, such as those of a photo; a failed one is no part."""
         if any(row.outcome == FAILED for row in rows):
             return
@@ -63,7 +63,7 @@ class PartWriter:
             number, self._numbered = self._numbered, self._numbered + 1
             self._counted += len(rows)
             mark = Mark(self._counted)
-        self.take(number, rows, mark)
+        self.add(number, rows, mark)
 
     def flush(self, only_if_due: bool = False) -> None:
         """Write what is stored so far: the unit ends early, or stores nothing for a while."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from errors import ExtractionError
 from pipeline.context import WorkerContext
-from pipeline.progress import Meter
+from pipeline.progress import UnitProgress
 from sources.source import Source, proven, with_client
 
 
@@ -64,8 +64,8 @@ class StreamingBuffer:
 class CountingReader:
     """A source whose bytes are counted and fed to the archive's digest; an interrupt ends the reading."""
 
-    def __init__(self, source: Source, context: WorkerContext, meter: Meter) -> None:
-        self.context, self.meter, self.digest = context, meter, context.digests.get(source.name)
+    def __init__(self, source: Source, context: WorkerContext, progress: UnitProgress) -> None:
+        self.context, self.progress, self.digest = context, progress, context.digests.get(source.name)
         self.source = with_client(proven(source, self.digest is not None), context.http)
         self.name, self.size = source.name, source.size
         self._pieces = list[tuple[int, StreamingBuffer]]()  # that were read, and where each begins
@@ -104,5 +104,5 @@ class CountingReader:
             for chunk in self.source.stream(start, end):
                 if self.context.stop.is_set():
                     raise ExtractionError("interrupted")
-                self.meter.add(len(chunk))
+                self.progress.add(len(chunk))
                 yield chunk

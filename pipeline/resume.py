@@ -72,9 +72,9 @@ def _mark_incomplete(run: DatasetRun, store: ManifestStore, earlier: Rows) -> No
     """Open the dataset for change. What earlier versions stored is written down first: a later run deletes it."""
     if earlier.count:
         store.write(JournalEntry(OUTDATED, "", earlier))
-    store.reopen()
+    store.mark_incomplete()
     if run.options.force:
-        store.tidy(OUTDATED, BEGUN)
+        store.clean_up(OUTDATED, BEGUN)
 
 
 def _with_strays(

@@ -65,7 +65,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
         )
         return None
     store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
-    left = store.tidy()  # the run that wrote the manifest may have been killed right after it
+    left = store.clean_up()  # the run that wrote the manifest may have been killed right after it
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
     not_images = metadata.get("not_images", 0)  # older versions called these gone

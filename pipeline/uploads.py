@@ -57,7 +57,7 @@ class UploadBatcher:
     def _put_all(self, number: int, members: Sequence[tuple[Row, Buffer | None]], mark: Mark) -> list[Row]:
         rows = [row if data is None else self.put(row, data) for row, data in members]
         if self.parts:
-            self.parts.take(number, rows, mark)
+            self.parts.add(number, rows, mark)
         return rows
 
     def _settle(self) -> None:

@@ -22,7 +22,7 @@ from pipeline.context import WorkerContext
 from pipeline.hard_links import linked
 from pipeline.parts import Mark, PartWriter
 from pipeline.photos import fetch_photo
-from pipeline.progress import Meter, Tell
+from pipeline.progress import ReportUnit, UnitProgress
 from pipeline.reading import CountingReader
 from pipeline.unit import PhotoWork, SpanWork, Unit, Wanted, is_whole
 from pipeline.uploads import UploadBatcher
@@ -33,18 +33,18 @@ from storage.names import object_name
 
 
 def run_unit(
-    unit: Unit, context: WorkerContext, present: Mapping[str, Stored], wanted: Wanted, tell: Tell
+    unit: Unit, context: WorkerContext, present: Mapping[str, Stored], wanted: Wanted, report: ReportUnit
 ) -> JournalEntry:
     """Store what a unit holds, write its journal entry, and answer it.
 
     `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
     those members are stored, where they still have the bytes that are wanted, the others' rows are answered
-    alone, and no entry is written; `tell` receives the progress. An error of one member is a row; an error of the
+    alone, and no entry is written; `report` receives the progress. An error of one member is a row; an error of the
     source of this unit is the entry's `error`. Raises errors that every other unit would meet too: BucketError,
     ArchiveError, SourceChangedError.
     """
     link = SpanBoundary()
-    task = _Task(context, present, wanted, Meter(unit.id, tell), _known(unit))
+    task = _Task(context, present, wanted, UnitProgress(unit.id, report), _known(unit))
     parts = _part_writer(unit, context, link) if wanted is None else None
     try:
         rows = task.rows(unit, link, parts)
@@ -122,7 +122,7 @@ class _Task:
     context: WorkerContext
     present: Mapping[str, Stored]
     wanted: Wanted
-    meter: Meter
+    progress: UnitProgress
     known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
 
     def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
@@ -134,13 +134,13 @@ class _Task:
 
     def _pass(self, work: SpanWork) -> list[Row]:
         """Read a span in which no member begins, for its archive's checksum alone."""
-        source = CountingReader(work.source, self.context, self.meter)
+        source = CountingReader(work.source, self.context, self.progress)
         for _ in source.stream(work.span.start, work.span.stop):
             pass
         return []
 
     def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
-        source = CountingReader(work.source, self.context, self.meter)
+        source = CountingReader(work.source, self.context, self.progress)
         batches = UploadBatcher(self.context, self._put, parts)
         kind = work.span.kind
         try:
@@ -182,7 +182,7 @@ class _Task:
                 self.context.bucket.put(row.path, data, kind)
             except MemberError as error:
                 return row._replace(outcome=FAILED, reason=str(error))
-        self.meter.add(objects=1)
+        self.progress.add(objects=1)
         return row
 
     def _put_large(self, row: Row, chunks: Iterator[bytes]) -> Row:
@@ -221,7 +221,7 @@ class _Task:
         def stored(photo: Photo) -> list[Row]:
             rows = self._photo(photo, work)
             if parts:
-                parts.take_next(rows)
+                parts.add_next(rows)
             return rows
 
         return list(itertools.chain.from_iterable(self.context.photos.map(stored, work.photos)))
@@ -237,7 +237,7 @@ class _Task:
             image, data = fetch_photo(image, self.context.http, self.context.bytes)
             self.context.bytes.acquire(len(data))
         try:
-            self.meter.add(len(data))
+            self.progress.add(len(data))
             return self._put_photo(image, data, label, photo.annotation) if data else [image]
         finally:
             self.context.bytes.release(len(data))

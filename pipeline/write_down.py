@@ -48,14 +48,14 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
     else:
         metadata = _metadata(run, result, diff.misnamed)
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
-            store.finish(diff.rows, failures, metadata)
+            store.commit(diff.rows, failures, metadata)
     return result
 
 
 def _log_strangers(dataset: Dataset, strangers: ReasonCounter) -> None:
     if shares_folder(dataset):
         return  # --verify reads the others' manifests and knows whose they are
-    for reason, some in strangers.told().items():
+    for reason, some in strangers.counts().items():
         log.warning(
             "%s: %d objects in its folder are %s: left by a run on an older source, or by other programs; --verify"
             " names them: %s", dataset.name, some.count, reason, ", ".join(some.examples),
@@ -87,7 +87,7 @@ def _result(run: DatasetRun, rows: Rows, failures: list[Row]) -> Result:
         run.discard(unit for unit, entry in run.entries.items() if entry.rows.absent)  # the next run asks again
     result = Result(run.dataset, len(rows), rows.size, missing=missing)
     result.gone, result.not_images = outcomes[GONE], outcomes[NOT_AN_IMAGE]
-    result.fetched, result.retries = run.tally.fetched, run.tally.retries
+    result.fetched, result.retries = run.progress.fetched, run.progress.retries
     return result
 
 
@@ -105,7 +105,7 @@ def _metadata(run: DatasetRun, result: Result, misnamed: ReasonCounter) -> dict[
         "bytes": result.size,
         "gone": result.gone,
         "not_images": result.not_images,
-        "wrong_format": {reason: asdict(some) for reason, some in misnamed.told().items()},
+        "wrong_format": {reason: asdict(some) for reason, some in misnamed.counts().items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sources": [_source_fields(each, run.checks[each.archive.file]) for each in run.planned],
     }

@@ -74,7 +74,7 @@ class Host:
         """Whether the server serves another request at this moment."""
         return self._answering > 0
 
-    def refuse(self) -> int:
+    def throttled(self) -> int:
         """Record that this request was refused; returns how many others are in flight."""
         with self._changed:
             others = self._in_flight - 1

@@ -146,18 +146,18 @@ class HttpClient:
 
     # ── small files ──────────────────────────────────────────────────────────────────────────────
 
-    def fetch(self, url: str, attempts: int = ATTEMPTS, most: int = LARGEST) -> bytes:
+    def fetch(self, url: str, attempts: int = ATTEMPTS, max_size: int = LARGEST) -> bytes:
         """The whole of a small file: a table, a list of checksums, a photo.
 
         The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
         get is requested again by the path that archives take, whose answer counts.
-        Raises GoneError, TooLargeError (for more than `most` bytes), SourceError.
+        Raises GoneError, TooLargeError (for more than `max_size` bytes), SourceError.
         """
         if not is_http(url):
-            return _read_file(local_path(url), most)
-        return self._fetch_fast(url, most) or self.persist(url, lambda: self._fetch_once(url, most), attempts)
+            return _read_file(local_path(url), max_size)
+        return self._fetch_fast(url, max_size) or self.persist(url, lambda: self._fetch_once(url, max_size), attempts)
 
-    def _fetch_fast(self, url: str, most: int = LARGEST) -> bytes | None:
+    def _fetch_fast(self, url: str, max_size: int = LARGEST) -> bytes | None:
         import obstore
         from obstore.exceptions import BaseError
 
@@ -169,27 +169,27 @@ class HttpClient:
             try:
                 answer = obstore.get(self._store(f"{parts.scheme}://{parts.netloc}"), parts.path)
                 with host.answer():
-                    _check_most(url, answer.meta["size"], most)
+                    _check_limit(url, answer.meta["size"], max_size)
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                     return bytes(answer.bytes()) if is_plain else None
             except (BaseError, OSError, ValueError) as error:
                 if obstore_status(error) in THROTTLED_STATUSES:
-                    host.refuse()
+                    host.throttled()
                 log.debug("%s: asking again with requests: %s", url, error)
                 return None
 
-    def _fetch_once(self, url: str, most: int) -> bytes:
+    def _fetch_once(self, url: str, max_size: int) -> bytes:
         with self.get(url, {}) as response:
             check_status(url, response)
             if response.status_code != 200:
                 got = status_of(response)
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
-            _check_most(url, content_length(response) or 0, most)
-            body: bytes = response.raw.read(most + 1, decode_content=False)
-            _check_most(url, len(body), most)
+            _check_limit(url, content_length(response) or 0, max_size)
+            body: bytes = response.raw.read(max_size + 1, decode_content=False)
+            _check_limit(url, len(body), max_size)
             check_length(content_length(response), len(body))
-            body = _unpacked(url, response, body, most)
-            _check_most(url, len(body), most)
+            body = _unpacked(url, response, body, max_size)
+            _check_limit(url, len(body), max_size)
             return body
 
 
@@ -216,29 +216,29 @@ def _new_store(url: str, timeout: float) -> HTTPStore:
     )
 
 
-def _read_file(path: Path, most: int) -> bytes:
+def _read_file(path: Path, max_size: int) -> bytes:
     with open_file(path) as file:
         size = os.fstat(file).st_size
-        _check_most(str(path), size, most)
+        _check_limit(str(path), size, max_size)
         return read_at(file, size, 0, str(path))
 
 
-def _check_most(name: str, size: int, most: int) -> None:
-    if size > most:
-        raise TooLargeError(f"{name}: expected at most {most:,} bytes, got more")
+def _check_limit(name: str, size: int, max_size: int) -> None:
+    if size > max_size:
+        raise TooLargeError(f"{name}: expected at most {max_size:,} bytes, got more")
 
 
-def _unpacked(url: str, response: requests.Response, body: bytes, most: int) -> bytes:
-    """A body that was gzipped although the request did not allow it; at most one byte more than `most`."""
+def _unpacked(url: str, response: requests.Response, body: bytes, max_size: int) -> bytes:
+    """A body that was gzipped although the request did not allow it; at most one byte more than `max_size`."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
     if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
         check_encoding(url, response)
         return body
     unpack = zlib.decompressobj(GZIP)
     try:
-        data = unpack.decompress(body, most + 1)
+        data = unpack.decompress(body, max_size + 1)
     except zlib.error as error:
         raise PassingError(f"a damaged gzip body: {error}") from error
-    if not unpack.eof and len(data) <= most:
+    if not unpack.eof and len(data) <= max_size:
         raise PassingError("the gzip body ended early")
     return data

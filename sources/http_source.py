@@ -27,7 +27,7 @@ from sources.http_answers import (
 log = logging.getLogger("spotted")
 
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
-LEAST = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
+MIN_CHUNK = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
 SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
 WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
 
@@ -71,7 +71,7 @@ class HttpSource:
         return Version.from_text(self.version, self.modified)
 
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
-        left, amount = stop - start, 4 * LEAST
+        left, amount = stop - start, 4 * MIN_CHUNK
         with self._ask(start, stop) as response:
             begin = time.monotonic()
             while left and (chunk := response.raw.read(amount, decode_content=False)):
@@ -146,5 +146,5 @@ class HttpSource:
 def _amount_after(amount: int, seconds: float) -> int:
     """The size of the next request, from the duration of the last."""
     if seconds > SLOW:
-        return max(amount // 2, LEAST)
+        return max(amount // 2, MIN_CHUNK)
     return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

@@ -30,7 +30,7 @@ class ThrottledError(PassingError):
 
     def __init__(self, reason: str, host: Host, wait: float = 0) -> None:
         super().__init__(reason, wait)
-        self.others, self.served = host.refuse(), host.served
+        self.others, self.served = host.throttled(), host.served
 
 
 class Tries:

@@ -38,7 +38,7 @@ def front(session_front: GcsFront) -> GcsFront:
 
 @pytest.fixture
 def mirror() -> Iterator[SourceServer]:
-    """A server that has the miniature's files, and can be told to misbehave."""
+    """A server that has the miniature's files, and can be made to misbehave."""
     with SourceServer() as server:
         server.files.update({f"/{path}": data for path, data in sample.sources().items()})
         yield server
@@ -77,7 +77,7 @@ def image() -> None:
 
 @pytest.fixture
 def bucket() -> str:
-    """A bucket's name that nobody else has."""
+    """A bucket's name that is used only here."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 

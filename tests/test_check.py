@@ -127,7 +127,7 @@ def test_multi_regions_have_their_regions() -> None:
     assert not any(_is_in(*pair) for pair in (("us-central1", "eu"), ("us-east1", "us-east4"), ("europe-west1", "us")))
 
 
-def test_the_account_is_told_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_is_reported_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = tmp_path / "key.json"
     user = {"type": "authorized_user", "client_id": "id", "client_secret": "s3cret", "refresh_token": "t0ken"}
     key.write_text(json.dumps(user | {"account": "ann@example.com"}))
@@ -157,7 +157,7 @@ def test_a_mount_that_does_not_work(bucket: str, monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_gcsfuse_tells_its_version(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gcsfuse_shows_its_version(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "gcsfuse"
     program.write_text("#!/bin/sh\necho 'gcsfuse version 3.13.0 (Go version go1.27)'\n")
     program.chmod(0o755)
@@ -201,7 +201,7 @@ def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) ->
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_source_without_ranges_is_told(tmp_path: Path, mirror: SourceServer) -> None:
+def test_a_source_without_ranges_is_reported(tmp_path: Path, mirror: SourceServer) -> None:
     mirror.plan("/low-annotations.zip", Plan(ranges=False))
     found = findings(str(tmp_path), "tsinghua", mirror=mirror.url)["tsinghua"]
     assert found.is_well and found.says.endswith(

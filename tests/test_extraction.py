@@ -40,7 +40,7 @@ def test_every_member_lands_and_is_proved(kind: object, place: str, request: pyt
     result = bench.extract(bench.dataset(a_tar=kind(members), pin=True))
     assert (result.state, result.objects, result.size) == ("complete", 900, sum(len(data) for _, data in members))
     assert bench.objects() == dict(members)
-    sources = bench.about()["sources"]
+    sources = bench.metadata()["sources"]
     assert isinstance(sources, list) and sources[0]["sha256_check"] == "matches"
     table = list(csv.DictReader(io.StringIO((bench.bucket.get("_extraction/mini/manifest.csv") or b"").decode())))
     assert {row["path"] for row in table} == {f"mini/{name}" for name, _ in members}
@@ -62,7 +62,7 @@ def test_members_larger_than_a_span_stream_through(api_bench: Bench) -> None:
     )
     assert result.state == "complete"
     assert api_bench.objects() == {**dict(members), "large.zip.bin": members[1][1]}
-    sources = api_bench.about()["sources"]
+    sources = api_bench.metadata()["sources"]
     assert isinstance(sources, list) and [source["sha256_check"] for source in sources] == ["matches", "matches"]
 
 
@@ -135,7 +135,7 @@ def test_unsafe_members_are_refused_and_the_rest_is_stored(bench: Bench) -> None
     reasons = (bench.bucket.get("_extraction/mini/failures.csv") or b"").decode()
     assert reasons.count("refused") == 5
     assert "a symbolic link to '/etc/passwd'" in reasons and "an absolute name" in reasons
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 def test_a_damaged_zip_member_is_listed_and_the_others_stored(bench: Bench) -> None:
@@ -170,7 +170,7 @@ def test_a_checksum_that_differs_fails_and_nothing_counts(bench: Bench) -> None:
     bench.server.files["/a.tar"] = bytes(data)
     with pytest.raises(ArchiveError, match=r"a.tar: expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"):
         bench.extract(dataset)
-    assert bench.about() == {}
+    assert bench.metadata() == {}
     assert [stored.name for stored in bench.bucket.list("_extraction/mini/") if stored.name.endswith(".json")] == []
 
 
@@ -179,7 +179,7 @@ def test_a_truncated_tar_is_called_that(bench: Bench, cut: int) -> None:
     data = tar_of(some_members(500, 40_000))
     with pytest.raises(ArchiveError, match="a.tar: .*(cut off|end of the file)"):
         bench.extract(bench.dataset(a_tar=data[: -cut - 10240]))
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 def test_a_truncated_zip_is_called_that(bench: Bench) -> None:
@@ -201,7 +201,7 @@ def test_a_source_that_changes_is_an_error_never_a_mixture(bench: Bench, server:
     server.plan("/a.tar", Plan(body=tar_of(some_members(900, 40_000, seed=2)), etag='"2"'))
     with pytest.raises(SourceChangedError, match="changed while it was read"):
         bench.extract(dataset)
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 # ── again ────────────────────────────────────────────────────────────────────────────────────────
@@ -295,8 +295,8 @@ def test_a_machine_that_slept_has_not_lost_its_worker(bench: Bench) -> None:
     assert cluster is not None and cluster.scheduler.worker_ttl is None
 
 
-def test_a_cluster_without_workers_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ARRIVAL", 0.2)
+def test_a_cluster_without_workers_is_waited_for_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WORKER_TIMEOUT", 0.2)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
         with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
             with start_cluster(WorkerConfig(Destination(str(tmp_path))), scheduler=empty.scheduler_address):

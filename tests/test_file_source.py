@@ -26,7 +26,7 @@ def server(server: SourceServer) -> SourceServer:
 # ── without ranges ───────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content-Length": None}], ids=["length told", "length not told"])
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": None}], ids=["length sent", "length not sent"])
 def test_without_ranges_a_file_is_fetched_once(server: SourceServer, headers: dict[str, str | None]) -> None:
     server.files[PATH] = LONG
     server.plan(PATH, Plan(ranges=False, headers=headers))

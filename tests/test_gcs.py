@@ -125,7 +125,7 @@ def test_a_missing_bucket_is_created_as_it_should_be(
     assert access["uniformBucketLevelAccess"]["enabled"] and access["publicAccessPrevention"] == "enforced"
 
 
-def test_the_region_is_us_central1_unless_told(api: Bucket, front: GcsFront) -> None:
+def test_the_region_is_us_central1_unless_set(api: Bucket, front: GcsFront) -> None:
     api.ready()
     assert front.created[-1]["location"].lower() == "us-central1"
 

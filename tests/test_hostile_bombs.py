@@ -61,7 +61,7 @@ def test_a_bomb_is_refused(name: str, bench: Bench) -> None:
     dataset = only(bench, name, BOMBS[name])
     with frugal(seconds=20), pytest.raises(ArchiveError, match=r"a\.\w+(\.\w+)?: unpacks to .* --max-ratio"):
         bench.extract(dataset, RunOptions(limits=TIGHT))
-    assert bench.about() == {}
+    assert bench.metadata() == {}
     assert "bomb.jpg" not in bench.objects()
 
 

@@ -198,7 +198,7 @@ def test_the_limit_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "PROBE_AFTER", 0)
     host = Host("http://x")
     with host.request(), host.request():
-        host.refuse()
+        host.throttled()
     taken = threading.Event()
 
     def two_at_once() -> None:

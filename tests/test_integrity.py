@@ -46,7 +46,7 @@ def test_tar_with_a_published_checksum(bench: Bench) -> None:
         bench.server.files["/a.tar"] = flipped(data, at)
         with pytest.raises(ArchiveError):
             bench.extract(dataset)
-        assert bench.about() == {}
+        assert bench.metadata() == {}
 
 
 def test_tar_without_a_checksum_proves_its_headers_but_not_its_members(bench: Bench) -> None:
@@ -68,7 +68,7 @@ def test_compressed_tar(bench: Bench) -> None:
     bench.server.files["/a.tar.gz"] = flipped(data, inside(data, DATA))
     with pytest.raises(ArchiveError, match="not a whole .gz file: .*incorrect data check"):
         bench.extract(dataset)
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 def test_zip(bench: Bench) -> None:
@@ -119,7 +119,7 @@ def test_what_never_arrives_as_it_is_is_named(api_bench: Bench, front: GcsFront)
     front.corrupt("xml.put", times=99, name=f"mini/{VICTIM}")
     result = api_bench.extract(api_bench.dataset(a_tar=tar_of(MEMBERS)))
     assert (result.status, [row.path for row in result.missing]) == (3, [f"mini/{VICTIM}"])
-    assert api_bench.about() == {}
+    assert api_bench.metadata() == {}
 
 
 def test_a_journal_entry_or_a_manifest_on_its_way(api_bench: Bench, front: GcsFront) -> None:
@@ -151,9 +151,9 @@ def test_after_it_was_stored(place: str, request: pytest.FixtureRequest) -> None
 
 @pytest.mark.parametrize("file", ["manifest.csv", "manifest.json"])
 def test_every_bit_of_the_manifest(tmp_path: Path, file: str) -> None:
-    book = ManifestStore(FolderBucket(tmp_path), "d")
+    store = ManifestStore(FolderBucket(tmp_path), "d")
     rows = Rows.of([Row("d/é,1.jpg", 3, 7, "http://x/a.tar", 512), Row("d/b", 0, 0, "http://x/a.tar", 1024)])
-    book.finish(rows, [], {"objects": 2, "sources": [{"file": "a.tar", "sha256": None}], "gone": 0})
+    store.commit(rows, [], {"objects": 2, "sources": [{"file": "a.tar", "sha256": None}], "gone": 0})
     path = tmp_path / "_extraction/d" / file
     whole = path.read_bytes()
     assert json.loads((tmp_path / "_extraction/d/manifest.json").read_bytes())["objects"] == 2
@@ -182,7 +182,7 @@ def test_every_bit_of_a_journal_entry(tmp_path: Path) -> None:
                 JournalEntry.decode(flipped(whole, at, bit))
 
 
-def test_a_damaged_journal_entry_is_told_and_its_piece_read_again(bench: Bench) -> None:
+def test_a_damaged_journal_entry_is_reported_and_its_piece_read_again(bench: Bench) -> None:
     members = some_members(300, 90_000)
     dataset = bench.dataset(a_tar=tar_of([*members, ("../refused.jpg", b"")]))
     assert bench.extract(dataset).status == 3  # so that the journal stays

@@ -160,52 +160,52 @@ def rows(*paths: str) -> Rows:
 
 
 def test_of_several_entries_of_a_unit_the_last_counts(kept: Bucket) -> None:
-    book = ManifestStore(kept, "mini")
+    store = ManifestStore(kept, "mini")
     for number in range(12):
-        book.write(JournalEntry("a.tar/1", f"version {number}", rows("mini/x")))
-        book.write(JournalEntry("a.tar/1", f"version {number}", rows("mini/x")))  # a run that is repeated adds none
-    assert {unit: entry.fingerprint for unit, entry in book.journal().items()} == {"a.tar/1": "version 11"}
+        store.write(JournalEntry("a.tar/1", f"version {number}", rows("mini/x")))
+        store.write(JournalEntry("a.tar/1", f"version {number}", rows("mini/x")))  # a run that is repeated adds none
+    assert {unit: entry.fingerprint for unit, entry in store.journal().items()} == {"a.tar/1": "version 11"}
     assert len([*kept.list("_extraction/mini/journal/")]) == 12
 
 
 def test_what_is_forgotten_does_not_count(kept: Bucket) -> None:
-    book = ManifestStore(kept, "mini")
+    store = ManifestStore(kept, "mini")
     for unit in ("a.tar/1", "a.tar/2"):
-        book.write(JournalEntry(unit, "version", rows("mini/x")))
-    book.forget(["a.tar/1"])
-    found = book.journal()
+        store.write(JournalEntry(unit, "version", rows("mini/x")))
+    store.discard(["a.tar/1"])
+    found = store.journal()
     assert found["a.tar/1"].fingerprint == "" and found["a.tar/2"].fingerprint == "version"
 
 
 def test_failures_of_an_earlier_run_are_followed_by_newer_ones(kept: Bucket) -> None:
-    book, row = ManifestStore(kept, "mini"), Row("mini/x", 0, 0, "http://x", 0, FAILED, "first")
+    store, row = ManifestStore(kept, "mini"), Row("mini/x", 0, 0, "http://x", 0, FAILED, "first")
     for failures in ([row], [row._replace(reason="second")], []):
-        book.write_failures(failures)
-        assert [each.reason for each in book.failures()] == [each.reason for each in failures]
+        store.write_failures(failures)
+        assert [each.reason for each in store.failures()] == [each.reason for each in failures]
 
 
-def about(number: int) -> dict[str, object]:
+def metadata(number: int) -> dict[str, object]:
     return {"dataset": "mini", "sample": False, "finished": str(number)}
 
 
 def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Bucket, front: GcsFront) -> None:
-    book = ManifestStore(kept, "mini")
+    store = ManifestStore(kept, "mini")
     front.fail("xml.put", 404, name="_extraction/mini/manifest.csv")
     with pytest.raises(ExtractionError):
-        book.finish(rows("mini/x"), [], about(1))
-    book.finish(rows("mini/x"), [], about(2))
-    found = book.manifest()
+        store.commit(rows("mini/x"), [], metadata(1))
+    store.commit(rows("mini/x"), [], metadata(2))
+    found = store.manifest()
     assert found and found[1]["finished"] == "1" and len(found[0]) == 1
 
 
 def test_a_manifest_of_other_objects_is_in_the_way(kept: Bucket, front: GcsFront) -> None:
-    book = ManifestStore(kept, "mini")
+    store = ManifestStore(kept, "mini")
     front.fail("xml.put", 404, name="_extraction/mini/manifest.csv")
     with pytest.raises(ExtractionError):
-        book.finish(rows("mini/x"), [], about(1))
+        store.commit(rows("mini/x"), [], metadata(1))
     with pytest.raises(ExtractionError, match="manifest.json cannot be written, as the bucket keeps that of"):
-        book.finish(rows("mini/y"), [], about(2))
-    assert book.manifest() is None
+        store.commit(rows("mini/y"), [], metadata(2))
+    assert store.manifest() is None
 
 
 # ── a run after an interruption ──────────────────────────────────────────────────────────────────

@@ -68,8 +68,8 @@ def test_gcsfuse_is_built_for_arm64(tmp_path: Path) -> None:
 
 
 def test_how_the_image_is_configured() -> None:
-    (told,) = json.loads(docker("image", "inspect", IMAGE).stdout)
-    config = told["Config"]
+    (image,) = json.loads(docker("image", "inspect", IMAGE).stdout)
+    config = image["Config"]
     assert config["Entrypoint"] == ["tini", "--", "docker-entrypoint.sh"]
     assert "PYTHONUNBUFFERED=1" in config["Env"]
     assert {f"org.opencontainers.image.{name}" for name in (

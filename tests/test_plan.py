@@ -49,7 +49,7 @@ def test_what_is_planned_is_what_is_called(cli: Cli, front: GcsFront, bucket: st
     front.reset()
     assert cli(*to, STORAGE_EMULATOR_HOST=front.url).returncode == 0
     called = [sum(front.counts[kind] for kind in kinds) for kinds in (CLASS_A, CLASS_B)]
-    # Two photos of the miniature are gone, which nobody knows beforehand: four objects less, and a failures.csv.
+    # Two photos of the miniature are gone, which is not known beforehand: four objects less, and a failures.csv.
     assert called[0] == cost["api"]["class_a"] - 3
     assert called[1] <= cost["api"]["class_b"]  # a card of six images reads fewer
     assert cost["mount"]["class_a"] > 2 * 132
@@ -96,23 +96,23 @@ def test_without_credentials_only_what_is_there_is_unknown(cli: Cli) -> None:
 
 
 def test_what_an_interrupted_run_left_is_counted(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
-    def outlook(force: bool = False) -> tuple[int, int | None, int]:
+    def forecast(force: bool = False) -> tuple[int, int | None, int]:
         (found,) = forecast_all([DATASETS["tsinghua"]], RunOptions(mirror=mirror.url, force=force), str(out))
         return found.objects, found.there, found.work.objects
 
     out = tmp_path / "out"
-    assert outlook() == (12, 0, 12) and not out.exists()
+    assert forecast() == (12, 0, 12) and not out.exists()
     assert cli("-d", "tsinghua", "--mirror", mirror.url, "--to", out).returncode == 0
-    assert outlook() == (12, 12, 0)
+    assert forecast() == (12, 12, 0)
     (out / "_extraction/tsinghua/manifest.csv").unlink()  # as if it had been killed before it was over
     (out / "tsinghua/low-resolution/200-n000008-Airedale/n101.jpg").unlink()
     before = files_under(out)
-    assert outlook() == (12, 11, 1)
-    assert outlook(force=True) == (12, 0, 12)
+    assert forecast() == (12, 11, 1)
+    assert forecast(force=True) == (12, 0, 12)
     assert files_under(out) == before
 
 
-def test_every_move_is_told_with_v(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+def test_every_move_is_reported_with_v(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     done = cli("-b", "-i", "--plan", "-v", "--mirror", mirror.url, "--to", tmp_path / "out")
     moves = {
         line.partition(" => ")[2]: line.partition(" => ")[0] for line in done.stdout.splitlines() if " => " in line
@@ -131,7 +131,7 @@ def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) ->
         assert "/images.tar" in done.stdout and "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_server_without_ranges_is_told_and_not_read(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+def test_a_server_without_ranges_is_reported_and_not_read(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     mirror.plan("/low-resolution.zip", Plan(ranges=False))
     done = cli("-d", "tsinghua", "--plan", "--mirror", mirror.url, "--to", tmp_path / "out", TMPDIR=str(tmp_path))
     assert done.returncode == 0

@@ -28,7 +28,7 @@ PASSING, REFUSED, FINAL = Failure(True, False), Failure(True, True), Failure(Fal
 
 
 class Clock:
-    """A clock that goes on only when somebody sleeps."""
+    """A clock that goes on only when it is slept on."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -169,7 +169,7 @@ def test_who_waits_for_a_slow_rate_goes_on_when_it_rises() -> None:
 
 
 class Writes:
-    """Writes that fail as they are told, one after the other, then succeed."""
+    """Writes that fail as planned, one after the other, then succeed."""
 
     def __init__(self, *failures: Failure) -> None:
         self.failures, self.count = list(failures), 0
@@ -300,9 +300,9 @@ def test_several_processes_keep_to_the_rate_together(cli: Cli, mirror: SourceSer
     done = cli("-d", "stanford", "--mirror", mirror.url, "--to", f"gs://test-{uuid.uuid4().hex[:12]}",
                "--workers", "2", "--write-rate", "100", STORAGE_EMULATOR_HOST=front.url)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if "at most" in line]
-    assert len(told) == 1
-    peak = int(told[0].partition("at most ")[2].split()[0])
+    logged = [line for line in done.stderr.splitlines() if "at most" in line]
+    assert len(logged) == 1
+    peak = int(logged[0].partition("at most ")[2].split()[0])
     assert 0 < peak <= 150  # a thread that is woken late sends into the next second
 
 

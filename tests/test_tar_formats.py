@@ -125,7 +125,7 @@ def test_a_pax_size_that_is_none_loses_no_member_without_a_word(size: str) -> No
             extract(packed, span)
 
 
-def test_a_first_header_that_is_bad_is_told() -> None:
+def test_a_first_header_that_is_bad_is_reported() -> None:
     with pytest.raises(ArchiveError, match="impossible size"):
         extract(extended(b"x", record("size", "-1024")) + member("a", b"1") + END)
 
@@ -144,7 +144,7 @@ def test_numbers(field: bytes, expected: int | None) -> None:
 
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("kind", TARS)
-def test_another_tar_after_the_end_is_told_and_not_read(
+def test_another_tar_after_the_end_is_reported_and_not_read(
     kind: str, span: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     packed = KINDS[kind].pack(SOUND)

@@ -32,7 +32,7 @@ def findings(bench: Bench, dataset: Dataset) -> dict[str, str]:
 
 
 def damage(bench: Bench) -> dict[str, str]:
-    """One object gone, two that are others, one that nobody knows, one folder without its placeholder."""
+    """One object gone, two that are others, one that is unknown, one folder without its placeholder."""
     bench.bucket.delete(["mini/f3/3.jpg"])
     bench.bucket.put("mini/f4/4.jpg", b"half")
     bench.bucket.put("mini/f6/293.jpg", bytes(len(dict(MEMBERS)["f6/293.jpg"]) + 1))
@@ -155,8 +155,8 @@ def test_in_a_directory_only_deep_sees_other_bytes_of_the_same_size(bench: Bench
     assert findings(bench, dataset) == {}
     deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in deep.missing] == [("mini/f3/3.jpg", DIFFERENT)]
-    order = RunOptions(deep=True)
-    assert repair(dataset, order, bench.bucket, bench.workers, bench.events.append).status == 0
+    options = RunOptions(deep=True)
+    assert repair(dataset, options, bench.bucket, bench.workers, bench.events.append).status == 0
     assert bench.objects() == dict(MEMBERS)
 
 

@@ -226,7 +226,7 @@ def test_cut_off_is_said_only_where_it_is(packed: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize("head", [bytes(34), A.local()], ids=["none of them", "one of three"])
-def test_the_last_part_of_a_split_zip_is_told(head: bytes) -> None:
+def test_the_last_part_of_a_split_zip_is_reported(head: bytes) -> None:
     _, directory = body([A, B, C])
     packed = head + bytes(40) + directory + end_record(3, len(directory), 0, disk=2)
     with pytest.raises(ArchiveError, match=r"memory\.bin: one of multiple disks \(3\)"):

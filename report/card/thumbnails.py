@@ -13,7 +13,7 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 QUALITY = 78
-MOST_PIXELS = 64_000_000  # of an image that is decoded
+MAX_PIXELS = 64_000_000  # of an image that is decoded
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -45,7 +45,7 @@ def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            thumbnail = _thumbnail(image) if is_shown and width * height <= MOST_PIXELS else b""
+            thumbnail = _thumbnail(image) if is_shown and width * height <= MAX_PIXELS else b""
     except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
         what = "truncated" if "truncated" in str(error) else "not readable as an image"
         return Look(path, error=what)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from support.fake_gcs import GcsFront
 from support.fault_harness import Fault, Provoke, Site
-from support.source_faults import ALWAYS, nobody
+from support.source_faults import ALWAYS, closed_port
 
 PUTS = 90  # objects that a run puts, or a few more
 
@@ -121,8 +121,8 @@ BUCKET = (
     Fault("the bucket's name is taken", once("json.bucket.create", 409), 1, "the name belongs to another project"),
     Fault("the bucket may not be created", once("json.bucket.create", 403), 1, "may not create it"),
     Fault(
-        "nobody answers for the bucket",
-        lambda site, _: site.environment.update(STORAGE_EMULATOR_HOST=nobody()),
+        "no answer for the bucket",
+        lambda site, _: site.environment.update(STORAGE_EMULATOR_HOST=closed_port()),
         1,
         "no answer from Google Cloud Storage",
         is_long=True,

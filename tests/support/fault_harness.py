@@ -129,7 +129,7 @@ class Run:
 
 
 class Site:
-    """Sources that can be told to misbehave, a destination of its own, and the program between them.
+    """Sources that can be made to misbehave, a destination of its own, and the program between them.
 
     `place` is "api", a bucket of the emulator; "google", the same behind what Google demands; or "folder".
     """
@@ -168,7 +168,7 @@ class Site:
         if self.place == "api":
             self.environment["STORAGE_EMULATOR_HOST"] = self.front.url
         if self.place == "google":
-            self.google.told = self.google.life = 3600
+            self.google.claimed = self.google.life = 3600
             self.environment |= self.google.environment
             self.front.accepts = self.google.accepts
 
@@ -179,7 +179,7 @@ class Site:
         return self.source.struck + (0 if self.place == "folder" else self.front.struck) + slow
 
     def with_tls(self) -> SourceServer:
-        """Another server of the same files, which speaks TLS with a certificate that nobody signed."""
+        """Another server of the same files, which speaks TLS with a self-signed certificate."""
         server = self._stack.enter_context(SourceServer(self_signed(self.home)))
         server.files = self.source.files
         return server
@@ -371,10 +371,10 @@ def ends_well(site: Site, run: Run, spoils: bool) -> Iterator[str]:
     if again.status != 0:
         yield f"the same command again: status {again.status}: {again.said}"
     found = [*site.wrong(), *site.lacking()]
-    told = re.search(r"(\d+) objects in its folder are none of the dataset", again.said)
+    counted = re.search(r"(\d+) objects in its folder are none of the dataset", again.said)
     strange = [each for each in found if each.endswith(STRANGE)]
-    if len(strange) != (int(told[1]) if told else 0):  # what an older source left and no journal tells of
-        yield f"{len(strange)} objects are none of the dataset, and that is not what was told: {again.said}"
+    if len(strange) != (int(counted[1]) if counted else 0):  # what an older source left and no journal tells of
+        yield f"{len(strange)} objects are none of the dataset, and that is not the logged number: {again.said}"
     yield from (f"after the same command again: {each}" for each in found if each not in strange)
 
 
