@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from commands import costs
@@ -14,8 +15,6 @@ from report.tables import print_table
 from storage.rate_limit import DOUBLING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from commands.plan import Forecast
 
 

@@ -21,9 +21,9 @@ def bucket(act: Callable[[GcsFront, random.Random], object]) -> Provoke:
     return provoke
 
 
-def some(kind: str, status: int, most: int = 20) -> Provoke:
+def some(kind: str, status: int) -> Provoke:
     """Some of the requests of a kind are answered so, a random number from a random one on."""
-    return bucket(lambda front, rng: front.fail(kind, status, rng.randint(1, most), after=rng.randrange(PUTS // 2)))
+    return bucket(lambda front, rng: front.fail(kind, status, rng.randint(1, 20), after=rng.randrange(PUTS // 2)))
 
 
 def once(kind: str, status: int, name: str | None = None, latest: int = 1) -> Provoke:
@@ -91,7 +91,7 @@ BUCKET = (
     Fault("one bit flipped on the way", bucket(lambda front, _: front.corrupt("xml.put", name=VICTIM))),
     Fault(
         "one bit flipped each time",
-        bucket(lambda front, _: front.corrupt("xml.put", ALWAYS, VICTIM)),
+        bucket(lambda front, _: front.corrupt("xml.put", VICTIM, ALWAYS)),
         3,
         "the bucket's listing lacks it, or has another size or checksum",
         spoils=True,

@@ -47,8 +47,8 @@ def ended(name: str) -> tuple[int, str]:
     return status, logs.stdout + logs.stderr
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
     while not is_so():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

@@ -15,9 +15,9 @@ PATH = "/data.bin"
 PROBE = "bytes=0-511"
 
 
-def opened(server: SourceServer, path: str = PATH, size: int | None = None, client: HttpClient | None = None) -> Source:
+def opened(server: SourceServer, path: str = PATH, client: HttpClient | None = None) -> Source:
     """The source at `path`, with what opening it asked for forgotten."""
-    source = open_source((server.url + path,), client or HttpClient(), size)
+    source = open_source((server.url + path,), client or HttpClient())
     server.requests.clear()
     return source
 
