@@ -150,7 +150,9 @@ class ManifestStore:
             self._put_about({**about, "manifest_sha256": sha256.hexdigest()})
         told.result()
         table = _Table(rows)
+        self.bucket.sync()  # all that the manifest says is on the disk before it is
         self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
+        self.bucket.sync()
         self.tidy()
 
     def _put_about(self, about: Mapping[str, Any]) -> None:

@@ -251,6 +251,9 @@ class ApiBucket:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
         return ""
 
+    def sync(self) -> None:
+        """What is put is stored durably before the service answers."""
+
     def close(self) -> None:
         self._client.close()
 

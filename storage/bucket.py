@@ -68,6 +68,9 @@ class Bucket(Protocol):
     def delete(self, names: Iterable[str]) -> Sequence[str]:
         """Remove objects; a missing one is no error. Returns those that the bucket keeps, and logs them."""
 
+    def sync(self) -> None:
+        """Return once all that was put survives a loss of power."""
+
     def close(self) -> None:
         """Release its resources; it is not used afterwards."""
 

@@ -15,7 +15,7 @@ import google_crc32c
 
 from errors import BucketError, MemberError, escaped
 from storage.bucket import UNREADABLE, Bucket, Data, Stored, map_bounded, reason
-from storage.part_files import chunks, folder, part_name, write
+from storage.part_files import chunks, folder, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -157,6 +157,12 @@ class FolderBucket:
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # what is not empty is no placeholder
                     raise BucketError(f"{self.root}/{name}: cannot be removed: {reason(error)}") from error
         return ()
+
+    def sync(self) -> None:
+        try:
+            sync_files(self._at)
+        except OSError as error:
+            raise BucketError(f"{self.root}: cannot be brought to the disk: {reason(error)}") from error
 
     def close(self) -> None:
         """It holds nothing."""

@@ -41,6 +41,9 @@ class MountedBucket:
         if not arrived:
             raise BucketError(f"{self._folder.root}: is mounted, but what is written there does not reach {self.url}")
 
+    def sync(self) -> None:
+        self._folder.sync()
+
     def close(self) -> None:
         self._folder.close()
 
@@ -102,6 +105,9 @@ class MountFolder(FolderBucket):
     def close(self) -> None:
         """Close the folder: until then the mount is busy."""
         os.close(self._folder)
+
+    def sync(self) -> None:
+        """A file is in the bucket once it is closed."""
 
     def _make(self, name: str) -> None:
         os.makedirs(f"{self._at}/{name}", exist_ok=True)
