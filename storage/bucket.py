@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
 METADATA_PREFIX = "_extraction/"  # the journals and manifests
@@ -27,6 +28,16 @@ class Stored(NamedTuple):
     name: str
     size: int  # bytes
     crc32c: int | None  # None where the listing has no checksum (directories)
+
+
+class Lease(Protocol):
+    """What a run holds while it writes a dataset."""
+
+    def check(self) -> None:
+        """Raise BucketError where it was not renewed in time, and another run has taken it over."""
+
+    def renew(self) -> None:
+        """The same, by the bucket's own word of this moment."""
 
 
 class Bucket(Protocol):
@@ -52,6 +63,12 @@ class Bucket(Protocol):
         Where the bucket lets nothing be replaced, an existing object with these bytes counts as
         stored, and another one raises KeptError. UploadLostError: it can be stored when its bytes are read again.
         """
+
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        """The same of an object that must not exist; raises BusyError where another run has made it."""
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        """Hold a lease by this name, for one writer at a time; raises BusyError where another run holds it."""
 
     def get(self, name: str) -> bytes | None:
         """An object's bytes, or None if there is no object of that name."""

@@ -9,12 +9,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import google_crc32c
 
 from errors import BucketError, MemberError, escaped
-from storage.bucket import UNREADABLE, Bucket, Data, Stored, map_bounded, reason
+from storage.bucket import UNREADABLE, Bucket, Data, Lease, Stored, map_bounded, reason
 from storage.part_files import chunks, folder, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
@@ -60,6 +61,14 @@ class FolderBucket:
             if error.errno in self.fatal_errnos:
                 raise BucketError(f"{self.root}/{name}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
+
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self.put(name, data, content_type)  # the lease is a lock, which nobody takes over
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        from storage.lease import locked_file  # which imports the libraries of the cloud
+
+        return locked_file(self._at, name)
 
     def _make(self, name: str) -> None:
         with folder(self._at, name, is_made=True):

@@ -27,7 +27,7 @@ class MountedBucket:
     def __init__(self, api: Bucket, root: Path) -> None:
         self._api, self._folder = api, MountFolder(root)
         self.url, self.max_in_flight = api.url, self._folder.max_in_flight
-        self.get, self.read, self.list = api.get, api.read, api.list
+        self.get, self.read, self.list, self.lease, self.create = api.get, api.read, api.list, api.lease, api.create
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
