@@ -73,6 +73,10 @@ class BucketError(ExtractionError):
     """The destination cannot be used at all: no further member could be stored either."""
 
 
+class BusyError(ExtractionError):
+    """Another run writes the same dataset to the same place."""
+
+
 class ClusterError(ExtractionError):
     """The dask cluster cannot be used any more: no other dataset could be extracted either."""
 

@@ -41,7 +41,12 @@ def open_run(options: RunOptions, session: Session) -> Work:
     destination = session.stack.enter_context(ready_destination(options))
     options, cluster = start_workers(options, destination, session)
     bucket = open_bucket(destination)
-    return lambda dataset: repair(dataset, options, bucket, cluster, session.report)
+
+    def work(dataset: Dataset) -> Result:
+        with ManifestStore(bucket, dataset.name).lease():
+            return repair(dataset, options, bucket, cluster, session.report)
+
+    return work
 
 
 def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
@@ -83,7 +88,7 @@ def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
 
 def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list[Row]:
     """Store these members again where their sources have them as these rows say; the rows of which that came true."""
-    lost, why = {row.path: row for row in wanted}, dict[str, str]()
+    lost, causes = {row.path: row for row in wanted}, dict[str, str]()
     # Archive by archive: of some, the addresses differ in the query alone, which a manifest does not show.
     for units_with in (
         *(partial(_archive_units, found, each) for each in reading.planned),
@@ -96,9 +101,11 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         now = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in lost}
         lost = {path: row for path, row in lost.items() if _content(now.get(path)) != _content(row)}
         reasons = reasons_of(reading)
-        why |= {path: f"the source has {described(now[path])}" if path in now else reasons(path) for path in lost}
+        for path in lost:
+            why = f"the source has {described(now[path])}" if path in now else reasons(path)
+            causes[path] = why
     for path, row in lost.items():
-        reason = why.get(path, "the source does not have it")
+        reason = causes.get(path, "the source does not have it")
         log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, path, described(row), reason)
     return [row for row in wanted if row.path not in lost]
 

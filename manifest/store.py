@@ -13,8 +13,9 @@ import hashlib
 import io
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from errors import BucketError, DamagedError, ExtractionError, KeptError, Member
 from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
-from storage.bucket import METADATA_PREFIX, Bucket, Data
+from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease
 from storage.names import is_unfinished
 
 log = logging.getLogger("spotted")
@@ -43,6 +44,7 @@ class ManifestStore:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{METADATA_PREFIX}{dataset}/"
+        self.lock = f"{self.folder}lock"
         self.table, self.card = f"{self.folder}manifest.csv", {self.folder + name for name in CARD}
 
     def write(self, entry: JournalEntry) -> None:
@@ -60,18 +62,25 @@ class ManifestStore:
                 self._put_once(name, data, kind)
                 return
 
+    def lease(self) -> AbstractContextManager[Lease]:
+        """Be the only run that writes this dataset; raises BusyError where another one does."""
+        return self.bucket.lease(self.lock)
+
     def _put(self, name: str, data: Data, kind: str) -> None:
+        self._wrap(self.bucket.put, name, data, kind)
+
+    def _wrap(self, put: Callable[[str, Data, str], None], name: str, data: Data, kind: str) -> None:
         try:
-            self._put_once(name, data, kind)
+            self._put_once(name, data, kind, put)
         except KeptError as error:
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}{name} cannot be written, as the bucket keeps that of an earlier run"
                 f" ({error}); wait until it may be removed, or choose another place with --to"
             ) from error
 
-    def _put_once(self, name: str, data: Data, kind: str) -> None:
+    def _put_once(self, name: str, data: Data, kind: str, put: Callable[[str, Data, str], None] | None = None) -> None:
         try:
-            self.bucket.put(self.folder + name, data, kind)
+            (put or self.bucket.put)(self.folder + name, data, kind)
         except KeptError:
             raise
         except MemberError as error:
@@ -150,7 +159,10 @@ class ManifestStore:
             self._put_metadata({**metadata, "manifest_sha256": sha256.hexdigest()})
         failures_written.result()
         table = _Table(rows)
-        self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
+        self.bucket.sync()  # all that the manifest says is on the disk before it is
+        data = b"".join(table) if rows.text_size < IN_ONE else table
+        self._wrap(self.bucket.create, "manifest.csv", data, "text/csv")
+        self.bucket.sync()
         self.clean_up()
 
     def _put_metadata(self, metadata: Mapping[str, Any]) -> None:

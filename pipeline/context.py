@@ -17,6 +17,7 @@ from gcs import open_bucket
 from manifest.checksums import Digest
 from pipeline.options import WorkerConfig
 from sources.http import HttpClient
+from storage.bucket import Data, Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class WorkerContext:
 
     def __init__(self, config: WorkerConfig, stop: threading.Event | None = None) -> None:
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
+        self.lease: Lease | None = None  # of the run in this process
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
         self.http = HttpClient(config.timeout)
         max_in_flight = config.uploads or self.bucket.max_in_flight
@@ -65,6 +67,12 @@ class WorkerContext:
         self.fetching = threading.BoundedSemaphore(PHOTOS_AT_ONCE)
         self.connections = threading.BoundedSemaphore(config.connections)
         self.readers = ThreadPoolExecutor(config.connections, "read")
+
+    def put(self, name: str, data: Data, content_type: str) -> None:
+        """Store an object, while the lease is held."""
+        if self.lease:
+            self.lease.check()
+        self.bucket.put(name, data, content_type)
 
     def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
         """Put in another thread once there is room for so many bytes; in this one for a local directory."""

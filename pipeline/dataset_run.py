@@ -27,7 +27,7 @@ from pipeline.planner import PlannedArchive, plan
 from pipeline.progress import DatasetProgress, Report
 from pipeline.unit import Unit, Wanted, is_whole
 from pipeline.worker import run_unit
-from storage.bucket import map_bounded
+from storage.bucket import Lease, map_bounded
 
 log = logging.getLogger("spotted")
 
@@ -58,6 +58,7 @@ class DatasetRun:
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
         self.wanted: Wanted = None  # default of run_units()
+        self.lease: Lease | None = None
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
 
     def expect(self, units: Iterable[Unit]) -> None:
@@ -66,6 +67,10 @@ class DatasetRun:
         self.progress = DatasetProgress(self.dataset, self.planned, self.units, self.report, self._retries)
         self.cluster.subscribe(self.progress.update)
 
+    def hold(self, lease: Lease) -> None:
+        """Write only while this lease is held."""
+        self.lease = self.cluster.context.lease = lease
+
     # ── units ────────────────────────────────────────────────────────────────────────────────────
 
     def run_units(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
@@ -73,6 +78,8 @@ class DatasetRun:
         self.progress.begin(self.entries, units)
         with self._discarding():
             for unit, entry in run(self.cluster, units, present, self.wanted if wanted is None else wanted):
+                if self.lease:
+                    self.lease.check()
                 self._record(unit, entry)
                 if entry.error:
                     log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)

@@ -16,6 +16,7 @@ from manifest.records import FAILED, Row, Rows
 # flight. Parts become rare as a run gets longer; from a fast source most units have none.
 SHARE = 0.02  # of the seconds that the process has run
 SHORTEST = 0.25  # seconds between two parts of a unit
+PHOTOS = 2.0  # the same, of photos
 
 
 class Mark(NamedTuple):
@@ -84,7 +85,7 @@ class PartWriter:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        return now - self._written >= max(SHORTEST, SHARE * (now - self._started))
+        return now - self._written >= max(PHOTOS if self._numbered else SHORTEST, SHARE * (now - self._started))
 
     def _part(self) -> JournalEntry:
         rows, self._rows, self._is_writing = self._rows, [], True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import NamedTuple
 
 from datasets import Dataset
-from errors import ArchiveError
+from errors import ArchiveError, BusyError
 from manifest.compare import last_wins, matches, outer_join
 from manifest.records import Rows
 from manifest.store import ManifestStore
@@ -44,7 +45,11 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
     store = ManifestStore(bucket, dataset.name)
     result = None if options.force else _already_complete(dataset, options, store, hooks.card)
-    result = result or _extract(DatasetRun(dataset, options, cluster, hooks.report, store), store, hooks.card)
+    if result is None:
+        with store.lease() as lease:
+            run = DatasetRun(dataset, options, cluster, hooks.report, store)
+            run.hold(lease)
+            result = _extract(run, store, hooks.card)
     result.seconds = time.monotonic() - start
     return result
 
@@ -66,6 +71,9 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
         return None
     store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
     left = store.clean_up()  # the run that wrote the manifest may have been killed right after it
+    if store.lock in left:
+        with contextlib.suppress(BusyError), store.lease():  # removes what a killed run left of it
+            pass
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
     not_images = metadata.get("not_images", 0)  # older versions called these gone

@@ -179,7 +179,7 @@ class _Task:
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
             try:
-                self.context.bucket.put(row.path, data, kind)
+                self.context.put(row.path, data, kind)
             except MemberError as error:
                 return row._replace(outcome=FAILED, reason=str(error))
         self.progress.add(objects=1)
@@ -195,7 +195,7 @@ class _Task:
                 # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
                 # lacks, has the member read and stored once more.
                 with contextlib.suppress(UploadLostError):
-                    self.context.bucket.put(row.path, counted, kind)
+                    self.context.put(row.path, counted, kind)
             for _ in counted:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is

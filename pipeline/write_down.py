@@ -46,6 +46,8 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
     if result.missing:
         store.write_failures(failures)
     else:
+        if run.lease:
+            run.lease.renew()
         metadata = _metadata(run, result, diff.misnamed)
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
             store.commit(diff.rows, failures, metadata)

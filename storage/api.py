@@ -8,8 +8,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import google.api_core.exceptions
 import google.api_core.retry
@@ -20,11 +21,12 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
-from errors import BucketError, KeptError, MemberError
+from errors import BucketError, BusyError, KeptError, MemberError
 from storage.api_errors import final_status, judge
-from storage.bucket import Bucket, Data, Look, Stored, map_bounded, reason
+from storage.bucket import Bucket, Data, Lease, Look, Stored, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
+from storage.lease import ObjectLease
 from storage.listing import Range, objects
 from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import Passing, size_and_crc32c, upload
@@ -50,6 +52,10 @@ CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, als
 # member that is refused for its name, or a few of them, are rows.
 ALIKE = 8
 DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
+TAKEN = (
+    obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError,
+    google.api_core.exceptions.PreconditionFailed,
+)  # fmt: skip
 REFUSED = (
     *DENIED,
     obstore.exceptions.UnauthenticatedError,
@@ -124,16 +130,26 @@ class ApiBucket(Bucket):
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
-    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        sent = data if isinstance(data, bytes) else Passing(data)
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self.put(name, data, content_type, is_new=True)
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        return nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, name).held()
+
+    def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
+        sent = data if isinstance(data, bytes) else Passing(data, is_new)
         try:
             if isinstance(sent, Passing):
                 upload(self._bucket, name, sent, content_type, self.limiter)
             elif name.endswith("/"):  # obstore would drop the slash
                 self._put_folder(name, sent, content_type)
             else:
-                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}), judge)
+                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
             self._alike = 0
+        except TAKEN as error:
+            there = self._find(name)
+            if there is None or (there.size, there.crc32c) != size_and_crc32c(sent):
+                raise BusyError(f"{self.url}/{name}: another run has written it meanwhile") from error
         except REFUSED as error:
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
                 raise BucketError(f"{self.url}: cannot write: {reason(error)}") from error
@@ -185,9 +201,10 @@ class ApiBucket(Bucket):
         ) as error:  # raised by the library for an unexpected answer
             raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
 
-    def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
+    def _put(self, name: str, data: bytes, attributes: obstore.Attributes, is_new: bool) -> None:
+        mode: Literal["create", "overwrite"] = "create" if is_new else "overwrite"
         self._authorized(
-            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
+            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False, mode=mode)
         )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
@@ -252,6 +269,9 @@ class ApiBucket(Bucket):
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
         return ""
+
+    def sync(self) -> None:
+        """What is put is stored durably before the service answers."""
 
     def close(self) -> None:
         self._client.close()

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
 
 from sources.http_status import OBSTORE_STATUS
@@ -41,6 +42,16 @@ class Look(NamedTuple):
     is_hierarchical: bool = False
     keeps: str = ""  # why objects can be neither removed nor replaced; "" if they can, or if unknown
     is_versioned: bool = False
+
+
+class Lease:
+    """What a run holds while it writes a dataset; this one is of a place where none is needed or can be held."""
+
+    def check(self) -> None:
+        """Raise BucketError where it was not renewed in time, and another run has taken it over."""
+
+    def renew(self) -> None:
+        """The same, by the bucket's own word of this moment."""
 
 
 class Bucket(ABC):
@@ -81,6 +92,14 @@ class Bucket(ABC):
         stored, and another one raises KeptError. UploadLostError: it can be stored when its bytes are read again.
         """
 
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        """The same of an object that must not exist; raises BusyError where another run has made it."""
+        self.put(name, data, content_type)
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        """Hold a lease by this name, for one writer at a time; raises BusyError where another run holds it."""
+        return nullcontext(Lease())
+
     def get(self, name: str) -> bytes | None:
         """An object's bytes, or None if there is no object of that name."""
         chunks = self.read(name)
@@ -111,6 +130,9 @@ class Bucket(ABC):
     @abstractmethod
     def delete(self, names: Iterable[str]) -> Sequence[str]:
         """Remove objects; a missing one is no error. Returns those that the bucket keeps, and logs them."""
+
+    def sync(self) -> None:  # noqa: B027 - a bucket's answer to a put says that already
+        """Return once all that was put survives a loss of power."""
 
     @abstractmethod
     def close(self) -> None:

@@ -8,13 +8,14 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import google_crc32c
 
 from errors import BucketError, MemberError, escaped
-from storage.bucket import UNREADABLE, Bucket, Data, Look, Stored, reason
-from storage.part_files import chunks, folder, part_name, write
+from storage.bucket import UNREADABLE, Bucket, Data, Lease, Look, Stored, reason
+from storage.part_files import chunks, folder, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -62,6 +63,14 @@ class FolderBucket(Bucket):
             if error.errno in self.fatal_errnos:
                 raise BucketError(f"{self.root}/{name}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
+
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self.put(name, data, content_type)  # the lease is a lock, which nobody takes over
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        from storage.lease import locked_file  # which imports the libraries of the cloud
+
+        return locked_file(self._at, name)
 
     def _make(self, name: str) -> None:
         with folder(self._at, name, is_made=True):
@@ -159,6 +168,12 @@ class FolderBucket(Bucket):
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # what is not empty is no placeholder
                     raise BucketError(f"{self.root}/{name}: cannot be removed: {reason(error)}") from error
         return ()
+
+    def sync(self) -> None:
+        try:
+            sync_files(self._at)
+        except OSError as error:
+            raise BucketError(f"{self.root}: cannot be brought to the disk: {reason(error)}") from error
 
     def close(self) -> None:
         """It holds nothing."""

@@ -8,10 +8,11 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from errors import BucketError, MemberError
-from storage.bucket import METADATA_PREFIX, Bucket, Data, Look, Stored, reason
+from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease, Look, Stored, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
 from storage.part_files import fill, part_name, removed_on_failure
@@ -40,6 +41,9 @@ class MountedBucket(Bucket):
         if not arrived:
             raise BucketError(f"{self._folder.root}: is mounted, but what is written there does not reach {self.url}")
 
+    def sync(self) -> None:
+        self._folder.sync()
+
     def close(self) -> None:
         self._folder.close()
 
@@ -59,6 +63,12 @@ class MountedBucket(Bucket):
 
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         return self._api.list(prefix, marks)
+
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self._api.create(name, data, content_type)
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        return self._api.lease(name)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         if name.startswith(METADATA_PREFIX):
@@ -110,6 +120,9 @@ class MountFolder(FolderBucket):
     def close(self) -> None:
         """Close the folder: until then the mount is busy."""
         os.close(self._folder)
+
+    def sync(self) -> None:
+        """A file is in the bucket once it is closed."""
 
     def _make(self, name: str) -> None:
         os.makedirs(f"{self._at}/{name}", exist_ok=True)

@@ -7,6 +7,7 @@ there can neither lead a write elsewhere, nor guess the name of a file that is b
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
@@ -118,3 +119,17 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
     written = os.write(descriptor, chunk)
     while written < len(chunk):
         written += os.write(descriptor, memoryview(chunk)[written:])
+
+
+def sync_files(root: str) -> None:
+    """Return once all that was written to the file system of a folder is on its disk; raises OSError (syncfs(2))."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        os.sync()
+        return
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if library.syncfs(at):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(at)

@@ -139,6 +139,7 @@ class Site:
         self.datasets = [each for each in DATASETS.values() if each.name in data]
         self.source = SourceServer()
         self.options, self.environment = list[str](), dict[str, str]()  # of the next runs
+        self.wrapper = list[str]()  # a program that starts the runs
         self.after: Callable[[], object] = lambda: None  # what is otherwise from then on, when all is well again
         self._stack = ExitStack()
 
@@ -191,7 +192,7 @@ class Site:
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Begin a run; at the latest it ends with the site."""
         process = subprocess.Popen(
-            command(*self.data, "--to", self.to, *self.options, *options),
+            [*self.wrapper, *command(*self.data, "--to", self.to, *self.options, *options)],
             env=clean_environment(self.home, self.environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
