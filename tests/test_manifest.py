@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archives.spans import SpanBoundary
@@ -111,6 +111,7 @@ ROWS = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(ROWS))
 def test_packed_rows_are_the_rows_in_the_order_of_their_paths(rows: list[Row]) -> None:
     packed = Rows.of(rows)
@@ -120,8 +121,9 @@ def test_packed_rows_are_the_rows_in_the_order_of_their_paths(rows: list[Row]) -
     assert packed.folders == parents(row.path for row in rows if row.outcome == STORED)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(ROWS, max_size=5), max_size=5), st.dictionaries(PATHS, st.integers(0, 3)))
-def test_what_counts_beside_what_is_there_is_what_dictionaries_would_tell(
+def test_what_counts_beside_what_is_there_is_what_dictionaries_would_have(
     units: list[list[Row]], there: dict[str, int]
 ) -> None:
     runs = [Rows.of(rows) for rows in units]
