@@ -18,10 +18,8 @@ class ArchiveKind(ABC):
     """
 
     is_resumable = False  # whether an interrupted span is continued after the last member that is stored
-    reads_extents = (
-        False  # whether `members` takes spans with extents: a repair and hard links then need no other member
-    )
-    is_seekable = False  # whether these are bytes of the archive itself, and not of what it unpacks to
+    reads_extents = False  # whether `members` takes spans with extents, for repairs and hard links
+    is_seekable = False  # whether extents are bytes of the archive itself, and not of what it unpacks to
 
     @abstractmethod
     def recognises(self, reader: Reader, head: bytes) -> bool:
