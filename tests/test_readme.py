@@ -100,8 +100,14 @@ def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     assert (tmp_path / "spotted-data-extraction" / card).is_file()
 
 
+def laid_out_alike(text: str) -> str:
+    """Up to 3.12 Python's help repeats an option's value, "-d NAME, --dataset NAME", and so breaks other lines."""
+    return " ".join(re.sub(r"(-\w) [A-Z]+, --", r"\1, --", text).split())
+
+
 def test_the_options_are_those_of_help(cli: Cli) -> None:
-    assert f"```text\n{cli('--help', COLUMNS='110').stdout.rstrip()}\n```" in OPTIONS
+    shown = f"```text\n{cli('--help', COLUMNS='110').stdout}```"
+    assert laid_out_alike(shown) in laid_out_alike(OPTIONS)
 
 
 @pytest.mark.parametrize("command", OWN)
