@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from archives.spans import Limits
 from datasets import DATASETS, GROUPS, select
-from errors import ExtractionError, UsageError, redact
+from errors import ExtractionError, UsageError, shown
 from pipeline.options import DEFAULT_TO, RunOptions
+from report import streams
 
 VERSION = "1.0.0"
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
@@ -239,6 +240,7 @@ def _is_true(name: str, value: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
+    streams.prepare()
     for number in INTERRUPTS:
         signal.signal(number, _interruption.interrupt)
     try:
@@ -246,20 +248,30 @@ def main(arguments: list[str] | None = None) -> int:
         from commands import run  # not before the options are right: it takes a moment
 
         status = run(options, _interruption)
+        streams.flush()
         ignore_signals()  # only Python's own shutdown is left
         return status
     except KeyboardInterrupt:
         return force_exit()
     except BrokenPipeError:  # the reader has seen enough: `--list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()
         return ExtractionError.exit_status
-    except (ExtractionError, OSError) as error:
+    except (ExtractionError, OSError, RuntimeError) as error:
         if _interruption.is_set():
             return force_exit()
+        error = _no_thread(error) if isinstance(error, RuntimeError) else error
         _say(logging.ERROR, f"error: {error}")
         if log.isEnabledFor(logging.DEBUG):
-            _say(logging.ERROR, traceback.format_exc())
+            for line in traceback.format_exc().splitlines():
+                _say(logging.ERROR, line)
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
+
+
+def _no_thread(error: RuntimeError) -> ExtractionError:
+    """A thread that could not be started, in words; any other error of this kind is one of the program."""
+    if "start new thread" not in str(error):
+        raise error
+    return ExtractionError("this machine allows no more threads (ulimit -u, docker's --pids-limit): try --uploads 8")
 
 
 def _say(level: int, message: str) -> None:
@@ -267,7 +279,7 @@ def _say(level: int, message: str) -> None:
     if log.handlers:
         log.log(level, "%s", message)
     else:
-        print(redact(message), file=sys.stderr)
+        print(shown(message), file=sys.stderr)
 
 
 class Interruption(threading.Event):
@@ -311,4 +323,5 @@ def force_exit() -> int:
 
 
 if __name__ == "__main__":
+    streams.use_utf8()
     sys.exit(main())

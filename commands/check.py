@@ -22,7 +22,7 @@ import requests
 
 from commands.extract import with_mirror
 from datasets import Dataset
-from errors import BucketError, ExtractionError, MemberError, SourceError, redact
+from errors import BucketError, ExtractionError, MemberError, SourceError, shown
 from gcs import Destination, mount_point, open_bucket
 from pipeline.cluster import connect
 from pipeline.options import RunOptions
@@ -341,5 +341,5 @@ def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
         all_well = all_well and each.is_well
         fields = {"check": each.what, "ok": each.is_well, "message": each.says}
         line = f"{'ok' if each.is_well else 'FAIL':<4}  {each.what:<13}  {each.says}"
-        print(redact(json.dumps(fields) if is_json else line), flush=True)
+        print(shown(json.dumps(fields) if is_json else line), flush=True)
     return all_well

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
 
-from errors import redact
+from errors import redact, shown
 from storage.bucket import decode_crc32c, encode_crc32c
 from storage.names import parents
 
@@ -159,11 +159,7 @@ def _line(row: Row) -> tuple[object, ...]:
     line = row.path, row.size, encode_crc32c(row.crc32c), source, row.offset
     if row.outcome == LINKED:  # its reason is a name to the letter
         return (*line, row.outcome, row.reason)
-    return (
-        line
-        if row.outcome == STORED and not row.reason
-        else (*line, row.outcome, redact(row.reason).replace("\r", " "))
-    )
+    return line if row.outcome == STORED and not row.reason else (*line, row.outcome, shown(row.reason))
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:
