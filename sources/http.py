@@ -38,6 +38,7 @@ from sources.http_answers import (
 )
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES
 from sources.local_files import open_file, read_at
+from sources.session import OwnSession
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
@@ -49,7 +50,7 @@ TIMEOUT: tuple[float, float] = (10, 30)  # seconds to connect, and without a byt
 ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
 FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
 LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
-POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
+POOL = 128  # connections kept per host; of requests' own 10 the others would be closed after each answer
 FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
 LONGEST_FREE_WAIT = 8  # seconds after such a refusal
 EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers once its time is over
@@ -188,8 +189,8 @@ _led_to: dict[str, str] = {}  # link → where it led; a Seafile share leads els
 
 
 @lru_cache(maxsize=1)
-def _session() -> requests.Session:
-    session = requests.Session()
+def _session() -> OwnSession:
+    session = OwnSession()
     session.headers.update(HEADERS)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL))
