@@ -21,8 +21,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from archives.spans import Limits
 from datasets import DATASETS, GROUPS, select
-from errors import ExtractionError, UsageError, redact
+from errors import ExtractionError, UsageError, shown
 from pipeline.options import DEFAULT_TO, RunOptions
+from report import streams
 from report.log import start_log
 from sources.datasets_file import read_datasets
 
@@ -256,6 +257,7 @@ def _is_true(name: str, value: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
+    streams.prepare()
     for number in INTERRUPTS:
         signal.signal(number, _interruption.interrupt)
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -266,21 +268,24 @@ def main(arguments: list[str] | None = None) -> int:
         from commands import run  # not before the options are right: it takes a moment
 
         status = run(options, _interruption)
+        streams.flush()
         ignore_signals()  # only Python's own shutdown is left
         return status
     except KeyboardInterrupt:
         return force_exit()
     except BrokenPipeError:  # the reader has seen enough: `--list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()
         return ExtractionError.exit_status
     except Exception as error:
         if _interruption.is_set():
             return force_exit()
+        error = _no_thread() if "start new thread" in str(error) else error
         is_expected = isinstance(error, (ExtractionError, OSError))
         if is_expected:
             _say(logging.ERROR, f"error: {error}")
         if not is_expected or log.isEnabledFor(logging.DEBUG):
-            _say(logging.ERROR, traceback.format_exc())
+            for line in traceback.format_exc().splitlines():
+                _say(logging.ERROR, line)
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 
@@ -291,12 +296,17 @@ def _log_format(arguments: Sequence[str]) -> str:
     return str(wanted.parse_known_args(arguments)[0].log_format)
 
 
+def _no_thread() -> ExtractionError:
+    """A thread that could not be started, in words."""
+    return ExtractionError("this machine allows no more threads (ulimit -u, docker's --pids-limit): try --uploads 8")
+
+
 def _say(level: int, message: str) -> None:
     """The last message: to the log in its format; plain text before the log has started."""
     if log.handlers:
         log.log(level, "%s", message)
     else:
-        print(redact(message), file=sys.stderr)
+        print(shown(message), file=sys.stderr)
 
 
 class Interruption(threading.Event):
@@ -338,4 +348,5 @@ def force_exit() -> int:
 
 
 if __name__ == "__main__":
+    streams.use_utf8()
     sys.exit(main())

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from commands.check_environment import Finding, agree, attempt, environment_findings, versions
 from commands.extract import with_mirror
 from datasets import Dataset
-from errors import ExtractionError, SourceError, redact
+from errors import ExtractionError, SourceError, shown
 from pipeline.cluster import connect
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
@@ -50,7 +50,7 @@ def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
         all_well = all_well and each.is_well
         fields = {"check": each.what, "ok": each.is_well, "message": each.says}
         line = f"{'ok' if each.is_well else 'FAIL':<4}  {each.what:<13}  {each.says}"
-        print(redact(json.dumps(fields) if is_json else line), flush=True)
+        print(shown(json.dumps(fields) if is_json else line), flush=True)
     return all_well
 
 

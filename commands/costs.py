@@ -43,9 +43,9 @@ def calls(work: Work, way: Way) -> tuple[int, int]:
         return pages(work.listed) + 1, 2  # whether a journal is left, and a card is there
     look_ups = work.objects + work.folders if way.looks_up else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
-    own = 6  # the manifest's two files, the card's two, the lease, and what was there before
+    own = 7  # the manifest's two files, the card's two, the lease twice, and what was there before
     a = lists + work.objects + work.folders + work.units - work.kept + work.checksums + own
-    return a + look_ups, 1 + work.kept + look_ups + card_reads(work.in_the_end)
+    return a + look_ups, 2 + work.kept + look_ups + card_reads(work.in_the_end)
 
 
 def card_reads(objects: int) -> int:

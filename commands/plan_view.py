@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from commands import costs
 from commands.costs import Rates
-from errors import redact
+from errors import redact, shown
 from gcs import Way, scheme_of
 from report.humanize import amount, duration
 from report.tables import print_table
@@ -74,7 +74,7 @@ def print_moves(found: Iterable[Forecast], to: str) -> None:
     """A line for each object whose name is known beforehand, and for each archive where they are not."""
     for each in found:
         for source, name in each.moves:
-            print(redact(f"{source} => {to.rstrip('/')}/{name}"))
+            print(shown(f"{source} => {to.rstrip('/')}/{name}"))
 
 
 def _cost(found: Sequence[Forecast], way: Way, rates: Rates) -> dict[str, float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
 
-from errors import redact
+from errors import redact, shown
 from storage.bucket import decode_crc32c, encode_crc32c
 from storage.names import parents
 
@@ -160,7 +160,7 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
         elif row.outcome == STORED and not row.reason:
             yield line
         else:
-            yield (*line, row.outcome, redact(row.reason).replace("\r", " "))
+            yield (*line, row.outcome, shown(row.reason))
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:

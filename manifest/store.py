@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, redact
+from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, shown
 from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
@@ -180,7 +180,7 @@ class ManifestStore:
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it when there are none."""
         if failures:
-            lines = ((row.path, redact(row.source), row.offset, row.outcome, redact(row.reason)) for row in failures)
+            lines = ((row.path, shown(row.source), row.offset, row.outcome, shown(row.reason)) for row in failures)
             self._put_last("failures", ".csv", _table(FAILURES, lines), "text/csv")
         elif self.bucket.delete([self.folder + "failures.csv"]):
             self._put_last("failures", ".csv", _table(FAILURES, ()), "text/csv")

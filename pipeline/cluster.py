@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import dask
@@ -153,9 +155,26 @@ def _write_stats(run: str, dask_worker: Worker) -> WriteStats | None:
 def connect(scheduler: str) -> Client:
     """A client of an existing cluster; raises ExtractionError when none answers."""
     try:
-        return Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=10)
     except OSError as error:
         raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
+    except TypeError as error:  # distributed's, where its configuration has no certificate for a tls:// address
+        raise ExtractionError(
+            f"{scheduler}: speaks TLS, and this side has no certificate: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
+            " DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+        ) from error
+    except ValueError as error:
+        raise ExtractionError(f"{scheduler}: expected an address such as tcp://host:8786, got: {error}") from error
+    if _is_open(scheduler):
+        log.warning("%s: has no TLS: every client that reaches it can run code on its workers", scheduler)
+    return client
+
+
+def _is_open(scheduler: str) -> bool:
+    """Whether it speaks without TLS, and beyond this machine."""
+    parts = urlsplit(scheduler)
+    host = parts.hostname or ""
+    return parts.scheme == "tcp" and host != "localhost" and not re.fullmatch(r"127[.\d]*|::1", host)
 
 
 def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> Client:

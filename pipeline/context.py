@@ -15,6 +15,7 @@ from distributed import Worker, WorkerPlugin
 from archives.spans import SPAN
 from gcs import open_bucket
 from manifest.checksums import Digest
+from pipeline.machine import at_once
 from pipeline.options import WorkerConfig
 from sources.http import HttpClient
 from storage.bucket import Data, Lease
@@ -59,12 +60,13 @@ class WorkerContext:
         self.lease: Lease | None = None  # of the run in this process
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
         self.http = HttpClient(config.timeout)
-        max_in_flight = config.uploads or self.bucket.max_in_flight
+        max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
+        photos = at_once(PHOTOS_AT_ONCE, share=2)
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
         self.bytes, self.putting = ByteSemaphore(BYTES_AT_ONCE), threading.BoundedSemaphore(max_in_flight)
-        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE + max_in_flight, "photo")  # each fetches a photo, then puts it
-        self.fetching = threading.BoundedSemaphore(PHOTOS_AT_ONCE)
+        self.photos = ThreadPoolExecutor(photos + max_in_flight, "photo")  # each fetches a photo, then puts it
+        self.fetching = threading.BoundedSemaphore(photos)
         self.connections = threading.BoundedSemaphore(config.connections)
         self.readers = ThreadPoolExecutor(config.connections, "read")
 

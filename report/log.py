@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
-from errors import redact_record
+from errors import show_record
 from pipeline.options import RunOptions
 
 log = logging.getLogger("spotted")
@@ -28,7 +28,7 @@ def start_log(options: RunOptions) -> None:
     """Send the program's log to stderr, above the bars."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
-    handler.addFilter(redact_record)
+    handler.addFilter(show_record)
     log.handlers = [handler]  # in place of the one that was there before the options were read
     log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     log.propagate = False

@@ -34,6 +34,7 @@ from sources.http_answers import (
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
+from sources.session import OwnSession
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
@@ -193,8 +194,8 @@ class HttpClient:
             return body
 
 
-def _new_session() -> requests.Session:
-    session = requests.Session()
+def _new_session() -> OwnSession:
+    session = OwnSession()
     session.headers.update(HEADERS)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL))

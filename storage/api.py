@@ -27,6 +27,7 @@ from storage.bucket import Bucket, Data, Lease, Look, Stored, map_bounded, reaso
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
 from storage.lease import ObjectLease
+from storage.line import Line
 from storage.listing import Range, objects
 from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import Passing, size_and_crc32c, upload
@@ -91,6 +92,7 @@ class ApiBucket(Bucket):
         usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
         self.limiter = RateLimiter(self.url, write_rate or usual, writers)
         self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
+        self._line = Line()
         self._credentials, _ = credentials_and_origin()
         self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
@@ -203,9 +205,12 @@ class ApiBucket(Bucket):
 
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes, is_new: bool) -> None:
         mode: Literal["create", "overwrite"] = "create" if is_new else "overwrite"
-        self._authorized(
-            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False, mode=mode)
-        )
+        with self._line.sending(len(data)):
+            self._authorized(
+                lambda stores: obstore.put(
+                    stores.puts, name, data, attributes=attributes, use_multipart=False, mode=mode
+                )
+            )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 

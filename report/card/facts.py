@@ -28,6 +28,7 @@ SAMPLE = 240  # images read back, at most, in even steps through the manifest: a
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back
+LARGEST_ANNOTATION = 1 << 20  # bytes of one whose boxes are drawn
 IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MAX_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
@@ -254,7 +255,7 @@ def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
     largest = max([1, *(row.size for row in chosen)])
     with ThreadPoolExecutor(min(bucket.max_in_flight, IN_MEMORY // largest)) as pool:
         boxes = {
-            path: pool.submit(bucket.get, name)
+            path: pool.submit(_small, bucket, name)
             for path in shown
             if hash(name := annotation_of(survey.layout, path)) in survey.annotations
         }
@@ -264,3 +265,13 @@ def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
             return look(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
 
         return list(pool.map(read, chosen))
+
+
+def _small(bucket: Bucket, name: str) -> bytes:
+    """An annotation; nothing of one that is too large to be looked at."""
+    data = b""
+    for chunk in bucket.read(name) or ():
+        data += chunk
+        if len(data) > LARGEST_ANNOTATION:
+            return b""
+    return data

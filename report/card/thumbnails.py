@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from dataclasses import dataclass
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -13,7 +14,8 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 QUALITY = 78
-MAX_PIXELS = 64_000_000  # of an image that is decoded
+MAX_PIXELS = 24_000_000  # of an image that is decoded: 72 MB, of which there is one at a time
+_decoding = threading.Lock()
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -53,10 +55,11 @@ def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
 
 
 def _thumbnail(image: Image.Image) -> bytes:
-    image.draft("RGB", (EDGE, EDGE))  # a JPEG is decoded at a fraction of its size
-    image.thumbnail((EDGE, EDGE))
     file = io.BytesIO()
-    image.convert("RGB").save(file, "JPEG", quality=QUALITY)
+    with _decoding:
+        image.draft("RGB", (EDGE, EDGE))  # a JPEG is decoded at a fraction of its size
+        image.thumbnail((EDGE, EDGE))
+        image.convert("RGB").save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from datasets import Dataset
-from errors import ExtractionError
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
 from report.card.facts import Survey, describe, look_at
@@ -53,7 +52,7 @@ def _optional(dataset: Dataset) -> Iterator[None]:
     """The dataset is complete without a card: an error here is only logged."""
     try:
         yield
-    except (ExtractionError, OSError) as error:
+    except Exception as error:  # whatever it is: the card is no reason to end a run
         log.warning("%s: no card could be made: %s", dataset.name, error)
 
 
