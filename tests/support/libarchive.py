@@ -30,7 +30,6 @@ class Found(NamedTuple):
     data: bytes
     kind: int  # of file, as in a mode; 0 for a hard link
     link: str
-    is_disputed: bool = False  # GNU tar reads no data here: a sparse map without its type, data behind a hard link
 
 
 def members(packed: bytes) -> tuple[list[Found], str]:
@@ -74,8 +73,7 @@ def _data(archive: ctypes.c_void_p) -> tuple[bytes, bool]:
 def _found(entry: ctypes.c_void_p, data: bytes) -> Found:
     name, link = _LIBRARY.archive_entry_pathname(entry), _LIBRARY.archive_entry_hardlink(entry)
     kind = 0 if link is not None and not data else _LIBRARY.archive_entry_filetype(entry) & 0o170000
-    is_disputed = _LIBRARY.archive_entry_sparse_reset(entry) > 0 or bool(link and data)
-    return Found(_text(name), data, kind, _text(link or _LIBRARY.archive_entry_symlink(entry)), is_disputed)
+    return Found(_text(name), data, kind, _text(link or _LIBRARY.archive_entry_symlink(entry)))
 
 
 def _text(name: bytes | None) -> str:
