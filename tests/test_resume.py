@@ -119,7 +119,7 @@ def test_a_bit_that_flipped_before_the_kill_is_found_by_the_next_run(
     mirror.files["/SHA256SUMS"] = sums(mirror)
     victim = archive.index(some_members(1200, 20_000)[round(200 * place)][1]) + 999
     mirror.plan("/images.tar", Plan(drip=0.004, body=flipped(archive, victim)))
-    to, environment = killed(tmp_path, mirror, front, 800)  # long after it: a slow machine notes parts seldom
+    to, environment = killed(tmp_path, mirror, front, 600)
     mirror.heal()
     done = cli("-d", "stanford", "--mirror", mirror.url, "--to", to, **environment)
     assert done.returncode == 1, done.stderr
