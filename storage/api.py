@@ -26,9 +26,10 @@ from storage.api_errors import final_status, judge
 from storage.bucket import Data, Lease, Stored, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
-from storage.lease import ObjectLease, Unleased
+from storage.lease import ObjectLease
 from storage.line import Line
 from storage.listing import Range, objects
+from storage.lock import Unleased
 from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import Passing, size_and_crc32c, upload
 
@@ -130,7 +131,7 @@ class ApiBucket:
         self.put(name, data, content_type, is_new=True)
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
-        return nullcontext(Unleased()) if self.keeps else ObjectLease(self._bucket, name).held()
+        return nullcontext(Unleased()) if self.keeps else ObjectLease(self._bucket, name, self.limiter).held()
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
         sent = data if isinstance(data, bytes) else Passing(data, is_new)
