@@ -24,7 +24,7 @@ from datasets import DATASETS, GROUPS, select
 from errors import ExtractionError, UsageError, shown
 from pipeline.options import DEFAULT_TO, RunOptions
 from report import streams
-from report.log import start_log
+from report.log import JsonFormatter, start_log
 from sources.datasets_file import read_datasets
 
 VERSION = "1.0.0"
@@ -284,8 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         if is_expected:
             _say(logging.ERROR, f"error: {error}")
         if not is_expected or log.isEnabledFor(logging.DEBUG):
-            for line in traceback.format_exc().splitlines():
-                _say(logging.ERROR, line)
+            _say_traceback(traceback.format_exc())
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 
@@ -307,6 +306,13 @@ def _say(level: int, message: str) -> None:
         log.log(level, "%s", message)
     else:
         print(shown(message), file=sys.stderr)
+
+
+def _say_traceback(text: str) -> None:
+    """One JSON record, or lines of text: a line break within a message is shown, and not carried out."""
+    is_json = any(isinstance(handler.formatter, JsonFormatter) for handler in log.handlers)
+    for line in [text] if is_json else text.splitlines():
+        _say(logging.ERROR, line)
 
 
 class Interruption(threading.Event):

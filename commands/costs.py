@@ -45,7 +45,7 @@ def calls(work: Work, way: Way) -> tuple[int, int]:
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
     own = 7  # the manifest's two files, the card's two, the lease twice, and what was there before
     a = lists + work.objects + work.folders + work.units - work.kept + work.checksums + own
-    return a + look_ups, 2 + work.kept + look_ups + card_reads(work.in_the_end)
+    return a + look_ups, 3 + work.kept + look_ups + card_reads(work.in_the_end)
 
 
 def card_reads(objects: int) -> int:

@@ -95,6 +95,8 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         partial(_photo_units, reading),
     ):
         units = list(units_with(lost))
+        if not units:
+            continue
         reading.wanted, reading.entries = lost, {}
         reading.expect(units)
         _run(reading, units)

@@ -15,6 +15,8 @@ from distributed import Worker, WorkerPlugin
 from archives.spans import SPAN
 from gcs import open_bucket
 from manifest.checksums import Digest
+from manifest.journal import JournalEntry
+from manifest.store import ManifestStore
 from pipeline.machine import at_once
 from pipeline.options import WorkerConfig
 from sources.http import HttpClient
@@ -75,6 +77,12 @@ class WorkerContext:
         if self.lease:
             self.lease.check()
         self.bucket.put(name, data, content_type)
+
+    def record(self, dataset: str, entry: JournalEntry) -> None:
+        """Write a journal entry, while the lease is held."""
+        if self.lease:
+            self.lease.check()
+        ManifestStore(self.bucket, dataset).write(entry)
 
     def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
         """Put in another thread once there is room for so many bytes; in this one for a local directory."""

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import google_crc32c
 
@@ -17,7 +18,6 @@ from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, REFUSED, STORED, Row, Rows
-from manifest.store import ManifestStore
 from pipeline.context import WorkerContext
 from pipeline.hard_links import linked
 from pipeline.parts import Mark, PartWriter
@@ -58,7 +58,7 @@ def run_unit(
     entry = _entry(unit, rows, link, context.http.drain_retries())
     if wanted is None and not is_whole(unit.so_far):
         if all(row.outcome != FAILED for row in rows):
-            ManifestStore(context.bucket, unit.dataset).write(entry)
+            context.record(unit.dataset, entry)
         elif parts:
             parts.flush()
     return entry
@@ -79,7 +79,7 @@ def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> Part
             return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
-    return PartWriter(ManifestStore(context.bucket, unit.dataset).write, blank, bounds, link, context.started)
+    return PartWriter(partial(context.record, unit.dataset), blank, bounds, link, context.started)
 
 
 def _entry(unit: Unit, rows: list[Row], link: SpanBoundary, retries: int) -> JournalEntry:

@@ -136,7 +136,7 @@ class ApiBucket(Bucket):
         self.put(name, data, content_type, is_new=True)
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
-        return nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, name).held()
+        return nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, name, self.limiter).held()
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
         sent = data if isinstance(data, bytes) else Passing(data, is_new)

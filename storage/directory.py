@@ -15,6 +15,7 @@ import google_crc32c
 
 from errors import BucketError, MemberError, escaped
 from storage.bucket import UNREADABLE, Bucket, Data, Lease, Look, Stored, reason
+from storage.lock import locked_file
 from storage.part_files import chunks, folder, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
@@ -68,8 +69,6 @@ class FolderBucket(Bucket):
         self.put(name, data, content_type)  # the lease is a lock, which nobody takes over
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
-        from storage.lease import locked_file  # which imports the libraries of the cloud
-
         return locked_file(self._at, name)
 
     def _make(self, name: str) -> None:

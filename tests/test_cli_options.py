@@ -84,7 +84,7 @@ def test_quiet_says_nothing_but_the_result(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
-        (["-d", "cats", "--log-format", "json"], {}, "error: argument -d/--dataset: invalid choice: 'cats'"),
+        (["-d", "cats", "--log-format", "json"], {}, "error: -d cats: no such dataset: expected one of"),
         (["--log-format=json"], {}, "error: nothing to extract: expected at least one of"),
         (["-a", "--to", "s3://b"], {"SPOTTED_LOG_FORMAT": "json"}, "error: argument --to: expected gs://bucket or"),
         (["-a", "--log-format", "json"], {"SPOTTED_VIA": "x"}, "error: SPOTTED_VIA: expected one of"),

@@ -65,10 +65,8 @@ def test_an_account_that_may_only_create_objects(cli: Cli, front: GcsFront, buck
     front.deny("xml.delete", "json.delete")
     done = cli("-d", "stanford", "--sample", "--to", f"gs://{bucket}", STORAGE_EMULATOR_HOST=front.url)
     assert done.returncode == 0, done.stderr
-    left = re.search(r"(\d+) objects stay behind", done.stderr)
-    assert (
-        left and int(left[1]) >= 7
-    )  # an entry and a checksum of each archive, what was there before; parts where it is slow
+    # An entry and a checksum of each archive, what was there before, and on a slow machine parts.
+    assert re.search(r"\b([7-9]|1\d) objects stay behind", done.stderr), done.stderr
 
 
 def test_force_says_that_it_cannot_and_the_next_dataset_is_tried(cli: Cli, front: GcsFront, bucket: str) -> None:

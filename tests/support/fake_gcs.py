@@ -103,9 +103,11 @@ class GcsFront(Store):
         """Reset the connection of the next `times` requests instead of answering; nothing is stored."""
         self._plans.append(Plan(kind, None, times, {}, None, stores=False, after=after))
 
-    def commit_then_fail(self, kind: str, times: int = 1, status: int | None = None, after: int = 0) -> None:
+    def commit_then_fail(
+        self, kind: str, times: int = 1, status: int | None = None, name: str | None = None, after: int = 0
+    ) -> None:
         """Carry out the next `times` requests, then reset the connection, or answer `status`."""
-        self._plans.append(Plan(kind, status, times, {}, None, stores=True, after=after))
+        self._plans.append(Plan(kind, status, times, {}, name, stores=True, after=after))
 
     def commit_then_hang(self, kind: str, times: int, after: int) -> None:
         """Carry out the next `times` requests, and never answer."""
