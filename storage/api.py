@@ -149,6 +149,9 @@ class ApiBucket(Bucket):
                 self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
             self._alike = 0
         except TAKEN as error:
+            if not is_new:  # an answer to something else
+                self._count_refusal(error)
+                raise MemberError(reason(error)) from error
             there = self._find(name)
             if there is None or (there.size, there.crc32c) != size_and_crc32c(sent):
                 raise BusyError(f"{self.url}/{name}: another run has written it meanwhile") from error
