@@ -93,6 +93,10 @@ def check_tar(packed: bytes, found: list[Got]) -> None:
     if any("sparse" in got.refusal for got in found):  # whose maps are not read here
         return
     judged, error = libarchive.members(packed)
+    if any(
+        judge.link and judge.data for judge in judged
+    ):  # to GNU tar a link has none, so that the next header differs
+        return
     counts = len(found) == len(judged) or (error and len(found) > len(judged))
     pairs = zip(found, judged[:-1] if error else judged, strict=False)
     if not (counts and all(_is_same(got, judge) for got, judge in pairs)):
