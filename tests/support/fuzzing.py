@@ -93,9 +93,7 @@ def check_tar(packed: bytes, found: list[Got]) -> None:
     if any("sparse" in got.refusal for got in found):  # whose maps are not read here
         return
     judged, error = libarchive.members(packed)
-    if any(
-        judge.link and judge.data for judge in judged
-    ):  # to GNU tar a link has none, so that the next header differs
+    if any(judge.link and judge.data for judge in judged):  # GNU tar has none there, and goes on elsewhere
         return
     counts = len(found) == len(judged) or (error and len(found) > len(judged))
     pairs = zip(found, judged[:-1] if error else judged, strict=False)
