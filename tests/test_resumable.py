@@ -141,8 +141,8 @@ def test_refusals_of_other_kinds_are_not_alike(stored: Bucket, front: GcsFront) 
 
 def test_a_disabled_key_ends_the_run_with_one_error(cli: Cli, front: GcsFront, bucket: str) -> None:
     front.create_bucket(bucket)
-    front.fail("xml.put", 400, times=10_000)
-    front.fail("json.upload", 400, times=10_000)
+    front.fail("xml.put", 400, times=10_000, after=1)  # what is there at the beginning
+    front.fail("json.upload", 400, times=10_000, after=1)  # the lease
     done = cli("-a", "--sample", "--to", f"gs://{bucket}", STORAGE_EMULATOR_HOST=front.url)
     assert done.returncode == 1 and done.stderr.count("error:") == 1
     assert "refuses one object after the other" in done.stderr.splitlines()[-1]
