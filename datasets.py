@@ -46,6 +46,7 @@ class Layout:
 
     Images are grouped by the folder below `images` that they are in, or where there is none, by their name up to
     the last "_". In `annotation`, {name} is an image's path below `images`, and {stem} the same without its ending.
+    `columns` are keys of an annotation in JSON that become columns of the table of images.
     """
 
     images: str
@@ -53,6 +54,7 @@ class Layout:
     photos: int | None = None
     groups: int | None = None
     grouped_by: str = "breed"
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,12 @@ AUSTIN = Dataset(
     tables=PhotoTables(
         _AUSTIN + "apa_dogs.csv", _AUSTIN + "apa_photos.csv", "austin/full_quality/", "austin/annotations/"
     ),
-    layout=Layout("austin/full_quality/", "austin/annotations/{stem}.json", grouped_by="dog"),
+    layout=Layout(
+        "austin/full_quality/",
+        "austin/annotations/{stem}.json",
+        grouped_by="dog",
+        columns=("name", "sex", "weight_pounds", "dob", "breed", "color", "pattern"),
+    ),
     home="https://github.com/alex-coward/spotted_dog_finder",
     licence="None stated. The photos are the shelter's and its helpers', as published on shelterluv.com.",
     citation="Austin Pets Alive!, dogs and photos on Shelterluv, collected for spotted_dog_finder.",

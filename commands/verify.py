@@ -89,8 +89,9 @@ def verify(dataset: Dataset, bucket: Bucket) -> Result:
 
 def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | Result:
     """The comparison with the listing, or the result where there is nothing to compare with."""
+    book = ManifestStore(bucket, dataset.name)
     try:
-        known = ManifestStore(bucket, dataset.name).manifest()
+        known = book.manifest()
     except DamagedError as error:
         return _no_manifest(dataset, f"{error}; extract it again: objects that are right are kept")
     if known is None:
@@ -107,6 +108,7 @@ def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found |
             folders.discard(stored.name)
         elif stored and not each:
             unnamed.append(stored)
+    found.wrong += map(_lost_table, book.lost_tables(found.about))
     if folders and not bucket.has_folders:
         found.wrong += [_lost_folder(name) for name in sorted(folders)]
     found.extra = [_extra(stored, bucket) for stored in _not_by_others(found.dataset, bucket, unnamed)]
@@ -128,6 +130,11 @@ def difference(row: Row, stored: Stored | None) -> Row:
 def _lost_folder(name: str) -> Row:
     why = "the folder has no placeholder object: a GCSFuse mount without --implicit-dirs does not show it"
     return Row(name, 0, 0, "", 0, MISSING, why)
+
+
+def _lost_table(row: Row) -> Row:
+    why = "the table of images is missing or changed: extract the dataset again, objects that are right are kept"
+    return row._replace(outcome=MISSING, reason=why)
 
 
 def _looks(it: Row | Stored) -> str:
@@ -231,10 +238,10 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     check_kind(dataset, options, bucket, found.about)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
-        lost = [row for row in found.wrong if not row.is_folder]
+        lost = [row for row in found.wrong if row.path.startswith(dataset.folder) and not row.is_folder]
         if lost:
             _put_right(found, lost, DatasetRun(dataset, options, cluster, report))
-        for row in sorted(set(found.wrong) - set(lost)):
+        for row in sorted(row for row in found.wrong if row.is_folder):
             _put_folder(found, row, bucket)
     again = _compare(dataset, bucket, options.deep)
     return again if isinstance(again, Result) else again.result(start)

@@ -37,6 +37,7 @@ class Row(NamedTuple):
     offset: int  # bytes into the archive; 0 for a photo
     outcome: str = STORED
     reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
+    note: str = ""  # what the table of images needs of its bytes (labels/notes.py)
 
     @property
     def is_folder(self) -> bool:
@@ -47,7 +48,8 @@ class Row(NamedTuple):
 class Rows:
     """Rows sorted by path, those of one path by their offset; can be read any number of times.
 
-    `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row with an outcome or a reason.
+    `packed` is gzipped CSV with the columns of manifest.csv, and up to three more for a row with an outcome, a reason
+    or a note.
     """
 
     packed: bytes = b""
@@ -161,8 +163,8 @@ def _line(row: Row) -> tuple[object, ...]:
         return (*line, row.outcome, row.reason)
     return (
         line
-        if row.outcome == STORED and not row.reason
-        else (*line, row.outcome, redact(row.reason).replace("\r", " "))
+        if row.outcome == STORED and not row.reason and not row.note
+        else (*line, row.outcome, redact(row.reason).replace("\r", " "), *filter(None, [row.note]))
     )
 
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, redact
+from manifest.compare import matches
 from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
-from storage.bucket import METADATA_PREFIX, Bucket, Data
+from storage.bucket import METADATA_PREFIX, Bucket, Data, decode_crc32c
 from storage.names import is_unfinished
 
 log = logging.getLogger("spotted")
@@ -30,6 +31,7 @@ log = logging.getLogger("spotted")
 FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # as Rows has them
 CARD = ("card.html", "card.json")
+TABLES = ("metadata.csv", "metadata.jsonl")  # of its images
 READS_AT_ONCE = 32  # journal entries
 IN_ONE = 8 << 20  # bytes of a manifest that is put in one piece; a longer one is sent in chunks
 
@@ -44,6 +46,7 @@ class ManifestStore:
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{METADATA_PREFIX}{dataset}/"
         self.card = {self.folder + name for name in CARD}
+        self.tables = {self.folder + name for name in TABLES}
 
     def write(self, entry: JournalEntry) -> None:
         """Write down a finished unit or part, after its members are stored.
@@ -148,8 +151,21 @@ class ManifestStore:
             self._put_about({**about, "manifest_sha256": sha256.hexdigest()})
         told.result()
         table = _Table(rows)
-        self._put("manifest.csv", b"".join(table) if rows.text_size < IN_ONE else table, "text/csv")
+        self.put_whole("manifest.csv", table, rows.text_size, "text/csv")
         self.tidy()
+
+    def put_whole(self, name: str, chunks: Iterable[bytes], size: int, kind: str) -> None:
+        """Write a file beside the manifest: in one piece, or a long one in chunks."""
+        self._put(name, b"".join(chunks) if size < IN_ONE else chunks, kind)
+
+    def lost_tables(self, about: Mapping[str, Any]) -> list[Row]:
+        """The files sealed by the manifest that the bucket's listing lacks, or shows with another size or checksum."""
+        rows = [
+            Row(self.folder + name, sealed["size"], decode_crc32c(sealed["crc32c"]), "", 0)
+            for name, sealed in about.get("tables", {}).items()
+        ]
+        listing = {stored.name: stored for stored in self.bucket.list(self.folder)} if rows else {}
+        return [row for row in rows if not matches(row, listing.get(row.path))]
 
     def _put_about(self, about: Mapping[str, Any]) -> None:
         sealed = seal(about, indent=2)
@@ -179,7 +195,7 @@ class ManifestStore:
 
     def reopen(self) -> None:
         """Mark the dataset as incomplete, before anything of it is changed."""
-        if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card]):
+        if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card, *self.tables]):
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
                 " removed (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"

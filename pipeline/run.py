@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from datasets import DATASETS, Dataset
 from errors import ArchiveError, BucketError, DamagedError, ExtractionError, MemberError, redact
+from labels.noted import NotedRows
+from labels.write import write_tables
 from manifest.compare import Resolved, last_wins, matches
 from manifest.counters import ReasonCounter
 from manifest.journal import JournalEntry, checksum_id
@@ -85,11 +87,14 @@ def _already_complete(dataset: Dataset, options: RunOptions, book: ManifestStore
     for each, stored in compared(book.bucket, dataset, [rows]):
         lost += each is not None and not matches(each.row, stored)
         unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
+    lost += len(book.lost_tables(about))
     if lost:
         log.warning(
             "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
         )
         return None
+    if "tables" not in about and dataset.layout:
+        log.info("%s: no metadata.csv: an older version completed it; --force makes the table", dataset.name)
     book.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
     left = book.tidy()  # the run that wrote the manifest may have been killed right after it
     if not book.card <= left:
@@ -121,6 +126,7 @@ class ListingDiff(NamedTuple):
     lost: list[Resolved]  # that do not
     misnamed: ReasonCounter
     strangers: ReasonCounter  # objects in the dataset's folder that do not belong to it
+    noted: NotedRows | None  # what the table of images is made of
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""
@@ -301,6 +307,7 @@ class ExtractionRun(DatasetRun):
 
     def _compare(self, is_first: bool = False) -> ListingDiff:
         lost, misnamed, strangers = list[Resolved](), ReasonCounter(), ReasonCounter()
+        noted = NotedRows(self.dataset.layout) if self.dataset.layout else None
 
         def proved() -> Iterator[Row]:
             for each, stored in compared(self.bucket, self.dataset, self.runs()):
@@ -313,9 +320,11 @@ class ExtractionRun(DatasetRun):
                     lost.append(each)
                 elif not each.row.is_folder:
                     misnamed.take(each.row)
-                    yield each.row._replace(reason="") if each.row.reason else each.row
+                    if noted:
+                        noted.take(each.row)
+                    yield each.row._replace(reason="", note="")
 
-        return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers)
+        return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers, noted)
 
     def _is_contested(self, each: Resolved, stored: Stored) -> bool:
         """Whether several units wrote this path, and the listing has no checksum that shows which was last."""
@@ -341,7 +350,7 @@ class ExtractionRun(DatasetRun):
         if counted:
             self.book.write_failures(failures)
         else:
-            about = self._about(result, proof.misnamed)
+            about = self._about(result, proof.misnamed) | write_tables(self.dataset, self.book, proof.noted)
             with self.card.drawn(self.dataset, self.book, rows, about, failures):
                 self.book.finish(rows, failures, about)
         return result

@@ -19,10 +19,11 @@ from PIL import Image
 
 from datasets import Dataset, Layout
 from errors import BucketError
+from labels.layout import label
 from pipeline.options import RunOptions
 from pipeline.results import Result
-from report.card.facts import BINS, Histogram, label, round_step
-from report.card.thumbnails import Box, Look, boxes, look
+from report.card.facts import BINS, Histogram, round_step
+from report.card.thumbnails import Look, look
 from report.humanize import amount
 from sources import sample
 from sources.content_type import content_type, misnamed
@@ -287,26 +288,6 @@ def test_a_histogram_counts_everything_once(values: list[int]) -> None:
 def test_steps_are_round_and_not_much_larger_than_they_must_be(least: float) -> None:
     step = round_step(least)
     assert least <= step <= max(2.5 * least, 1) and re.fullmatch("(1|2|5|25)0*", str(step))
-
-
-@pytest.mark.parametrize(
-    ("annotation", "expected"),
-    [
-        (b"<a><bndbox><xmin>1</xmin><ymin>2.5</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></a>",
-         (Box("", 1, 2.5, 3, 4),)),
-        (b"\xef\xbb\xbf\r\n<a><headbndbox><ymin>2</ymin><xmin>1</xmin><xmax>3</xmax><ymax>4</ymax></headbndbox></a>",
-         (Box("head", 1, 2, 3, 4),)),
-        (b"<a><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax></bndbox></a>", ()),
-        (b"<a><bndbox><xmin>1</xmin><ymin>x</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></a>", ()),
-        (b"<a><bndbox><xmin>inf</xmin><ymin>1</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></a>", ()),
-        (b'{"internal_id": 1}', ()),
-        (b"", ()),
-        (b"<!DOCTYPE a [" + b"".join(b'<!ENTITY e%d "%s">' % (i, b"&e%d;" % (i - 1) * 20 if i else b"lol" * 99)
-                                      for i in range(9)) + b"]><a>&e8;</a>", ()),
-    ],
-)  # fmt: skip
-def test_boxes(annotation: bytes, expected: tuple[Box, ...]) -> None:
-    assert boxes(annotation) == expected
 
 
 def test_a_thumbnail_is_small_whatever_the_image() -> None:

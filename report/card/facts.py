@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from datasets import Dataset, Layout
+from labels.layout import annotation_of, group, is_annotation, is_photo, label
 from manifest.counters import CountWithExamples, ReasonCounter
 from manifest.records import Row, Rows
 from report.card.thumbnails import Look, look
-from sources.content_type import is_image
 from storage.bucket import Bucket
 
 SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
@@ -152,7 +150,7 @@ class Survey:
         self.contents, self.repeated = set[int](), set[int]()
         self.sample, self.odd, self.same = _Sample(), ReasonCounter(), defaultdict[int, list[str]](list)
         for row in rows:
-            if self._is_image(row.path):
+            if is_photo(self.layout, row.path):
                 self._count(row)
             elif is_annotation(layout, row.path):
                 self.annotations.add(hash(row.path))
@@ -160,9 +158,6 @@ class Survey:
         if self.repeated or not self._are_paired:
             for row in rows:
                 self._name(row)
-
-    def _is_image(self, path: str) -> bool:
-        return path.startswith(self.layout.images) and is_image(path)
 
     def _count(self, row: Row) -> None:
         self.groups[group(self.layout, row.path)] += 1
@@ -174,11 +169,11 @@ class Survey:
             self.sample.take(row)
 
     def _name(self, row: Row) -> None:
-        if _content(row) in self.repeated and self._is_image(row.path):
+        if _content(row) in self.repeated and is_photo(self.layout, row.path):
             self.same[_content(row)].append(row.path)
         if self._are_paired:
             return
-        if self._is_image(row.path):
+        if is_photo(self.layout, row.path):
             if hash(annotation_of(self.layout, row.path)) not in self.annotations:
                 self.odd.take(row._replace(reason=NO_ANNOTATION))
         elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
@@ -210,41 +205,10 @@ class _Sample:
         return [self._rows[index * len(self._rows) // count] for index in range(count)]
 
 
-def group(layout: Layout, path: str) -> str:
-    """The group of an image: its folder, or its name up to the last "_"."""
-    folder, slash, name = path.removeprefix(layout.images).rpartition("/")
-    return folder if slash else name.rpartition("_")[0] or name
-
-
 def title(layout: Layout, path: str) -> str:
     """What an image shows, in words."""
     its = label(group(layout, path))
     return its if layout.grouped_by == "breed" else f"{layout.grouped_by} {its}"
-
-
-def label(group: str) -> str:
-    """The display name of a group: "n02085620-Japanese_spaniel" is Japanese spaniel."""
-    return re.sub(r"^(\d+-)?n\d+-", "", group).replace("_", " ")
-
-
-def annotation_of(layout: Layout, image: str) -> str:
-    """The name that an image's annotation must have."""
-    before, key, after = _annotation(layout)
-    name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
-    return f"{before}{name}{after}"
-
-
-def is_annotation(layout: Layout, path: str) -> bool:
-    """Whether an annotation can have this name."""
-    before, _, after = _annotation(layout)
-    return path.startswith(before) and path.endswith(after)
-
-
-@lru_cache(maxsize=8)
-def _annotation(layout: Layout) -> tuple[str, str, str]:
-    before, _, rest = layout.annotation.partition("{")
-    key, _, after = rest.partition("}")
-    return before, key, after
 
 
 def look_at(bucket: Bucket, survey: Survey) -> list[Look]:

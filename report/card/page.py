@@ -10,9 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from labels.layout import label
 from manifest.counters import EXAMPLES, CountWithExamples
 from manifest.records import GONE, NOT_AN_IMAGE
-from report.card.facts import Card, label
+from report.card.facts import Card
 from report.card.thumbnails import Look
 from report.humanize import amount
 
