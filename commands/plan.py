@@ -17,10 +17,9 @@ from errors import BucketError, ExtractionError, SourceError
 from gcs import Destination, open_bucket
 from manifest.journal import JournalEntry, checksum_id
 from manifest.store import ManifestStore
-from pipeline.existing import ExistingState, existing_state
+from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
-from pipeline.run import check_kind, readable_manifest
 from pipeline.unit import PhotoWork, Unit, is_whole
 from report.humanize import amount
 from sources import source

@@ -20,14 +20,15 @@ from gcs import Destination, open_bucket
 from manifest.compare import last_wins, marks, matches, outer_join
 from manifest.records import ABSENT, Row, Rows
 from manifest.store import ManifestStore
+from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
+from pipeline.existing import check_kind
 from pipeline.hard_links import spans_with
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive
 from pipeline.progress import Report
 from pipeline.results import Result
-from pipeline.run import check_kind
 from pipeline.unit import PhotoWork, SpanWork, Unit
 from storage.bucket import Bucket, Stored, encode_crc32c, map_bounded
 from storage.directory import FolderBucket
@@ -191,8 +192,8 @@ def _against_sources(found: Found, reading: DatasetRun) -> Iterator[Row]:
     reading.wanted = {}
     units = list(reading.units.values())
     reading.watch_checksums(units)
-    reading.store(units, {})
-    reading.join_chains({})
+    reading.run_units(units, {})
+    join_chains(reading, {})
     for each, got in reading.wrong_checksums():
         why = f"expected sha256 {each.sha256}, the source has {got}"
         yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
@@ -257,7 +258,7 @@ def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
 def _put_right(found: Found, lost: list[Row], reading: DatasetRun) -> None:
     reading.wanted = {row.path: row for row in lost}
     reading.expect(_units_that_hold(found, reading))
-    reading.store(list(reading.units.values()), {})
+    reading.run_units(list(reading.units.values()), {})
     won = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in reading.wanted}
     reasons = _reasons(reading)
     for row in lost:

@@ -13,7 +13,7 @@ from manifest.store import ManifestStore
 log = logging.getLogger("spotted")
 
 
-def write_tables(dataset: Dataset, book: ManifestStore, noted: NotedRows | None) -> dict[str, Any]:
+def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None) -> dict[str, Any]:
     """Write the files of the table; returns what the manifest says of them: checksums, and counts for the card.
 
     They are written before the manifest, which seals them; without it they count for nothing. There is
@@ -21,9 +21,9 @@ def write_tables(dataset: Dataset, book: ManifestStore, noted: NotedRows | None)
     """
     if noted is None:
         return {}
-    files, tally = tables(noted, book.bucket, lambda path, group: "")
+    files, tally = tables(noted, store.bucket, lambda path, group: "")
     for file in files:
-        book.put_whole(file.name, file.text, file.size, KINDS[file.name])
+        store.put_whole(file.name, file.text, file.size, KINDS[file.name])
     _warn(dataset, tally)
     return {"tables": {file.name: file.encode() for file in files}, "labels": tally.encode()}
 

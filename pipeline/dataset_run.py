@@ -1,6 +1,6 @@
-"""A dataset's sources become entries: every unit is run, tar chains are joined, checksums are compared.
+"""A dataset's sources become entries: every unit is run, and the archives' checksums are compared.
 
-Base of pipeline/run.py, which stores the members, and used by commands/verify.py, which compares them.
+The state of pipeline/run.py, which stores the members, and of commands/verify.py, which compares them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 
-from archives.spans import Pax, Span
-from archives.tar import broken_link
+from archives.spans import Pax
 from datasets import Dataset
-from errors import RereadError, SourceChangedError, SourceError
+from errors import RereadError, SourceError
 from manifest.checksums import Digest
-from manifest.journal import JournalEntry
-from manifest.records import FAILED, STORED, Row, Rows
+from manifest.journal import JournalEntry, checksum_id
+from manifest.records import FAILED, Rows
+from manifest.store import ManifestStore
 from pipeline.cluster import SPARE_UNITS, Cluster, run
 from pipeline.existing import Listing
-from pipeline.hard_links import resolve, spans_with
+from pipeline.folders import FolderPlaceholders
+from pipeline.interrupted import again, covered
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive, plan
 from pipeline.progress import Report, Tally
-from pipeline.resume import again, covered
 from pipeline.unit import SpanWork, Unit, Wanted, is_whole
 from pipeline.worker import run_unit
 from storage.bucket import map_bounded
@@ -34,20 +33,29 @@ log = logging.getLogger("spotted")
 
 
 class DatasetRun:
-    """One dataset being read; `entries` are what its units gave so far."""
+    """One dataset being read; `entries` are what its units gave so far.
 
-    def __init__(self, dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report) -> None:
+    `store` has the journal that it writes; without one it only reads.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: RunOptions,
+        cluster: Cluster,
+        report: Report,
+        store: ManifestStore | None = None,
+    ) -> None:
         self.dataset, self.options, self.cluster, self.report = dataset, options, cluster, report
+        self.store, self.folders = store, FolderPlaceholders(store.bucket if store else None)
         self.planned, self.photo_units = plan(dataset, options.mirror, options.limits)
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → result of comparing its checksum
-        self.wrong: list[
-            tuple[PlannedArchive, str]
-        ] = []  # archives whose checksum is not the published one, and what it is
+        self.wrong = list[tuple[PlannedArchive, str]]()  # archives with another checksum than is published, and which
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
-        self.wanted: Wanted = None  # default of store()
+        self.wanted: Wanted = None  # default of run_units()
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
 
     def expect(self, units: Iterable[Unit]) -> None:
@@ -58,37 +66,38 @@ class DatasetRun:
 
     # ── units ────────────────────────────────────────────────────────────────────────────────────
 
-    def store(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
+    def run_units(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
         """Run these units; `present` and `wanted` as run_unit has them."""
         self.tally.begin(self.entries, units)
-        with self._forgetting():
+        with self._discarding():
             for unit, entry in run(self.cluster, units, present, self.wanted if wanted is None else wanted):
-                self.take(unit, entry)
+                self._record(unit, entry)
                 if entry.error:
                     log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
                     self._drop_digest(unit)
                 self._pass_on(unit)
 
-    def take(self, unit: Unit, entry: JournalEntry) -> None:
+    def _record(self, unit: Unit, entry: JournalEntry) -> None:
         """Record the entry of a unit; a unit that was only read again keeps its own."""
         if not is_whole(unit.so_far):
             self.entries[unit.id] = entry
         self.tally.take(unit, entry)
+        self.folders.create(entry.rows.folders)
 
     @contextmanager
-    def _forgetting(self) -> Iterator[None]:
+    def _discarding(self) -> Iterator[None]:
+        """Discard the whole archive of a unit whose bytes are not those that were stored before."""
         try:
             yield
         except RereadError as error:
             archive = error.piece.rpartition("/")[0]
-            self.forget(unit for unit in self.units if unit.rpartition("/")[0] == archive)
+            self.discard(unit for unit in self.units if unit.rpartition("/")[0] == archive)
             raise
 
-    def forget(self, units: Iterable[str]) -> None:
-        """Discard what these units gave; a subclass that keeps a journal removes it there."""
-
-    def keep_checksum(self, each: PlannedArchive, sha256: str) -> None:
-        """Record that this archive is the published one; a subclass that keeps a journal writes it there."""
+    def discard(self, units: Iterable[str]) -> None:
+        """Remove the entries of these units from the journal."""
+        if self.store:
+            self.store.forget(units)
 
     def runs(self) -> list[Rows]:
         """What each unit gave, in the order of the units."""
@@ -127,11 +136,12 @@ class DatasetRun:
             return
         if got != each.sha256:
             self.wrong.append((each, got))
-            self.forget(unit.id for unit in each.units)
+            self.discard(unit.id for unit in each.units)
             return
         self.checks[each.archive.file] = "matches"
         log.info("%s: %s: sha256 matches", self.dataset.name, each.archive.file)
-        self.keep_checksum(each, got)
+        if self.store:
+            self.store.write(JournalEntry(checksum_id(each.archive.file), each.units[0].fingerprint, sha256=got))
 
     def wrong_checksums(self) -> list[tuple[PlannedArchive, str]]:
         """The archives whose checksum is not the published one, with what it is.
@@ -166,7 +176,7 @@ class DatasetRun:
         for unit in units:
             self.tally.read_again(unit)
         max_in_flight = self.cluster.config.connections + SPARE_UNITS
-        with ThreadPoolExecutor(max_in_flight, "again") as pool, self._forgetting():
+        with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:
                     raise SourceError(entry.error)
@@ -187,58 +197,3 @@ class DatasetRun:
             pax[unit.id] = stored[before.id].link.pax if before.id in stored else ()
         for unit in units:
             yield again(unit, stored[unit.id], pax.get(unit.id, ())) if unit.id in stored else unit
-
-    # ── the tars' chains ─────────────────────────────────────────────────────────────────────────
-
-    def join_chains(self, present: Listing) -> None:
-        """Read again the spans of tars that began at the wrong place; what those stored is remembered.
-
-        Then store what the tars' hard links mean, but for what is `present`.
-        """
-        for each in self.planned:
-            if each.kind != "zip" and not any(self.entries[unit.id].error for unit in each.units):
-                if each.kind == "tar":
-                    self._join_chain(each)
-                self._store_links(each, present)
-
-    def _store_links(self, each: PlannedArchive, present: Listing) -> None:
-        extents = resolve([self.entries[unit.id].rows for unit in each.units])
-        spans = spans_with(extents, each.works[0].span)
-        units = [_links_unit(each, number, span) for number, span in enumerate(spans)]
-        if not units:
-            return
-        self.units = _after(self.units, each.units[-1].id, units)
-        wanted = {it.name: Row(it.name, it.size, it.crc32c, each.source.name, it.offset) for it in extents}
-        self.store(units, present, wanted if self.wanted is None else None)
-        for row in (row for unit in units for row in self.entries[unit.id].rows if row.outcome == STORED):
-            if row.crc32c != wanted[row.path].crc32c:
-                raise SourceChangedError(
-                    f"{each.source.name}: {row.path}, a hard link, has other bytes than its target had; run again"
-                )
-
-    def _join_chain(self, each: PlannedArchive) -> None:
-        spans = [work.span for work in each.works]
-        while broken := broken_link(each.source.name, spans, [self.entries[unit.id].link for unit in each.units]):
-            index, span = broken
-            unit = each.units[index]
-            self.false_starts |= {row.path for row in self.entries[unit.id].rows}
-            self.entries[unit.id] = JournalEntry(unit.id, unit.fingerprint)
-            self.forget([unit.id])
-            if span is not None:
-                if self.checks.get(each.archive.file) == "matches":  # of the bytes that were read before
-                    del self.checks[each.archive.file]
-                spans[index] = span
-                self.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
-                self.store([self.units[unit.id]], {})
-
-
-def _links_unit(each: PlannedArchive, number: int, span: Span) -> Unit:
-    work = SpanWork(each.source, span, "")  # the extents' names are those of objects
-    return replace(each.units[0], id=f"{each.archive.file}/links-{number:06d}", work=work, size=span.stop - span.start)
-
-
-def _after(units: Mapping[str, Unit], last: str, more: Iterable[Unit]) -> dict[str, Unit]:
-    """The units with these inserted after one of them: for one path, the later unit counts."""
-    at = list(units).index(last) + 1
-    items = list(units.items())
-    return dict([*items[:at], *((unit.id, unit) for unit in more), *items[at:]])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from datasets import Dataset
+from errors import DamagedError, ExtractionError
 from manifest.compare import Resolved, last_wins, marks, matches, outer_join
 from manifest.journal import JournalEntry
 from manifest.records import STORED, Rows
+from manifest.store import ManifestStore
+from pipeline.options import RunOptions
 from storage.bucket import Bucket, Stored
+
+log = logging.getLogger("spotted")
 
 Listing = dict[str, Stored]
 
@@ -48,3 +55,19 @@ def existing_state(bucket: Bucket, dataset: Dataset, journal: Mapping[str, Journ
 def compared(bucket: Bucket, dataset: Dataset, runs: Sequence[Rows]) -> Iterator[tuple[Resolved | None, Stored | None]]:
     """The members that count beside what the bucket lists in the dataset's folder, by path."""
     return outer_join(last_wins(runs), bucket.list(dataset.folder, marks(runs)))
+
+
+def readable_manifest(store: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:
+    """A dataset's manifest; a damaged one counts as none, with a warning."""
+    try:
+        return store.manifest()
+    except DamagedError as error:
+        log.warning("%s; ignoring it and checking every object again", error)
+        return None
+
+
+def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, metadata: Mapping[str, object]) -> None:
+    """Raise ExtractionError if the bucket holds the sample and the run is for the real dataset, or the reverse."""
+    if metadata["sample"] != options.sample:
+        what = ("the sample", "the real dataset")[options.sample]
+        raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")

@@ -1,52 +1,111 @@
-"""An interrupted unit becomes its rest, or the whole unit to be compared with what is stored."""
+"""What earlier runs stored is taken over; the units that are still to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from archives.spans import Pax, Span
-from archives.tar import NOWHERE
-from manifest.journal import JournalEntry
-from pipeline.unit import PhotoWork, SpanWork, Unit
+from manifest.journal import JournalEntry, checksum_id
+from manifest.records import STORED, Row, Rows
+from manifest.store import ManifestStore
+from pipeline.dataset_run import DatasetRun
+from pipeline.existing import Listing, existing_state, readable_manifest
+from pipeline.interrupted import covered, rest_of
+from pipeline.planner import PlannedArchive
+from pipeline.unit import Unit, is_whole
+from storage.names import is_unfinished
 
-
-def rest_of(unit: Unit, so_far: JournalEntry) -> Unit:
-    """The unit without the members that parts in the journal have; its entry will be of all of it."""
-    work, upto = unit.work, so_far.upto
-    if isinstance(work, PhotoWork) or upto is None:
-        return unit
-    span = work.span
-    if span.kind == "tar":
-        is_guess = span.begin is None and span.start > 0  # the chain proves the parts too, when all is read
-        start = min(upto, span.stop)
-        rest = replace(span, start=start, begin=upto, is_guess=is_guess, pax=so_far.link.pax)
-    else:
-        entries = tuple(entry for entry in span.entries if entry.offset >= upto)
-        rest = replace(span, start=entries[0].offset if entries else span.stop, entries=entries)
-    return replace(unit, work=replace(work, span=rest), so_far=so_far)
+log = logging.getLogger("spotted")
 
 
-def again(unit: Unit, so_far: JournalEntry, pax: Pax) -> Unit:
-    """The unit from its beginning, compared with what is stored of it; `pax` is in force where a tar's span begins."""
-    work = unit.work
-    if isinstance(work, SpanWork) and work.span.kind == "tar":
-        work = replace(work, span=_from_first(work.span, so_far.link.first, pax))
-    return replace(unit, work=work, so_far=so_far, is_reread=True)
+class Resumed(NamedTuple):
+    """What is left to do, and what the bucket has beside the entries that were taken over."""
+
+    todo: list[Unit]
+    loose: Listing  # objects without an entry: the last ones of a killed run
+    outdated: set[str]  # objects of a manifest that --force overrules, or of an older source
 
 
-def _from_first(span: Span, first: int | None, pax: Pax) -> Span:
-    is_known = first not in (None, NOWHERE)
-    return replace(span, begin=first, is_guess=True, pax=pax) if is_known and first != span.begin else span
+def resume(run: DatasetRun, store: ManifestStore) -> Resumed:
+    """Mark the dataset as incomplete, and take over what journal and listing confirm: entries, checksums, folders.
+
+    With --force nothing of an earlier run counts.
+    """
+    outdated = _mark_incomplete(run, store)
+    journal = store.journal()
+    outdated |= _of_older_sources(run, journal.values())
+    if outdated:  # written down, so that a later run deletes them
+        store.write(JournalEntry("outdated", "", Rows.of(Row(path, 0, 0, "", 0) for path in outdated)))
+    fingerprints = {unit.id: unit.fingerprint for unit in run.units.values()}
+    same = {unit: entry for unit, entry in journal.items() if fingerprints.get(unit) == entry.fingerprint}
+    existing = existing_state(store.bucket, run.dataset, same)
+    store.bucket.delete(filter(is_unfinished, existing.loose))
+    if run.options.force:
+        return Resumed(list(run.units.values()), {}, outdated)
+    run.folders.existing = existing.folders
+    parts = {unit: entry for unit, entry in existing.kept.items() if not is_whole(entry)}
+    run.entries = {unit: entry for unit, entry in existing.kept.items() if is_whole(entry)}
+    for each in run.planned:
+        run.entries |= covered(each.units, run.entries)
+    _log_what_is_done(run, parts)
+    _reuse_checksums(run, journal)
+    return Resumed(list(_to_do(run, parts)), existing.loose, outdated)
 
 
-def covered(units: Iterable[Unit], entries: Mapping[str, JournalEntry]) -> dict[str, JournalEntry]:
-    """Entries for the spans of a tar in which a large member of an earlier span lies: nothing begins in them."""
-    reach, found = 0, dict[str, JournalEntry]()
-    for unit in units:
-        work = unit.work
-        if unit.id in entries:
-            reach = max(reach, entries[unit.id].link.end)
-        elif isinstance(work, SpanWork) and work.span.kind == "tar" and work.span.stop <= reach:
-            found[unit.id] = JournalEntry(unit.id, unit.fingerprint, size=unit.size)
-    return found
+def _mark_incomplete(run: DatasetRun, store: ManifestStore) -> set[str]:
+    """Open the dataset for change; the objects of the manifest that --force overrules."""
+    found = readable_manifest(store) if run.options.force else None
+    store.reopen()
+    if run.options.force:
+        store.tidy()
+    return {row.path for row in found[0]} if found else set()
+
+
+def _of_older_sources(run: DatasetRun, journal: Iterable[JournalEntry]) -> set[str]:
+    known = {(unit.id, unit.fingerprint) for unit in run.units.values()}
+    stale = (entry.rows for entry in journal if (entry.unit, entry.fingerprint) not in known)
+    return {row.path for rows in stale for row in rows if row.outcome == STORED and not row.is_folder}
+
+
+def _log_what_is_done(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> None:
+    if run.entries or parts:
+        begun = f", and parts of {len(parts)}" if parts else ""
+        log.info(
+            "%s: continuing: %d of %d pieces%s are done already",
+            run.dataset.name, len(run.entries), len(run.units), begun,
+        )  # fmt: skip
+
+
+def _reuse_checksums(run: DatasetRun, journal: Mapping[str, JournalEntry]) -> None:
+    """Take over the checksums of archives that an earlier run compared and whose objects are all there."""
+    for each in run.planned:
+        file, known = each.archive.file, journal.get(checksum_id(each.archive.file))
+        is_same = known and (known.fingerprint, known.sha256) == (each.units[0].fingerprint, each.sha256)
+        if is_same and each.sha256 and all(unit.id in run.entries for unit in each.units):
+            run.checks[file] = "matches"
+            log.info("%s: %s: sha256 matches, as an earlier run found", run.dataset.name, file)
+
+
+def _to_do(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
+    """The units that are not stored, and those whose bytes a checksum needs once more, in the archive's order."""
+    for each in run.planned:
+        begun = [unit for unit in each.units if unit.id in run.entries or unit.id in parts]
+        if begun and run.compares(each) and run.cluster.is_local:
+            yield from _compared_units(run, each, parts)
+        else:
+            yield from (
+                rest_of(unit, parts[unit.id]) if unit.id in parts else unit
+                for unit in each.units if unit.id not in run.entries
+            )  # fmt: skip
+    yield from (unit for unit in run.photo_units if unit.id not in run.entries)
+
+
+def _compared_units(run: DatasetRun, each: PlannedArchive, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
+    stored = {**parts, **run.entries}
+    size = sum(stored[unit.id].size for unit in each.units if unit.id in stored)
+    log.info(
+        "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
+        run.dataset.name, each.archive.file, size,
+    )  # fmt: skip
+    return run.again(each, each.units, stored)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import check
-from commands.check import Finding, _check_versions, _is_in, _packages, _who, examine, versions, vm_region
+from commands import check_environment
+from commands.check import _check_versions, examine
+from commands.check_environment import Finding, _is_in, _packages, _who, versions, vm_region
 from datasets import DATASETS
 from errors import ExtractionError
 from pipeline.options import RunOptions
@@ -219,7 +220,7 @@ def test_a_patch_version_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ExtractionError, match=f"the worker has {name} "):
             _check_versions({"tcp://a:1": mine | {name: other}})
     for version, is_well in ((f"{mine['tqdm']}.1", True), ("1.0.0", False)):
-        monkeypatch.setattr(check, "versions", lambda version=version: mine | {"tqdm": version})
+        monkeypatch.setattr(check_environment, "versions", lambda version=version: mine | {"tqdm": version})
         assert _packages().is_well == is_well
 
 

@@ -99,7 +99,7 @@ class Card:
 
 
 def describe(
-    dataset: Dataset, about: Mapping[str, Any], survey: Survey, looks: list[Look], failures: list[Row]
+    dataset: Dataset, metadata: Mapping[str, Any], survey: Survey, looks: list[Look], failures: list[Row]
 ) -> tuple[Card, list[Look]]:
     """The facts of a dataset of which these images were read, and the images of its contact sheet."""
     layout = survey.layout
@@ -110,11 +110,11 @@ def describe(
         home=dataset.home,
         licence=dataset.licence,
         citation=dataset.citation,
-        sample=about["sample"],
-        finished=about["finished"],
-        objects=about["objects"],
-        size=about["bytes"],
-        sources=about["sources"],
+        sample=metadata["sample"],
+        finished=metadata["finished"],
+        objects=metadata["objects"],
+        size=metadata["bytes"],
+        sources=metadata["sources"],
         images=len(survey.sizes),
         images_published=layout.photos,
         grouped_by=layout.grouped_by,
@@ -130,7 +130,7 @@ def describe(
         widths=Histogram.of(each.width for each in seen),
         heights=Histogram.of(each.height for each in seen),
         unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
-        wrong_format={reason: CountWithExamples(**some) for reason, some in about.get("wrong_format", {}).items()},
+        wrong_format={reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()},
         duplicates=sorted(map(tuple, survey.same.values())),
         failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).told(),
     )

@@ -20,17 +20,17 @@ log = logging.getLogger("spotted")
 MOST = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
 
 
-def keep(dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any]) -> None:
+def write_missing(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any]) -> None:
     """Write the card of a dataset that was complete before, and has none."""
     if dataset.layout is None:
         return
-    with _optional(dataset), drawn(dataset, book, rows, about, book.failures()):
+    with _optional(dataset), drawn(dataset, store, rows, metadata, store.failures()):
         pass
 
 
 @contextmanager
 def drawn(
-    dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], failures: list[Row]
+    dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row]
 ) -> Iterator[None]:
     """Draw the card of a dataset while the block writes its manifest, and write it once that is there.
 
@@ -38,12 +38,12 @@ def drawn(
     """
     thread = ThreadPoolExecutor(1)
     try:
-        drawing = thread.submit(_draw, dataset, book, rows, about, failures)
+        drawing = thread.submit(_draw, dataset, store, rows, metadata, failures)
         yield
         with _optional(dataset):
             card = drawing.result()
             if card:
-                book.write_card(*card)
+                store.write_card(*card)
     finally:
         thread.shutdown(wait=False, cancel_futures=True)
 
@@ -58,7 +58,7 @@ def _optional(dataset: Dataset) -> Iterator[None]:
 
 
 def _draw(
-    dataset: Dataset, book: ManifestStore, rows: Rows, about: Mapping[str, Any], failures: list[Row]
+    dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row]
 ) -> tuple[bytes, bytes] | None:
     """The page, and what it shows as JSON; None for a dataset that gets no card."""
     if dataset.layout is None:
@@ -68,5 +68,5 @@ def _draw(
         log.info("%s: no card: %s", dataset.name, why)
         return None
     survey = Survey(dataset.layout, rows)
-    card, escaped = describe(dataset, about, survey, look_at(book.bucket, survey), failures)
+    card, escaped = describe(dataset, metadata, survey, look_at(store.bucket, survey), failures)
     return render(card, escaped).encode(), card.encode()

@@ -1,0 +1,217 @@
+"""Tests of the machine that a run is on and of the bucket or directory that it writes to."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from errors import BucketError, ExtractionError, MemberError
+from gcs import Destination, mount_point, open_bucket
+from pipeline.options import RunOptions
+from report.humanize import amount
+from storage.bucket import METADATA_PREFIX, Bucket
+from storage.gcsfuse import fuse_works, gcsfuse_version, is_fuse
+
+HERE = Path(__file__).parent.parent
+ROOMS = ("archives", "commands", "manifest", "pipeline", "report", "sources", "storage")
+PACKAGES = ("dask", "distributed", "google-cloud-storage", "obstore", "requests", "tqdm")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one test: one line."""
+
+    what: str
+    is_well: bool
+    says: str
+
+
+def environment_findings(options: RunOptions) -> Iterator[Finding]:
+    """Python, its packages, and the destination; a test object in a bucket is removed again."""
+    yield _python()
+    yield _packages()
+    if options.to.startswith("gs://"):
+        yield from _bucket(options)
+    else:
+        yield attempt("directory", lambda: _directory(options))
+
+
+def attempt(what: str, test: Callable[[], str], cure: str = "") -> Finding:
+    """The finding of one test: ok with the answer of `test`, or its error with a possible cure."""
+    try:
+        return Finding(what, True, test())
+    except (ExtractionError, MemberError) as error:
+        return Finding(what, False, f"{error}{cure}")
+
+
+# ── this machine ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _python() -> Finding:
+    is_well = sys.version_info >= (3, 11)
+    return Finding("python", is_well, platform.python_version() + ("" if is_well else ": install Python 3.11 or newer"))
+
+
+def versions() -> dict[str, str]:
+    """The versions that workers and program must share; `tool` is a checksum of this program's own modules."""
+    modules = [*HERE.glob("*.py"), *(path for room in ROOMS for path in (HERE / room).rglob("*.py"))]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(modules)))
+    found = {"python": platform.python_version(), "tool": code.hexdigest()[:12]}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def agree(one: str, other: str) -> bool:
+    """Whether two versions differ by a patch at most, which changes no behaviour that a run rests on."""
+    return one.split(".")[:2] == other.split(".")[:2] and one != "none"
+
+
+def _packages() -> Finding:
+    """Where the lock file is at hand the versions are held to it; the image has none, and was built from it."""
+    found, lock = versions(), HERE / "Pipfile.lock"
+    locked = json.loads(lock.read_text())["default"] if lock.exists() else {}
+    wrong = [
+        f"{name} {found[name]} (expected {wanted})"
+        for name in PACKAGES
+        if not agree(found[name], wanted := locked.get(name, {}).get("version", f"=={found[name]}")[2:])
+    ]
+    if wrong:
+        return Finding("packages", False, f"{', '.join(wrong)}: run make setup, and .venv/bin/python cli.py")
+    return Finding("packages", True, ", ".join(f"{name} {found[name]}" for name in PACKAGES))
+
+
+def _directory(options: RunOptions) -> str:
+    root = Path(options.to).absolute()
+    place = next(path for path in (root, *root.parents) if path.exists())
+    if not _can_write(place):
+        raise BucketError(f"{place}: expected a directory that this user may write to; choose another place with --to")
+    free = shutil.disk_usage(place).free
+    need = 0 if options.mirror else sum(dataset.size for dataset in options.datasets)
+    if free < need:
+        raise BucketError(
+            f"{root}: expected {amount(need)} of free space, got {amount(free)}; choose another place with --to"
+        )
+    return f"{root} can be written to; {amount(free)} free"
+
+
+def _can_write(place: Path) -> bool:
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):  # with a name, since some file systems have no anonymous files
+            return True
+    except OSError:
+        return False
+
+
+# ── the bucket ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _bucket(options: RunOptions) -> Iterator[Finding]:
+    found = attempt("credentials", _who)
+    yield found
+    if options.via != "api":
+        yield _mount(options)
+    if not found.is_well:
+        return
+    try:
+        bucket = open_bucket(Destination(options.to))
+        look = bucket.look()  # type: ignore[attr-defined]
+    except ExtractionError as error:
+        yield Finding("bucket", False, str(error))
+        return
+    yield _place(options.to, look.exists, look.region)
+    if look.keeps:
+        yield Finding(
+            "rights", True, f"not tried, for {look.keeps}: what is stored can be neither replaced nor removed"
+        )
+    elif look.exists:
+        yield attempt("rights", lambda: _rights(bucket))
+
+
+def _who() -> str:
+    from storage.credentials import credentials_and_origin
+
+    credentials, origin = credentials_and_origin()
+    account = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
+    return f"{account or 'an unnamed account'}, {origin}"
+
+
+def _mount(options: RunOptions) -> Finding:
+    works, why = fuse_works()
+    where = mount_point(Destination(options.to))
+    if is_fuse(where):
+        return Finding("mount", True, f"the bucket is mounted at {where} already")
+    if works:
+        return Finding("mount", True, f"FUSE works; {gcsfuse_version()}")
+    if options.via == "auto":
+        return Finding("mount", True, f"no mount here ({why}): a run writes through the API instead, which is faster")
+    return Finding("mount", False, f"{why}; or use --via api, which needs no mount")
+
+
+def _place(url: str, exists: bool, region: str) -> Finding:
+    if not exists:
+        wanted = os.environ.get("GCS_REGION") or "us-central1"
+        return Finding("bucket", True, f"{url}: does not exist; a run creates it in {wanted} if the account has"
+                       " roles/storage.admin on the project; or run:"
+                       f" gcloud storage buckets create {url} --location={wanted}")  # fmt: skip
+    here = vm_region()
+    if here and region and not _is_in(here, region):
+        return Finding("bucket", False, f"{url}: is in {region}, but this machine is in {here}: slower, and you pay for"
+                       " the traffic between them; use a machine and a bucket in the same region")  # fmt: skip
+    place = f"in {region}" if region else "in a region that this account may not see"
+    return Finding("bucket", True, f"{url}: exists, {place}" + (f", as this machine ({here})" if here else ""))
+
+
+def vm_region() -> str:
+    """The region of the Google VM that this runs on; "" elsewhere.
+
+    https://cloud.google.com/compute/docs/metadata/querying-metadata
+    """
+    host = os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
+    url = f"http://{host}/computeMetadata/v1/instance/zone"  # projects/123/zones/us-central1-a
+    try:
+        answer = requests.get(url, headers={"Metadata-Flavor": "Google"}, timeout=1)
+    except requests.RequestException:
+        return ""
+    return answer.text.rpartition("/")[2].rpartition("-")[0] if answer.ok else ""
+
+
+def _is_in(region: str, location: str) -> bool:
+    """Whether a region is a bucket's location or in it: multi-regions are us, eu, asia; a pair's are unknown."""
+    is_pair = location[-1:].isdigit() and "-" not in location  # nam4, eur4, asia1
+    return is_pair or region == location or region.startswith({"eu": "europe-"}.get(location, f"{location}-"))
+
+
+def _rights(bucket: Bucket) -> str:
+    """Write, list and remove an object of our own."""
+    name = f"{METADATA_PREFIX}check/{uuid.uuid4().hex}"
+    try:
+        bucket.put(name, b"written by --check, and removed again")
+        try:
+            is_listed = any(stored.name == name for stored in bucket.list(f"{METADATA_PREFIX}check/"))
+        finally:
+            if bucket.delete([name]):
+                raise BucketError(f"{bucket.url}: {name} cannot be deleted")
+    except (BucketError, MemberError) as error:
+        raise BucketError(
+            f"{error}; grant the account roles/storage.objectAdmin: gcloud storage buckets add-iam-policy-binding"
+            f" {bucket.url} --member=serviceAccount:ACCOUNT --role=roles/storage.objectAdmin"
+        ) from error
+    if not is_listed:
+        raise BucketError(f"{bucket.url}: expected {name} to be listed after it was written, it is not")
+    return "can write, list and remove objects (tried with one)"

@@ -1,0 +1,64 @@
+"""Folder names become placeholder objects, which threads put while the units run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from errors import BucketError, MemberError
+from manifest.records import FAILED, Row
+from pipeline.context import ByteSemaphore
+from storage.bucket import Bucket
+
+FOLDERS_AT_ONCE, FOLDERS_WAITING = 64, 1000
+
+
+class FolderPlaceholders:
+    """Empty objects `folder/`: GCSFuse without implicit dirs shows only folders that have one.
+
+    Without a bucket, or in one that has folders of its own, nothing is put. Leaving the context cancels what waits.
+    """
+
+    def __init__(self, bucket: Bucket | None) -> None:
+        self.bucket = bucket
+        self.existing = set[str]()  # of an earlier run
+        self.created = set[str]()
+        self.failed = list[Row]()
+        self._threads, self._waiting = ThreadPoolExecutor(FOLDERS_AT_ONCE), ByteSemaphore(FOLDERS_WAITING)
+
+    def __enter__(self) -> FolderPlaceholders:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def create(self, names: Iterable[str]) -> None:
+        """Put placeholders for these folders, but for those that have one."""
+        if self.bucket is None or self.bucket.has_folders:
+            return
+        for name in sorted(set(names) - self.existing - self.created):
+            self.created.add(name)
+            self._waiting.acquire(1)
+            self._threads.submit(self._put, self.bucket, name)
+
+    def _put(self, bucket: Bucket, name: str) -> None:
+        try:
+            bucket.put(name, b"")
+        # In a directory, a file and a folder of one name; or a bucket that cannot be written. Nothing waits for
+        # this thread, so the folder is reported as missing.
+        except (MemberError, BucketError) as error:
+            self.failed.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
+        finally:
+            self._waiting.release(1)
+
+    def wait(self) -> None:
+        """Wait until all are put."""
+        self._waiting.acquire(FOLDERS_WAITING)
+        self._waiting.release(FOLDERS_WAITING)
+
+    def discard(self, names: set[str]) -> None:
+        """These are no folders of the dataset, so that none of them counts as failed."""
+        self.failed = [row for row in self.failed if row.path not in names]
