@@ -47,6 +47,8 @@ def _boxes(root: ElementTree.Element) -> Iterator[Box]:
 
 
 def _number(text: str | None) -> float:
+    if text and text.isdecimal():  # nearly all
+        return int(text)
     try:
         value = float(text or "")
     except ValueError as error:

@@ -26,6 +26,7 @@ from sources.content_type import content_type
 IMAGE = "image/"
 LARGEST = 16 << 20  # bytes of an image in which its size is looked for
 XML = "application/xml"
+COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class ImageHeader(NamedTuple):
@@ -62,7 +63,7 @@ def annotation_note(data: bytes) -> str:
         found = facts(data) if data.lstrip()[:1] == b"{" else boxes(data)
     except ValueError as error:
         return f"!{error}"
-    return json.dumps(found, separators=(",", ":"))
+    return COMPACT(found)
 
 
 def image_note(chunks: Iterable[bytes]) -> str:
