@@ -31,6 +31,7 @@ class Work:
     in_the_end: int = 0  # objects in the bucket afterwards
     kept: int = 0  # journal entries of an earlier run
     checksums: int = 0  # archives that are compared with a published one, each with a journal entry
+    lists: int = 0  # of the dataset's splits, which are read back
 
 
 def calls(work: Work, via: str) -> tuple[int, int]:
@@ -41,13 +42,13 @@ def calls(work: Work, via: str) -> tuple[int, int]:
     if via == "directory":
         return 0, 0
     if not work.units:  # complete: its manifest's two files are read, and compared with the listing
-        return pages(work.listed) + 1, 2  # whether a journal is left, and a card is there
+        return pages(work.listed) + 2, 2  # whether a journal is left, and the table and the card are there
     look_ups = work.objects + work.folders if via == "mount" else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
     a = (
-        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 4
-    )  # the manifest's two files, the card's
-    return a + look_ups, 1 + work.kept + look_ups + card_reads(work.in_the_end)
+        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 6
+    )  # the manifest's two files, the card's, and two of the table
+    return a + look_ups, 1 + work.kept + work.lists + look_ups + card_reads(work.in_the_end)
 
 
 def card_reads(objects: int) -> int:

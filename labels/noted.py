@@ -18,7 +18,8 @@ from labels.layout import annotation_of, group, is_annotation, is_photo
 from labels.notes import (
     Annotation,
     ImageHeader,
-    annotation_note,
+    boxes_note,
+    facts_note,
     image_note,
     read_annotation_note,
     read_image_note,
@@ -68,13 +69,24 @@ class NotedRows:
             while piece := list(islice(images, PIECE)):
                 names = [annotation_of(self.layout, path) for path, *_ in piece]
                 notes = annotations.of(names)
-                read_back(bucket, pool, piece, notes)
+                self._read_back(bucket, pool, piece, notes)
                 for (path, size, crc32c, note), name in zip(piece, names, strict=True):
-                    said = read_annotation_note(notes.get(name, "")) or Annotation()
+                    said = read_annotation_note(notes[name]) if name in notes else Annotation()
                     yield NotedImage(
                         path, int(size), int(crc32c), group(self.layout, path), read_image_note(note) or ImageHeader(),
                         name if name in notes else "", said,
                     )  # fmt: skip
+
+    def _read_back(
+        self, bucket: Bucket, pool: ThreadPoolExecutor, images: list[list[str]], notes: dict[str, str]
+    ) -> None:
+        """Fill in the notes that are missing from the objects themselves."""
+        silent = [image for image in images if not image[3]]
+        for image, note in zip(silent, pool.map(lambda each: _image_note(bucket, each[0]), silent), strict=True):
+            image[3] = note
+        note_of = facts_note if self.layout.columns else boxes_note
+        unsaid = [name for name, note in notes.items() if not note]
+        notes |= zip(unsaid, pool.map(lambda name: note_of(bucket.get(name) or b""), unsaid), strict=True)
 
 
 class _Ahead:
@@ -93,15 +105,6 @@ class _Ahead:
         for name in found.keys() - {names[-1]}:
             del self._waiting[name]
         return found
-
-
-def read_back(bucket: Bucket, pool: ThreadPoolExecutor, images: list[list[str]], notes: dict[str, str]) -> None:
-    """Fill in the notes that are missing from the objects themselves."""
-    silent = [image for image in images if read_image_note(image[3]) is None]
-    for image, note in zip(silent, pool.map(lambda each: _image_note(bucket, each[0]), silent), strict=True):
-        image[3] = note
-    unsaid = [name for name, note in notes.items() if note[:1] not in ("[", "{", "!")]
-    notes |= zip(unsaid, pool.map(lambda name: annotation_note(bucket.get(name) or b""), unsaid), strict=True)
 
 
 def _image_note(bucket: Bucket, path: str) -> str:

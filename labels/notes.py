@@ -9,13 +9,15 @@ bytes alone: read back from the bucket, they make the same note.
 | an annotation of Pascal VOC | a JSON list of its boxes: `[["body",8,8,112,112]]` |
 | an annotation of Austin | a JSON object of its facts |
 | an annotation that cannot be parsed | `!` and why |
-| anything else | nothing |
+| anything else | `-` |
+
+An object without a note has not passed through, or only its first bytes have.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from sources.content_type import content_type
 IMAGE = "image/"
 LARGEST = 16 << 20  # bytes of an image in which its size is looked for
 XML = "application/xml"
+NOTHING = "-"
 COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -54,16 +57,26 @@ def note_of(data: bytes, media_type: str, is_whole: bool = True) -> str:
     if media_type.startswith(IMAGE):
         size = read_size(data, media_type) or (Size(0, 0) if is_whole else None)
         return f"{media_type.removeprefix(IMAGE).removesuffix('+xml')} {size.width} {size.height}" if size else ""
-    return annotation_note(data) if media_type == XML else ""
+    if not is_whole:
+        return ""
+    return boxes_note(data) if media_type == XML else NOTHING
 
 
-def annotation_note(data: bytes) -> str:
-    """The note of an annotation, of which nothing is known but its bytes."""
+def boxes_note(data: bytes) -> str:
+    """The note of an annotation of Pascal VOC."""
+    return _note(boxes, data)
+
+
+def facts_note(data: bytes) -> str:
+    """The note of an annotation of Austin."""
+    return _note(facts, data)
+
+
+def _note(parse: Callable[[bytes], object], data: bytes) -> str:
     try:
-        found = facts(data) if data.lstrip()[:1] == b"{" else boxes(data)
+        return COMPACT(parse(data))
     except ValueError as error:
         return f"!{error}"
-    return COMPACT(found)
 
 
 def image_note(chunks: Iterable[bytes]) -> str:
@@ -89,10 +102,10 @@ def read_image_note(note: str) -> ImageHeader | None:
     return ImageHeader(form, int(width) or None, int(height) or None)
 
 
-def read_annotation_note(note: str) -> Annotation | None:
-    """The reverse of annotation_note; None where the note is not that of an annotation."""
-    if note.startswith("!"):
-        return Annotation(error=note[1:])
+def read_annotation_note(note: str) -> Annotation:
+    """The reverse of boxes_note and facts_note; the note of anything else is that of no annotation."""
     if note.startswith("["):
         return Annotation(tuple(Box(*each) for each in json.loads(note)))
-    return Annotation(facts=json.loads(note)) if note.startswith("{") else None
+    if note.startswith("{"):
+        return Annotation(facts=json.loads(note))
+    return Annotation(error=note[1:] if note.startswith("!") else "not XML")

@@ -96,12 +96,20 @@ class TableFile:
         self.text.write(text)
 
     def encode(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """As the manifest seals it."""
         crc32c = encode_crc32c(int.from_bytes(self._crc32c.digest(), "big"))
         return {"size": self.size, "sha256": self._sha256.hexdigest(), "crc32c": crc32c}
 
 
-SplitOf = Callable[[str, str], str]  # of an image's path and its group
+def sealed(data: bytes) -> dict[str, Any]:
+    """What the manifest says of a file of these bytes."""
+    file = TableFile("")
+    file.write(data.decode())
+    file.flush()
+    return file.encode()
+
+
+SplitOf = Callable[[str], str]  # of an image's path
 
 
 def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[TableFile], Tally]:
@@ -114,7 +122,7 @@ def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[Ta
     keys = [f"{',' if index else '{'}{COMPACT(key)}:" for index, key in enumerate(columns)]
     names = {name: label(name) for name in indexes}
     for number, image in enumerate(noted.images(bucket)):
-        name, split = names[image.group], split_of(image.path, image.group)
+        name, split = names[image.group], split_of(image.path)
         tally.take(image, name, split)
         values = _values(image, name, indexes[image.group], split, noted.layout.columns)
         texts = [COMPACT(value) for value in values]

@@ -7,13 +7,14 @@ from typing import Any
 
 from datasets import Dataset
 from labels.noted import NotedRows
+from labels.splits import compare_counts, read_splits, split_fields
 from labels.table import KINDS, Tally, tables
 from manifest.store import ManifestStore
 
 log = logging.getLogger("spotted")
 
 
-def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None) -> dict[str, Any]:
+def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None, is_sample: bool) -> dict[str, Any]:
     """Write the files of the table; returns what the manifest says of them: checksums, and counts for the card.
 
     They are written before the manifest, which seals them; without it they count for nothing. There is
@@ -21,11 +22,15 @@ def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None
     """
     if noted is None:
         return {}
-    files, tally = tables(noted, store.bucket, lambda path, group: "")
+    splits = read_splits(dataset, noted.layout, store.bucket)
+    files, tally = tables(noted, store.bucket, splits.of)
     for file in files:
         store.put_whole(file.name, file.text, file.size, KINDS[file.name])
     _warn(dataset, tally)
-    return {"tables": {file.name: file.encode() for file in files}, "labels": tally.encode()}
+    if not is_sample:
+        compare_counts(dataset, noted.layout.splits, tally.splits)
+    labels = tally.encode() | split_fields(splits)
+    return {"tables": {file.name: file.encode() for file in files}, "labels": labels}
 
 
 def _warn(dataset: Dataset, tally: Tally) -> None:

@@ -16,7 +16,7 @@ from archives import kinds
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
-from labels.notes import IMAGE, annotation_note, note_of
+from labels.notes import IMAGE, facts_note, note_of
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, REFUSED, STORED, Row, Rows
 from manifest.store import ManifestStore
@@ -228,7 +228,7 @@ class _Task:
             return [image._replace(outcome=REFUSED, reason=photo.refusal)]
         label = Row(f"{work.annotation_prefix}{photo.name}.json", len(photo.annotation), 0, photo.url, 0)
         there = self.present.get(image.path)
-        label = label._replace(crc32c=google_crc32c.value(photo.annotation), note=annotation_note(photo.annotation))
+        label = label._replace(crc32c=google_crc32c.value(photo.annotation), note=facts_note(photo.annotation))
         if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
             return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
         with self.context.fetching:

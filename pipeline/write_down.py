@@ -48,7 +48,9 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
     if result.missing:
         store.write_failures(failures)
     else:
-        metadata = _metadata(run, result, diff.misnamed) | write_tables(run.dataset, store, diff.noted)
+        metadata = _metadata(run, result, diff.misnamed) | write_tables(
+            run.dataset, store, diff.noted, run.options.sample
+        )
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
             store.finish(diff.rows, failures, metadata)
     return result

@@ -18,7 +18,8 @@ from labels.layout import annotation_of, group, is_annotation, is_photo, label
 from labels.notes import (
     Annotation,
     ImageHeader,
-    annotation_note,
+    boxes_note,
+    facts_note,
     image_note,
     note_of,
     read_annotation_note,
@@ -84,8 +85,8 @@ def test_notes_of_images_are_read_as_they_were_written() -> None:
     assert read_image_note(note_of(b"\xff\xd8\xff", "image/jpeg")) == ImageHeader("jpeg")
     assert note_of(b"\xff\xd8\xff", "image/jpeg", is_whole=False) == ""
     assert read_image_note(note_of(b"<svg></svg>", "image/svg+xml")) == ImageHeader("svg")
-    assert image_note([]) == image_note([b"no image"]) == note_of(b"no image", "application/octet-stream") == ""
-    assert [read_image_note(note) for note in ("", "[]", "{}", "!not XML", "jpeg", "jpeg 1 x")] == [None] * 6
+    assert image_note([]) == image_note([b"no image"]) == note_of(b"no image", "application/octet-stream") == "-"
+    assert [read_image_note(note) for note in ("-", "[]", "{}", "!not XML", "jpeg", "jpeg 1 x")] == [None] * 6
 
 
 # ── annotations ──────────────────────────────────────────────────────────────────────────────────
@@ -107,7 +108,7 @@ def voc(box: str, kind: str = "") -> bytes:
 )  # fmt: skip
 def test_boxes(annotation: bytes, expected: list[Box]) -> None:
     assert boxes(annotation) == expected
-    assert read_annotation_note(annotation_note(annotation)) == Annotation(tuple(expected))
+    assert read_annotation_note(boxes_note(annotation)) == Annotation(tuple(expected))
 
 
 @pytest.mark.parametrize(
@@ -127,15 +128,15 @@ def test_boxes(annotation: bytes, expected: list[Box]) -> None:
     ],
 )  # fmt: skip
 def test_annotations_that_cannot_be_parsed_say_why(annotation: bytes, why: str) -> None:
-    assert read_annotation_note(annotation_note(annotation)) == Annotation(error=why)
+    note = facts_note if why == "not JSON" else boxes_note
+    assert read_annotation_note(note(annotation)) == Annotation(error=why)
 
 
 def test_facts_of_a_dog() -> None:
     annotation = json.dumps({"internal_id": 7, "name": "Rex", "weight_pounds": 40.5, "pattern": "null"}).encode()
     assert facts(annotation) == {"internal_id": 7, "name": "Rex", "weight_pounds": 40.5, "pattern": None}
-    said = read_annotation_note(annotation_note(annotation))
-    assert said is not None and said.facts == facts(annotation)
-    assert read_annotation_note("") is read_annotation_note("jpeg 1 1") is None
+    assert read_annotation_note(facts_note(annotation)).facts == facts(annotation)
+    assert {read_annotation_note(note).error for note in ("-", "jpeg 1 1")} == {"not XML"}
     with pytest.raises(ValueError, match="not JSON"):
         facts(b"[]")
 

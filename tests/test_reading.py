@@ -15,10 +15,6 @@ import pytest
 from support.program import ROOT, clean_environment, command
 
 READING_PYTHON = os.environ.get("READING_PYTHON", str(ROOT / ".cache/reading/bin/python"))
-LISTS = {  # as in Tsinghua's TrainValSplit.zip, which is no part of the dataset that the tool extracts
-    "train": "\ufeff.//200-n000008-Airedale/n101.jpg\n.//220-n000032-Fila Braziliero/n101.jpg\n",
-    "validation": "\ufeff.//200-n000008-Airedale/n102.jpeg\n",
-}
 
 
 class Example(NamedTuple):
@@ -59,9 +55,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         command(*found[1].split()), cwd=where, env=clean_environment(where, {}), check=True, capture_output=True
     )
-    (where / "TrainAndValList").mkdir()
-    for name, text in LISTS.items():
-        (where / f"TrainAndValList/{name}.lst").write_text(text, "utf-8")
     return where
 
 

@@ -249,7 +249,7 @@ def test_images_find_their_annotations_whatever_the_order_of_the_names(tmp_path:
     assert [image.path for image in found] == sorted(f"mini/images/{stem}.jpg" for stem in stems)
     assert all(box.kind == image.path[12:-4] for image in found for box in image.said.boxes)
     assert sum(len(image.said.boxes) for image in found) == len(stems[::3])
-    assert [file.size > 0 for file in tables(noted, FolderBucket(tmp_path), lambda path, group: "")[0]] == [True, True]
+    assert [file.size > 0 for file in tables(noted, FolderBucket(tmp_path), lambda path: "")[0]] == [True, True]
 
 
 def test_the_journal_says_which_version_it_is(tmp_path: Path) -> None:
