@@ -14,10 +14,10 @@ ROUNDS ?= 5
 # Most tests mostly wait: four at once, on two cores.
 AT_ONCE := -n 4 --dist worksteal
 
-.PHONY: help setup run test test-browser test-reading test-image test-in-image test-debian test-3.14 fuzz chaos check format bench lock clean
+.PHONY: help setup run test test-browser test-reading test-croissant test-image test-in-image test-debian test-3.14 fuzz chaos check format bench lock clean
 
 help:  ## show these targets
-	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 
@@ -37,13 +37,21 @@ run: setup  ## run the whole job on the sample that comes with the tool, into ./
 	$(RUN) cli.py --all --sample --to $(OUT)
 
 test: setup  ## run all tests but those of the image, of the card in a browser and of the frameworks (TESTS=files: these)
-	$(RUN) -m pytest $(AT_ONCE) -m "not container and not browser and not reading" $(TESTS)
+	$(RUN) -m pytest $(AT_ONCE) -m "not container and not browser and not reading and not croissant" $(TESTS)
 
 test-browser: setup  ## look at the dataset card in headless Chromium
 	$(RUN) -m pytest -m browser
 
 test-reading: setup .cache/reading/.made  ## run the examples of docs/reading.md with torch, tensorflow and datasets (7 GB)
 	$(RUN) -m pytest -m reading
+
+test-croissant: setup .cache/croissant/.made  ## load croissant.json with mlcroissant
+	$(RUN) -m pytest -m croissant
+
+.cache/croissant/.made:
+	$(PYTHON) -m venv .cache/croissant
+	.cache/croissant/bin/pip install --quiet mlcroissant==1.1.1
+	touch $@
 
 .cache/reading/.made: tests/reading-requirements.txt
 	$(PYTHON) -m venv .cache/reading

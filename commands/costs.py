@@ -46,8 +46,8 @@ def calls(work: Work, via: str) -> tuple[int, int]:
     look_ups = work.objects + work.folders if via == "mount" else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
     a = (
-        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 6
-    )  # the manifest's two files, the card's, and two of the table
+        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 7
+    )  # the manifest's two files, the card's, and three of the table
     return a + look_ups, 1 + work.kept + work.lists + look_ups + card_reads(work.in_the_end)
 
 

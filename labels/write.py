@@ -6,9 +6,12 @@ import logging
 from typing import Any
 
 from datasets import Dataset
+from labels.croissant import FILE as CROISSANT
+from labels.croissant import KIND as CROISSANT_KIND
+from labels.croissant import croissant
 from labels.noted import NotedRows
 from labels.splits import compare_counts, read_splits, split_fields
-from labels.table import KINDS, Tally, tables
+from labels.table import COLUMNS, KINDS, Tally, sealed, tables
 from manifest.store import ManifestStore
 
 log = logging.getLogger("spotted")
@@ -24,13 +27,16 @@ def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None
         return {}
     splits = read_splits(dataset, noted.layout, store.bucket)
     files, tally = tables(noted, store.bucket, splits.of)
+    described = croissant(dataset, files, (*COLUMNS, *noted.layout.columns))
     for file in files:
         store.put_whole(file.name, file.text, file.size, KINDS[file.name])
+    store.put_whole(CROISSANT, [described], len(described), CROISSANT_KIND)
     _warn(dataset, tally)
     if not is_sample:
         compare_counts(dataset, noted.layout.splits, tally.splits)
     labels = tally.encode() | split_fields(splits)
-    return {"tables": {file.name: file.encode() for file in files}, "labels": labels}
+    tables_sealed = {file.name: file.encode() for file in files} | {CROISSANT: sealed(described)}
+    return {"tables": tables_sealed, "labels": labels}
 
 
 def _warn(dataset: Dataset, tally: Tally) -> None:

@@ -31,7 +31,7 @@ log = logging.getLogger("spotted")
 FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # as Rows has them
 CARD = ("card.html", "card.json")
-TABLES = ("metadata.csv", "metadata.jsonl")  # of its images
+TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
 READS_AT_ONCE = 32  # journal entries
 IN_ONE = 8 << 20  # bytes of a manifest that is put in one piece; a longer one is sent in chunks
 
