@@ -35,7 +35,7 @@ from support.program import Cli
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
 SAFE = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "footer", "div", "p", "h1", "h2",
         "h3", "dl", "dt", "dd", "ul", "ol", "li", "b", "i", "em", "span", "strong", "small", "a", "figure",
-        "figcaption", "svg", "image", "rect", "line", "text", "table", "tr", "td"}  # fmt: skip
+        "figcaption", "svg", "image", "rect", "line", "text", "table", "tr", "td", "pre"}  # fmt: skip
 ENTITY = b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'
 LAYOUT = Layout("mini/images/", "mini/boxes/{stem}.xml", 4, 2)
 
@@ -82,7 +82,10 @@ def check_page(page: str) -> Page:
             assert (attributes["href"] or "").startswith("data:image/jpeg;base64,")
         elif "href" in attributes:
             assert tag == "a"
-            assert re.match(r"https?://|manifest\.csv$|card\.json$", attributes["href"] or "")
+            assert re.match(
+                r"https?://|(manifest|metadata)\.csv$|metadata\.jsonl$|(card|croissant)\.json$",
+                attributes["href"] or "",
+            )
     assert not re.search(r"@import|url\(", page)
     return found
 
@@ -118,6 +121,16 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
         6,
     ]
     assert len(pages["tsinghua"].all("rect", "box-head")) == 6  # of those twelve
+    labels = {name: card["labels"] for name, card in cards.items()}
+    assert labels["stanford"]["splits"] == {"test": 6, "train": 12}
+    assert labels["tsinghua"]["boxes_per_image"] == {"2": 6} and labels["oxford"]["boxes_per_image"] == {"0": 6, "1": 6}
+    assert labels["oxford"]["labels"]["Maine Coon"] == {"test": 2, "trainval": 2}
+    assert "published: 12,000" in pages["stanford"].texts and "12 images" in pages["stanford"].texts
+    assert "test 2, train 4" in pages["stanford"].texts and "every box lies in its image" in pages["oxford"].texts
+    assert any("ours, by the SHA-256" in text for text in pages["austin"].texts)
+    for page in pages.values():
+        assert {"metadata.csv", "croissant.json"} <= {link["href"] for link in page.all("a")}
+        assert "import pandas as pd" in "".join(page.texts)
     assert [cards["stanford"]["widths"][key] for key in ("median", "largest")] == [128, 128]
     assert cards["oxford"]["without_annotation"]["count"] == 6
     odd = cards["oxford"]["wrong_format"]

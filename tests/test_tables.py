@@ -228,10 +228,11 @@ def test_a_dataset_that_an_older_version_completed_stays_as_it_is(
     bench.extract(dataset)
     about = {key: value for key, value in bench.about().items() if key not in ("tables", "labels", "crc32c")}
     bench.bucket.put("_extraction/mini/manifest.json", seal(about, indent=2))
-    bench.bucket.delete([f"_extraction/mini/{name}" for name in NAMES])
+    bench.bucket.delete([f"_extraction/mini/{name}" for name in (*NAMES, "croissant.json", "card.html", "card.json")])
     with caplog.at_level(logging.INFO, "spotted"):
         assert bench.extract(dataset).was_complete
     assert "mini: no metadata.csv: an older version completed it; --force makes the table" in caplog.messages
+    assert json.loads(bench.bucket.get("_extraction/mini/card.json") or b"")["labels"] is None
 
 
 # ── many ─────────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ LARGEST = 16 << 20  # bytes of an image that is read back
 IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MOST_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
+ODD = ("outside", "unparsed")
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
 
 
@@ -58,6 +59,26 @@ def round_step(least: float) -> int:
     """The smallest of 1, 2, 5, 10, 20, 25, 50, 100, 200, 250 … that is not below."""
     power = int(10 ** max(len(str(math.ceil(least))) - 2, 0))
     return next(step * power for step in (1, 2, 5, 10, 20, 25, 50, 100) if step * power >= least)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the table of images shows together, as manifest.json has it (labels/table.py)."""
+
+    images: int
+    splits: dict[str, int]  # images by split; "" for those that no list names
+    splits_origin: str  # whose the splits are; "" where there are none
+    splits_published: dict[str, int]
+    labels: dict[str, dict[str, int]]  # images by label and split; empty where there are very many labels
+    boxes_per_image: dict[str, int]  # images by the number of their boxes
+    outside: CountWithExamples  # images with a box that is not inside them
+    unparsed: CountWithExamples  # annotations that cannot be parsed
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Labels:
+        """From manifest.json."""
+        odd = {key: CountWithExamples(fields[key]["count"], tuple(fields[key]["examples"])) for key in ODD}
+        return cls(**{**fields, **odd})
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,7 @@ class Card:
     wrong_format: dict[str, CountWithExamples]  # of all: what each is, and what its name says
     duplicates: list[tuple[str, ...]]  # images of the same size and checksum
     failures: dict[str, CountWithExamples]
+    labels: Labels | None  # None of a dataset that an older version completed
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -133,6 +155,7 @@ def describe(
         wrong_format={reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()},
         duplicates=sorted(map(tuple, survey.same.values())),
         failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).told(),
+        labels=Labels.of(metadata["labels"]) if "labels" in metadata else None,
     )
     return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
 
