@@ -1,25 +1,27 @@
 # The tool as a container, with GCSFuse inside. What changes least comes first, the code last.
 # The base images are pinned by digest, in lines that Dependabot can renew; an argument puts others in their place, and
-# then these are not fetched. GCSFuse's version is an argument too. The secret `ca` is for builds behind a proxy that
-# signs with its own certificate; without one it is an empty mount.
+# then these are not fetched. The secret `ca` is for builds behind a proxy that signs with its own certificate; without one
+# it is an empty mount.
 ARG PYTHON_IMAGE=pinned-python
 ARG GO_IMAGE=pinned-go
 FROM python:3.13.14-slim-trixie@sha256:6771159cd4fa5d9bba1258caf0b82e6b73458c694d178ad97c5e925c2d0e1a91 AS pinned-python
 FROM --platform=$BUILDPLATFORM golang:1.27.0-trixie@sha256:6212da3924947f4b6a939df02ea627c13f338f1a41d6c3fcb0dd9d076eef46c4 AS pinned-go
 
-# From the Go module proxy, whose checksum database vouches for it. Cross-compiled: emulation takes ten times as long.
+# From the Go module proxy, in the version of docker/gcsfuse/go.mod, with the hashes of its go.sum and the Go that it asks for
+# (Go's own images take no other without GOTOOLCHAIN). Cross-compiled: emulation takes ten times as long.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS gcsfuse-from-source
-ARG GCSFUSE_VERSION=v3.13.0
 ARG TARGETOS
 ARG TARGETARCH
+WORKDIR /build
+COPY docker/gcsfuse ./
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/root/.cache/go-build \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi \
+ && export GOTOOLCHAIN=auto CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
  && module=github.com/googlecloudplatform/gcsfuse/v3 \
- && CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" go install -trimpath \
-      -ldflags "-s -w -X $module/common.gcsfuseVersion=$GCSFUSE_VERSION" "$module@$GCSFUSE_VERSION" \
- && find /go/bin -name gcsfuse -exec mv {} /gcsfuse ';'
+ && version=$(go list -m -f '{{.Version}}' "$module") \
+ && go build -trimpath -ldflags "-s -w -X $module/common.gcsfuseVersion=$version" -o /gcsfuse "$module"
 
 FROM scratch AS gcsfuse
 COPY --from=gcsfuse-from-source /gcsfuse /
@@ -68,7 +70,8 @@ RUN python -m compileall -q --invalidation-mode unchecked-hash . \
 # tini is PID 1: it hands on the signals of docker stop, and reaps what GCSFuse leaves.
 ENTRYPOINT ["tini", "--", "docker-entrypoint.sh"]
 
-# For the plain tests: the image with pytest beside it. .ci/test-image mounts the tests.
+# For the plain tests: the image with pytest beside it, and the programs that the tests compare with (perl has shasum).
+# .ci/in-image mounts the tests.
 FROM packages AS test-packages
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \
@@ -77,6 +80,10 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
       --only-binary=:all: --require-hashes --no-deps --target /opt/test -r requirements.txt
 
 FROM tool AS test
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libarchive-tools nginx-light p7zip-full perl unzip \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=test-packages /opt/test /opt/test
 RUN echo /opt/test > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-test.pth"
 

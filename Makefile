@@ -11,10 +11,11 @@ RUN := .venv/bin/python
 INPUTS ?= 1000000
 SEED ?= $(shell date +%s)
 ROUNDS ?= 5
+SUITES ?= bookworm trixie
 # Most tests mostly wait: four at once, on two cores.
 AT_ONCE := -n 4 --dist worksteal
 
-.PHONY: help setup run test test-browser test-reading test-croissant test-image test-in-image test-debian test-3.14 fuzz chaos check format bench lock clean
+.PHONY: help setup run test test-browser test-reading test-croissant test-image test-in-image test-debian test-3.14 audit fuzz chaos check format bench lock clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -64,11 +65,14 @@ test-image: setup  ## build the image, with a Docker engine where none runs, and
 test-in-image: setup  ## run the plain tests inside the image
 	bash -c 'set -euo pipefail; source .ci/containers; .ci/in-image'
 
-test-debian: setup  ## run "make run test" on a Debian 12 and 13 that have what README.md names
-	bash -c 'set -euo pipefail; source .ci/containers; .ci/on-debian bookworm trixie'
+test-debian: setup  ## run "make run test" on a Debian 12 and 13 that have what README.md names (SUITES=trixie, TESTS=files)
+	bash -c 'set -euo pipefail; source .ci/containers; TESTS="$(TESTS)" .ci/on-debian $(SUITES)'
 
 test-3.14: setup  ## import everything and read archives on Python 3.14
 	bash -c 'set -euo pipefail; source .ci/containers; .ci/on-3.14'
+
+audit:  ## read scripts, workflows and Dockerfile, each by its linter; look for known vulnerabilities of the packages
+	.ci/audit
 
 fuzz: setup .cache/atheris  ## hostile archives, the long form: 5 GB, a million members, INPUTS=1000000 to the readers
 	LONG=1 $(RUN) -m pytest tests/test_hostile_*.py

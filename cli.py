@@ -15,13 +15,17 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from archives.spans import Limits
 from datasets import DATASETS, GROUPS, select
-from errors import ExtractionError, UsageError, redact
+from errors import ExtractionError, UsageError, shown
 from pipeline.options import DEFAULT_TO, RunOptions
+from report import streams
+from report.log import JsonFormatter, start_log
+from sources.datasets_file import read_datasets
 
 VERSION = "1.0.0"
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
@@ -52,8 +56,12 @@ exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _
 
 def destination(text: str) -> str:
     """A bucket's URL, or a directory."""
-    if re.match(r"[A-Za-z][\w+.-]*:/", text) and not text.startswith("gs://"):
-        raise argparse.ArgumentTypeError(f"expected gs://bucket or a directory, got {text!r}")
+    from gcs import scheme_of  # with what is needed to write; --help is quick without it
+
+    try:
+        scheme_of(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
@@ -90,11 +98,8 @@ class Option(NamedTuple):
         return value
 
 
-WHAT, WHERE, LOOK = (
-    "what to extract (these options add up)",
-    "where to, where from",
-    "look first (these change nothing)",
-)
+WHAT, WHERE = "what to extract (these options add up)", "where to, where from"
+LOOK = "look first (these change nothing)"
 AGAIN, LIMITS, OUTPUT = "check and repair what is stored", "performance and limits", "output"
 OPTIONS = {
     WHAT: (
@@ -102,7 +107,8 @@ OPTIONS = {
         Option("-b --breed", "the breed datasets: stanford, tsinghua"),
         Option("-i --individual", "the dataset of individual dogs: austin"),
         Option("-d --dataset", f"one dataset by name; can be repeated: {', '.join(DATASETS)}", str, "NAME",
-               tuple(DATASETS), is_repeated=True),
+               is_repeated=True),
+        Option("--datasets-file", "a TOML file that describes more datasets, for -d (docs/datasets.md)", str, "FILE"),
     ),
     WHERE: (
         Option("--to", f"gs://bucket or a directory (default: {DEFAULT_TO})", destination, "DEST"),
@@ -155,9 +161,18 @@ CONFLICTS = (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force")
 OVERRIDES = ({"all", "breed", "individual", "dataset"}, *(set(pair) for pair in CONFLICTS))
 
 
+class Grammar(argparse.ArgumentParser):
+    """Its errors are messages like all others where the log is JSON; elsewhere the usage goes before them."""
+
+    def error(self, message: str) -> NoReturn:
+        if log.handlers:
+            raise UsageError(message)
+        super().error(message)
+
+
 def grammar() -> argparse.ArgumentParser:
     """The command line's grammar. What is not given is absent from the result."""
-    parser = argparse.ArgumentParser("cli.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+    parser = Grammar("cli.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter,
                                      argument_default=argparse.SUPPRESS)  # fmt: skip
     for title, options in OPTIONS.items():
@@ -190,13 +205,19 @@ def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOpti
     values["command"] = next((name for name in COMMANDS if values.pop(name, False)), "extract")
     groups = [name for name in GROUPS if values.pop(name, False)]
     groups = list(GROUPS) if values.pop("all", False) else groups
-    datasets = select(groups, values.pop("dataset", []))
+    names, file = values.pop("dataset", []), values.pop("datasets_file", "")
+    known = {**DATASETS, **(read_datasets(Path(file)) if file else {})}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"-d {name}: no such dataset: expected one of {', '.join(known)}")
+    datasets = select(groups, names, known)
     if not datasets and values["command"] in ("list", "check"):
-        datasets = list(DATASETS.values())
+        datasets = list(known.values())
     if not datasets and values.get("sample"):
         datasets = select(GROUPS, [])
     if not datasets:
-        parser.print_help(sys.stderr)
+        if not log.handlers:
+            parser.print_help(sys.stderr)
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
     limits = {field: values.pop(name) for name, field in (("max_ratio", "ratio"), ("max_unpacked", "total"))
               if name in values}  # fmt: skip
@@ -213,7 +234,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if name in known and text:
             found |= _read(name, known[name], text)
         elif name.startswith("SPOTTED_") and name not in (*known, "SPOTTED_USER") and not KUBERNETES.search(name):
-            raise UsageError(f"{name}: no such option; did you mean {_nearest(name, known)}?")
+            nearest = difflib.get_close_matches(name, known, 1, 0)[0]
+            raise UsageError(f"{name}: no such option; did you mean {nearest}?")
     return found
 
 
@@ -222,10 +244,6 @@ def _read(name: str, option: Option, text: str) -> dict[str, Any]:
         return {option.dest: True} if _is_true(name, text) else {}
     values = [option.read_value(name, each.strip()) for each in (text.split(",") if option.is_repeated else [text])]
     return {option.dest: values if option.is_repeated else values[0]}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, known, 1, 0)))
 
 
 def _is_true(name: str, value: str) -> bool:
@@ -239,27 +257,47 @@ def _is_true(name: str, value: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
+    streams.prepare()
     for number in INTERRUPTS:
         signal.signal(number, _interruption.interrupt)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        if _log_format(arguments) == "json":  # from here on, for the options may be wrong
+            start_log(RunOptions(log_format="json"))
+        options = parse(arguments, os.environ)
         from commands import run  # not before the options are right: it takes a moment
 
         status = run(options, _interruption)
+        streams.flush()
         ignore_signals()  # only Python's own shutdown is left
         return status
     except KeyboardInterrupt:
         return force_exit()
     except BrokenPipeError:  # the reader has seen enough: `--list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()
         return ExtractionError.exit_status
-    except (ExtractionError, OSError) as error:
+    except Exception as error:
         if _interruption.is_set():
             return force_exit()
-        _say(logging.ERROR, f"error: {error}")
-        if log.isEnabledFor(logging.DEBUG):
-            _say(logging.ERROR, traceback.format_exc())
+        error = _no_thread() if "start new thread" in str(error) else error
+        is_expected = isinstance(error, (ExtractionError, OSError))
+        if is_expected:
+            _say(logging.ERROR, f"error: {error}")
+        if not is_expected or log.isEnabledFor(logging.DEBUG):
+            _say_traceback(traceback.format_exc())
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
+
+
+def _log_format(arguments: Sequence[str]) -> str:
+    """What a command line and the environment ask for, whatever else they say."""
+    wanted = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    wanted.add_argument("--log-format", nargs="?", default=os.environ.get("SPOTTED_LOG_FORMAT"))
+    return str(wanted.parse_known_args(arguments)[0].log_format)
+
+
+def _no_thread() -> ExtractionError:
+    """A thread that could not be started, in words."""
+    return ExtractionError("this machine allows no more threads (ulimit -u, docker's --pids-limit): try --uploads 8")
 
 
 def _say(level: int, message: str) -> None:
@@ -267,7 +305,14 @@ def _say(level: int, message: str) -> None:
     if log.handlers:
         log.log(level, "%s", message)
     else:
-        print(redact(message), file=sys.stderr)
+        print(shown(message), file=sys.stderr)
+
+
+def _say_traceback(text: str) -> None:
+    """One JSON record, or lines of text: a line break within a message is shown, and not carried out."""
+    is_json = any(isinstance(handler.formatter, JsonFormatter) for handler in log.handlers)
+    for line in [text] if is_json else text.splitlines():
+        _say(logging.ERROR, line)
 
 
 class Interruption(threading.Event):
@@ -287,7 +332,7 @@ class Interruption(threading.Event):
         raise KeyboardInterrupt
 
 
-_interruption = Interruption()
+_interruption = Interruption()  # of the process, as its signal handlers are
 
 
 def ignore_signals() -> None:
@@ -302,13 +347,12 @@ def force_exit() -> int:
     _say(logging.WARNING, "interrupted; what is stored is kept: run the same command again to continue")
     if "distributed" in sys.modules:
         time.sleep(0.5)
-    for (
-        process
-    ) in multiprocessing.active_children():  # of --workers: one that is just starting would otherwise keep running
+    for process in multiprocessing.active_children():  # of --workers: one that is just starting would keep running
         process.kill()
     sys.stderr.flush()
     os._exit(128 + _interruption.number)  # as shells report it: 130 or 143
 
 
 if __name__ == "__main__":
+    streams.use_utf8()
     sys.exit(main())

@@ -1,12 +1,14 @@
 """What can be extracted, as data.
 
-A new dataset is one more `Dataset` in DATASETS: URLs of its archives, and the prefix of their members.
+A new dataset is one more `Dataset` in DATASETS: URLs of its archives, and the prefix of their members. A TOML file can
+hold more of them (sources/datasets_file.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,14 @@ GROUPS = ("breed", "individual")
 DATASETS = {dataset.name: dataset for dataset in (STANFORD, TSINGHUA, TSINGHUA_HIGH, AUSTIN, OXFORD)}
 
 
-def select(groups: Iterable[str], names: Iterable[str]) -> list[Dataset]:
-    """The datasets of these groups and of these names, each once, in the order of DATASETS."""
+def select(
+    groups: Iterable[str], names: Iterable[str], known: Mapping[str, Dataset] = MappingProxyType(DATASETS)
+) -> list[Dataset]:
+    """Those of the known datasets that are of these groups or have these names, each once, in their order."""
     groups, names = set(groups), set(names)
-    return [dataset for dataset in DATASETS.values() if dataset.group in groups or dataset.name in names]
+    return [dataset for dataset in known.values() if dataset.group in groups or dataset.name in names]
+
+
+def shares_folder(dataset: Dataset) -> bool:
+    """Whether another dataset's objects lie in the same folder."""
+    return any(other.folder == dataset.folder for other in DATASETS.values() if other.name != dataset.name)

@@ -14,10 +14,13 @@ if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
   mounts=/${mounts#/}
   [ -d "$mounts" ] || install --directory --mode 1777 "$mounts"
   user=$(id -u spotted)
-  # A key file that only its owner may read is read as its owner.
+  # A key file that only root or another user may read is read here, and handed on as a copy in memory.
   key=${GOOGLE_APPLICATION_CREDENTIALS:-}
   if [ -f "$key" ] && ! setpriv --reuid "$user" --regid spotted --clear-groups test -r "$key"; then
-    user=$(stat -c %u "$key")
+    copy=$(mktemp /dev/shm/key-XXXXXXXX.json)
+    cat "$key" >"$copy"
+    chown "$user" "$copy" && chmod 0400 "$copy"
+    export GOOGLE_APPLICATION_CREDENTIALS=$copy
   fi
   export HOME=/home/spotted SPOTTED_USER=$user
   exec setpriv --reuid "$user" --regid spotted --clear-groups -- "$0" "$@"

@@ -15,7 +15,7 @@ class ExtractionError(Exception):
     exit_status = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redact(message))
+        super().__init__(shown(message))
 
 
 class UsageError(ExtractionError):
@@ -73,6 +73,10 @@ class BucketError(ExtractionError):
     """The destination cannot be used at all: no further member could be stored either."""
 
 
+class BusyError(ExtractionError):
+    """Another run writes the same dataset to the same place."""
+
+
 class ClusterError(ExtractionError):
     """The dask cluster cannot be used any more: no other dataset could be extracted either."""
 
@@ -81,7 +85,7 @@ class MemberError(Exception):
     """One member could not be stored; it becomes a row, and the others are stored."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redact(message))
+        super().__init__(shown(message))
 
 
 class KeptError(MemberError):
@@ -118,7 +122,14 @@ def _hide(match: re.Match[str]) -> str:
     return match[0] if match[1] in HARMLESS else f"{match[1]}={HIDDEN}"
 
 
-def redact_record(record: logging.LogRecord) -> bool:
-    """A filter for logging: redacts the message of each record."""
-    record.msg, record.args = redact(record.getMessage()), ()
+def shown(text: str) -> str:
+    """Text that may have parts from outside, as it is shown and written down: without secrets, on one line, and without
+    what a terminal would carry out.
+    """
+    return printable(redact(text))
+
+
+def show_record(record: logging.LogRecord) -> bool:
+    """A filter for logging: the message of each record as it is shown."""
+    record.msg, record.args = shown(record.getMessage()), ()
     return True

@@ -1,4 +1,4 @@
-"""A destination becomes an open bucket: a directory, or a Google Cloud Storage bucket by API or GCSFuse mount."""
+"""A destination becomes an open bucket; SCHEMES has all kinds of them, by the beginning of their URL."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from errors import BucketError, UsageError
 from storage.bucket import Bucket
@@ -24,24 +26,93 @@ log = logging.getLogger("spotted")
 class Destination:
     """Where to store, as the user gave it; small and picklable, since every worker opens it itself."""
 
-    to: str  # "gs://bucket" or a directory
-    via: str = "api"  # or "mount", for a gs:// destination
+    to: str  # a URL of one of SCHEMES, or a directory
+    via: str = "api"  # or "mount", where that can be
     write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
     writers: int = 1  # processes that share it at first
     is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or is to get it when it is created
 
 
+class Way(NamedTuple):
+    """A way to write to a destination, as --plan forecasts it."""
+
+    name: str
+    objects_a_second: int  # measured: docs/scaling.md, docs/mount.md
+    is_billed: bool = False  # each call costs, and at first the bucket takes no more than its documented rate
+    looks_up: bool = False  # each new name is looked up first: one get and one list (storage/mount.py)
+
+
+API = Way("api", 3500, is_billed=True)
+MOUNT = Way("mount", 400, is_billed=True, looks_up=True)
+DIRECTORY = Way("directory", 9000)
+
+
+class Scheme(ABC):
+    """One kind of destination: how it is opened, and what --check and --plan need to know of it.
+
+    What its buckets can do, these say themselves (storage/bucket.py).
+    """
+
+    ways: tuple[Way, ...]
+    is_path = False  # on this machine: --check tests a directory and its free space, instead of a bucket
+    is_mountable = False  # by GCSFuse
+
+    @abstractmethod
+    def open(self, destination: Destination) -> Bucket:
+        """The bucket; raises UsageError for a URL that cannot be one, BucketError for one that cannot be opened."""
+
+    def account(self) -> str:
+        """Who writes, and where these credentials come from; "" where none are needed. Raises BucketError."""
+        return ""
+
+
+class GoogleCloud(Scheme):
+    """gs://bucket: by the API, or through a mount."""
+
+    ways = (API, MOUNT)
+    is_mountable = True
+
+    def open(self, destination: Destination) -> Bucket:
+        from storage.api import ApiBucket  # half a second of imports that a directory does not need
+
+        name = bucket_name(destination.to)
+        api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical)
+        return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
+
+    def account(self) -> str:
+        from storage.credentials import account
+
+        return account()
+
+
+class Directory(Scheme):
+    """A directory of this machine, in which something may be mounted."""
+
+    ways = (DIRECTORY,)
+    is_path = True
+
+    def open(self, destination: Destination) -> Bucket:
+        root = Path(destination.to)
+        return MountFolder(root) if is_fuse(root) else FolderBucket(root)
+
+
+SCHEMES: Mapping[str, Scheme] = {"gs://": GoogleCloud(), "": Directory()}  # by the beginning of the URL
+
+
+def scheme_of(to: str) -> Scheme:
+    """The scheme of a destination; raises UsageError for one that is not known."""
+    found = re.match(r"[A-Za-z][\w+.-]*://?", to)
+    scheme = SCHEMES.get(found[0] if found else "")
+    if scheme is None:
+        urls = ", ".join(f"{prefix}bucket" for prefix in SCHEMES if prefix)
+        raise UsageError(f"expected {urls} or a directory, got {to!r}")
+    return scheme
+
+
 @lru_cache(maxsize=4)
 def open_bucket(destination: Destination) -> Bucket:
     """The bucket of a destination, one for each process. Raises UsageError for a name that cannot be one."""
-    if not destination.to.startswith("gs://"):
-        root = Path(destination.to)
-        return MountFolder(root) if is_fuse(root) else FolderBucket(root)
-    from storage.api import ApiBucket  # half a second of imports that a directory does not need
-
-    name = bucket_name(destination.to)
-    api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical)
-    return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
+    return scheme_of(destination.to).open(destination)
 
 
 def mount_point(destination: Destination) -> Path:
@@ -63,7 +134,7 @@ def ready(
     bucket.ready()
     destination = replace(destination, is_hierarchical=bucket.has_folders)
     with contextlib.ExitStack() as stack:
-        if to.startswith("gs://") and via != "api":
+        if scheme_of(to).is_mountable and via != "api":
             try:
                 if via == "auto" and is_elsewhere:
                     raise BucketError("the workers of the cluster have no mount")

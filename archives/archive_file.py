@@ -2,72 +2,52 @@
 
 from __future__ import annotations
 
-import io
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from archives.spans import Buffer, Piece, Reader
 
 
-class ArchiveFile(io.RawIOBase):
-    """A seekable file, from which headers and members are read. Positions are the archive's."""
+class ArchiveFile(ABC):
+    """The bytes of an archive, from which headers and members are parsed. Positions are the archive's."""
 
     size = sys.maxsize  # bytes, where that is known
 
-    def __init__(self, name: str, position: int = 0) -> None:
-        self.name, self.position = name, position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     @property
     def length(self) -> int:
-        """Its size in bytes, if known."""
+        """Its size in bytes; of a compressed archive, how many were unpacked so far."""
         return self.size
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.take(self.position, self.position + len(buffer))
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)
-
-    def take(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop), or fewer where the archive ends."""
-        chunks = list(self.stream(start, stop))
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return b"".join(self.stream(start, stop))
 
     def held(self, start: int, stop: int) -> Buffer:
         """The bytes [start, stop) if all of them are in memory, otherwise none; not copied."""
         return b""
 
+    @abstractmethod
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same as `take`, in chunks."""
-        raise AssertionError("each kind has its own")
+        """The same as `read`, in chunks."""
 
 
 class Window(ArchiveFile):
     """A reader of which one piece, `data` at `start`, is in memory; only what lies outside is fetched."""
 
     def __init__(self, reader: Reader, data: Piece = b"", start: int = 0) -> None:
-        super().__init__(reader.name, start)
+        super().__init__(reader.name)
         self.reader, self.data, self.start, self.size = reader, data, start, reader.size
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self.position = offset + (0, self.position, self.reader.size)[whence]
-        return self.position
 
     def held(self, start: int, stop: int) -> Buffer:
         is_here = self.start <= start and stop <= self.start + len(self.data)
         return self.data[start - self.start : stop - self.start] if is_here else b""
 
-    def take(self, start: int, stop: int) -> bytes:
-        return bytes(self.held(start, stop)) or super().take(start, stop)
+    def read(self, start: int, stop: int) -> bytes:
+        return bytes(self.held(start, stop)) or super().read(start, stop)
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         edge, stop = self.start + len(self.data), min(stop, self.reader.size)

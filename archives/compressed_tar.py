@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from archives.archive_file import ArchiveFile, Window
-from archives.decompress import unpack
-from archives.spans import LARGE, Member, Reader, Span, SpanBoundary, check_unpacked
-from archives.tar import _data, _report_end, _tar_members
-
-
-def read_extents(reader: Reader, span: Span) -> Iterator[Member]:
-    """Members of a tar whose places are known, in the order of their offsets."""
-    file: ArchiveFile = _Unpacked(reader, span)
-    if span.kind == "tar":
-        is_short = 0 < span.stop - span.start <= LARGE
-        file = Window(reader, reader.read(span.start, span.stop) if is_short else b"", span.start)
-    last = Member("", 0, -1, None)
-    for name, offset, size, _, refusal in span.extents:
-        if refusal:
-            yield Member(name, size, offset, None, refusal)
-            continue
-        data = last.data if last.offset == offset else _data(file, name, size, offset)
-        last = Member(name, size, offset, data)
-        yield last
+from archives.archive_file import ArchiveFile
+from archives.archive_kind import ArchiveKind
+from archives.decompress import FORMATS, unpack
+from archives.spans import Member, Reader, Span, SpanBoundary, check_unpacked
+from archives.tar import read_extents, report_end, tar_members
 
 
-# ── compressed tar ───────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class CompressedTar(ArchiveKind):
+    """A tar in one stream: one span, whose members' offsets are bytes of what it unpacks to."""
+
+    format: str  # a key of FORMATS
+
+    reads_extents = True
+
+    def recognises(self, reader: Reader, head: bytes) -> bool:
+        return head.startswith(FORMATS[self.format].magic)
+
+    def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
+        file = _Unpacked(reader, self.format, span.most)
+        return read_extents(file, span.extents) if span.extents else _read_all(file, span, link)
 
 
 class _Unpacked(ArchiveFile):
-    """The unpacked bytes of a compressed tar, read forwards only; the last bytes taken can be taken again."""
+    """The unpacked bytes of a compressed tar, read forwards only; the last bytes read can be read again."""
 
-    def __init__(self, reader: Reader, span: Span) -> None:
+    def __init__(self, reader: Reader, format_: str, most: int) -> None:
         super().__init__(reader.name)
-        self._chunks = unpack(reader.name, span.kind, reader.stream(0, reader.size))
-        self._most, self._chunk = span.most, b""
+        self.position = 0  # of the chunk
+        self._chunks = unpack(reader.name, format_, reader.stream(0, reader.size))
+        self._most, self._chunk = most, b""
 
     @property
     def length(self) -> int:
         return self.position + len(self._chunk)
 
-    def take(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int) -> bytes:
         while self.length < start and self._go_on():
             pass
         while self.length < stop and (chunk := next(self._chunks, b"")):
@@ -67,10 +67,9 @@ class _Unpacked(ArchiveFile):
         return bool(self._chunk)
 
 
-def read_compressed(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
+def _read_all(file: _Unpacked, span: Span, link: SpanBoundary) -> Iterator[Member]:
     """The members of a compressed tar, which is read to its end, where its checksum is."""
-    file = _Unpacked(reader, span)
-    yield from _tar_members(file, 0, Span("tar", 0, sys.maxsize), link, False)
+    yield from tar_members(file, 0, replace(span, stop=sys.maxsize), link, False)
     for _ in file.stream(file.length, sys.maxsize):
         pass
-    _report_end(reader.name, link)
+    report_end(file.name, link)

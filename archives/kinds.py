@@ -1,26 +1,22 @@
-"""An archive becomes spans, and a span becomes members; knows no network and no bucket.
+"""All kinds of archives, and how one is recognised; knows no network and no bucket.
 
-`plan` cuts a tar or zip into spans that can be read in any order and in parallel, each about SPAN bytes of the
-archive; a compressed tar is one span. `members` reads one span. Each span of a tar fills a `SpanBoundary`, and
-`broken_link` proves from all of them that no member was missed or invented.
+A span of an archive carries its kind, which reads it (archives/archive_kind.py).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-
-from archives import tar
-from archives import zip as zip_archive
-from archives.compressed_tar import read_compressed, read_extents
+from archives.archive_kind import ArchiveKind
+from archives.compressed_tar import CompressedTar
 from archives.decompress import FORMATS
-from archives.spans import LIMITS, SPAN, Limits, Member, Reader, Span, SpanBoundary, check_unpacked
-from archives.tar_headers import BLOCK, parse
+from archives.spans import LIMITS, SPAN, Limits, Reader, Span
+from archives.tar import Tar
+from archives.tar_headers import BLOCK
+from archives.zip import Zip
 from errors import ArchiveError
 
-# Spans of a tar that is long, and those of it that are cut in half: its connections then end at about one time, each
-# with a short span instead of some with a long one. From slow sources a run is 2 % shorter.
-LONG, LAST = 32, 8
+# The first that recognises an archive reads it. Tar comes first: its first member's name may begin with any magic
+# number. Zip comes last: any bytes may precede one.
+KINDS: tuple[ArchiveKind, ...] = (Tar(), *map(CompressedTar, FORMATS), Zip())
 
 # Formats that are not read, but named in the error: their magic numbers, and at which byte (negative: from the end).
 FOREIGN = (
@@ -42,23 +38,14 @@ FOREIGN = (
 
 
 def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span]:
-    """Cut the archive into spans, in file order.
+    """Cut the archive into spans of about `span` bytes, in file order.
 
-    Raises ArchiveError when it is neither tar nor zip, or would unpack to more than the limits allow.
+    Raises ArchiveError when it is of no known kind, or would unpack to more than the limits allow.
     """
-    most = limits.most(reader.size)
-    kind = _kind(bytes(reader.read(0, min(reader.size, BLOCK))[:BLOCK]))
-    if kind == "tar":
-        check_unpacked(reader.name, reader.size, most)
-        return [Span(kind, *ends) for ends in itertools.pairwise([*_starts(reader.size, span), reader.size])]
-    if kind == "zip" or (not kind and zip_archive.is_zip(reader)):  # a zip may stand after anything
-        spans = zip_archive.plan(reader, span)
-        check_unpacked(
-            reader.name, sum(entry.size for each in spans for entry in each.entries if not entry.refusal), most
-        )
-        return spans
+    head = bytes(reader.read(0, min(reader.size, BLOCK))[:BLOCK])
+    kind = next((kind for kind in KINDS if kind.recognises(reader, head)), None)
     if kind:
-        return [Span(kind, 0, reader.size, most=most)]
+        return kind.plan(reader, span, limits.most(reader.size))
     what, cure = _foreign(reader), "unpack it, pack the files as tar, tar.gz or zip, and give these with --mirror"
     if what:
         raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got {what}: {cure}")
@@ -73,32 +60,3 @@ def _foreign(reader: Reader) -> str:
         if found.startswith(magics):
             return name
     return ""
-
-
-def _starts(size: int, span: int) -> Iterator[int]:
-    """Where the spans of a tar of so many bytes begin."""
-    whole, half = size // span, max(span // 2 // BLOCK, 1) * BLOCK
-    turn = (whole - LAST) * span if whole >= LONG else size
-    return itertools.chain(range(0, turn, span), range(turn, size, half))
-
-
-def _kind(head: bytes) -> str:
-    magics = {b"PK\3\4": "zip", b"PK\5\6": "zip"} | {each.magic: kind for kind, each in FORMATS.items()}
-    if parse(head) or head == bytes(BLOCK):  # first: a member's name may begin with any magic
-        return "tar"
-    return next((kind for magic, kind in magics.items() if head.startswith(magic)), "")
-
-
-def members(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-    """The members of one span, in file order; `link` is filled in by the time the last one is out.
-
-    A large member's chunks are consumed before the next member, or not at all.
-    Raises ArchiveError when the bytes are not what the format demands.
-    """
-    if span.extents:
-        return read_extents(reader, span)
-    if span.kind == "tar":
-        return tar.read_span(reader, span, link)
-    if span.kind == "zip":
-        return zip_archive.read_span(reader, span)
-    return read_compressed(reader, span, link)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from errors import ArchiveError
+
+if TYPE_CHECKING:
+    from archives.archive_kind import ArchiveKind
 
 SPAN = 8 << 20  # bytes of archive that one unit of work reads and holds in memory
 LARGE = SPAN  # bytes; a larger member is handed on in chunks
@@ -105,7 +108,7 @@ def check_unpacked(name: str, unpacked: int, most: int) -> None:
 class Span:
     """The bytes [start, stop) of an archive. A span of a tar has the members whose headers begin in it."""
 
-    kind: str  # "tar", "zip", or of a compressed tar "gz", "bz2", "xz"
+    kind: ArchiveKind  # which reads it
     start: int
     stop: int
     entries: tuple[ZipEntry, ...] = ()

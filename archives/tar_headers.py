@@ -35,7 +35,7 @@ _OCTAL = re.compile(rb"[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]+)=")
 _MINUS = bytes(range(128, 256))
 
-Take = Callable[[int, int], bytes]  # the bytes [start, stop), or fewer where the archive ends
+Read = Callable[[int, int], bytes]  # the bytes [start, stop), or fewer where the archive ends
 
 
 class Header(NamedTuple):
@@ -139,8 +139,8 @@ def _name(pax: str | None, long: bytes | None, short: bytes) -> str:
 class HeaderReader:
     """Reads the headers of one archive; `pax` are the global records in force."""
 
-    def __init__(self, archive: str, take: Take, pax: Pax) -> None:
-        self.archive, self.take, self.pax = archive, take, dict(pax)
+    def __init__(self, archive: str, read: Read, pax: Pax) -> None:
+        self.archive, self.read_bytes, self.pax = archive, read, dict(pax)
 
     def read(self, start: int) -> tuple[TarEntry | None, int]:
         """The member whose headers begin at `start`, and where the next one's do.
@@ -148,7 +148,7 @@ class HeaderReader:
         None where there is no header, with where that was found. Raises ArchiveError for headers that cannot be
         read, or that are too large to be honest.
         """
-        header, at = parse(self.take(start, start + BLOCK)), start + BLOCK
+        header, at = parse(self.read_bytes(start, start + BLOCK)), start + BLOCK
         if header and header.kind in PLAIN and header.size and header.size > 0 and not self.pax:  # almost all: be quick
             name, size = header.name.decode("utf-8", "surrogateescape"), header.size
             if not name.endswith("/"):
@@ -170,8 +170,8 @@ class HeaderReader:
                 long[header.kind] = body.partition(b"\0")[0]
             elif header.kind not in PASSED_OVER:
                 (self.pax if header.kind == GLOBAL else own).update(parse_pax(self.archive, body, at))
-            header = parse(self.take(at, at + BLOCK))
-        if own or long or (at > start and not self.take(at, at + 1)):
+            header = parse(self.read_bytes(at, at + BLOCK))
+        if own or long or (at > start and not self.read_bytes(at, at + 1)):
             raise ArchiveError(f"{self.archive}: cut off: an extended header without its member at byte {start:,}")
         return None, at
 
@@ -186,7 +186,7 @@ class HeaderReader:
                 f"{self.archive}: an extended header of {size:,} bytes at byte {at:,}; at most {LONGEST_HEADER:,}"
                 " are read"
             )
-        body = self.take(at, at + size)
+        body = self.read_bytes(at, at + size)
         if len(body) < size:
             raise ArchiveError(
                 f"{self.archive}: cut off: an extended header at byte {at:,} has {len(body):,} of {size:,} bytes"
@@ -220,7 +220,7 @@ class HeaderReader:
         """Where the blocks with the rest of a sparse map end; each says whether another one follows."""
         at, block = start, b""
         while not block or block[SPARSE_GOES_ON] not in (0, ord("0")):
-            block = self.take(at, at + BLOCK)
+            block = self.read_bytes(at, at + BLOCK)
             if len(block) < BLOCK:
                 raise ArchiveError(f"{self.archive}: cut off: a sparse map without end at byte {start:,}")
             at += BLOCK
@@ -232,7 +232,7 @@ class HeaderReader:
 
         Most writers' sizes mean nothing here. As libarchive has it, there are none where a header follows.
         """
-        block = self.take(at, at + BLOCK) if header.size else b""
+        block = self.read_bytes(at, at + BLOCK) if header.size else b""
         return any(block) and parse(block) is None
 
 

@@ -7,9 +7,11 @@ import logging
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
-from archives.spans import LARGE, SPAN, Buffer, Member, Reader, Span, ZipEntry
+from archives.archive_kind import ArchiveKind
+from archives.spans import LARGE, SPAN, Buffer, Member, Pax, Reader, Span, SpanBoundary, ZipEntry, check_unpacked
 from archives.zip_directory import LOCAL_SIZE, Record, has_end, read_directory
 from archives.zip_methods import AES, DEFLATED, MOST_INFLATED, STORED, method_refusal, unpack
 from archives.zip_names import names, unix_mode
@@ -27,21 +29,41 @@ MOST_LOOKS = 100  # local headers read in advance, of entries that lie in anothe
 Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another name, and that name
 
 
-def is_zip(reader: Reader) -> bool:
-    """Whether the archive ends as a zip does; any bytes may precede a zip."""
-    return has_end(reader)
+class Zip(ArchiveKind):
+    """A zip: its central directory says what each span has."""
 
+    is_resumable = True
 
-def plan(reader: Reader, span: int) -> list[Span]:
-    """Spans of about `span` bytes, with their entries; raises ArchiveError for a damaged or missing directory."""
-    entries, lost, end = _entries(reader)
-    spans, start, group = [], 0, list[ZipEntry]()
-    for entry in entries:
-        if group and entry.stop - start > span:
-            spans.append(Span("zip", start, entry.offset, tuple(group)))
-            start, group = entry.offset, []
-        group.append(entry)
-    return [*spans, Span("zip", start, end, (*group, *lost))]
+    def recognises(self, reader: Reader, head: bytes) -> bool:
+        return head.startswith((b"PK\3\4", b"PK\5\6")) or has_end(reader)  # any bytes may precede a zip
+
+    def plan(self, reader: Reader, span: int, most: int) -> list[Span]:
+        entries, lost, end = _entries(reader)
+        check_unpacked(reader.name, sum(entry.size for entry in (*entries, *lost) if not entry.refusal), most)
+        spans, start, group = [], 0, list[ZipEntry]()
+        for entry in entries:
+            if group and entry.stop - start > span:
+                spans.append(Span(self, start, entry.offset, tuple(group)))
+                start, group = entry.offset, []
+            group.append(entry)
+        return [*spans, Span(self, start, end, (*group, *lost))]
+
+    def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
+        return read_span(reader, span)
+
+    def objects(self, span: Span) -> int:
+        return sum(not entry.name.endswith("/") for entry in span.entries)
+
+    def place_after(self, member: Member, link: SpanBoundary) -> tuple[int, Pax]:
+        return member.offset + 1, ()
+
+    def rest(self, span: Span, upto: int, pax: Pax) -> Span:
+        entries = tuple(entry for entry in span.entries if entry.offset >= upto)
+        return replace(span, start=entries[0].offset if entries else span.stop, entries=entries)
+
+    def narrowed(self, span: Span, offsets: Collection[int]) -> Span | None:
+        entries = tuple(entry for entry in span.entries if entry.offset in offsets)
+        return replace(span, entries=entries) if entries else None
 
 
 def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:

@@ -102,7 +102,7 @@ def _found(tail: Tail, ends: list[End]) -> Directory | None:
     parsed = list[tuple[End, int, list[Record], int]]()
     for end, start in candidates:
         _check_size(tail.reader.name, end.at - start)
-        records, stop = _parse(tail.take(start, end.at), end.listed)
+        records, stop = _parse(tail.read(start, end.at), end.listed)
         if (len(records) - end.listed) % (1 << 16) == 0:
             return _directory(tail.reader, end, start, records)
         parsed.append((end, start, records, start + stop))

@@ -35,7 +35,7 @@ class Tail:
         self.reader, self.start = reader, max(0, reader.size - length)
         self.data = bytes(reader.read(self.start, reader.size)[:])
 
-    def take(self, start: int, stop: int) -> bytes:
+    def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop), as far as the archive goes."""
         if start >= self.start:
             return self.data[start - self.start : stop - self.start]
@@ -46,7 +46,7 @@ class Tail:
         places = [place for place in dict.fromkeys((end.at - end.size, end.offset)) if 0 <= place < end.at]
         if len(places) == 1 and end.at - end.size == end.offset and end.size >= SMALLEST_RECORD:
             return places
-        return [place for place in places if end.size and self.take(place, place + 4) == RECORD_SIGNATURE]
+        return [place for place in places if end.size and self.read(place, place + 4) == RECORD_SIGNATURE]
 
     def ends(self) -> list[End]:
         """The end records, the likeliest first: with a comment that ends where the archive does, then the last."""
@@ -56,7 +56,7 @@ class Tail:
     def _is_inner(self, end: End) -> bool:
         """Whether it ends a zip that is stored in this one, whose own end is cut off."""
         is_appended = end.at - end.size != end.offset
-        return is_appended and self._rest(end.place - self.start) != 0 and self.take(0, 4) == b"PK\3\4"
+        return is_appended and self._rest(end.place - self.start) != 0 and self.read(0, 4) == b"PK\3\4"
 
     def _places(self) -> Iterator[int]:
         at = self.data.rfind(END_SIGNATURE, 0, max(0, len(self.data) - END.size + 4))
@@ -80,7 +80,7 @@ class Tail:
 
     def _long(self, end: End, place: int) -> End | None:
         for at in (place, end.at - END64.size, self.start + self.data.rfind(b"PK\6\6", 0, end.at - self.start)):
-            record = self.take(at, at + END64.size) if 0 <= at <= end.at - END64.size else b""
+            record = self.read(at, at + END64.size) if 0 <= at <= end.at - END64.size else b""
             if record.startswith(b"PK\6\6"):
                 *_, listed, size, offset = END64.unpack(record)
                 return end._replace(at=at, listed=listed, size=size, offset=offset)

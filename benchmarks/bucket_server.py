@@ -11,7 +11,7 @@ more for each; bodies under way are held whole.
 
     GET /_stats         {"seconds", "puts", "bytes", "requests": {kind: how many}, "refused": {status: how many},
                          "tenths": [puts in each tenth of a second from the first on]} since the start or the last reset
-    POST /_reset        forget all objects and counts
+    POST /_reset        remove all objects and counts
     POST /_delay?ms=N   answer every later request N ms after it was complete
     POST /_rules?limit=N&doubling=S&failing=P&from=S&until=S&halved=S    which writes every bucket refuses from now on
                         (bucket_rules.py); without arguments none. A bucket that does as documented has

@@ -111,8 +111,8 @@ class Mounting:
             yield cells(title, run, self.given, first)
 
     def run(self, command: str, left_out: tuple[str, ...] = ()) -> Run:
-        told = f"export PATH={self.bin}:$PATH LEFT_OUT='{' '.join(left_out)}'; {command}"
-        figures = self.at.run(told, f"{self.at.source}/{self.given.folder}")
+        program = f"export PATH={self.bin}:$PATH LEFT_OUT='{' '.join(left_out)}'; {command}"
+        figures = self.at.run(program, f"{self.at.source}/{self.given.folder}")
         if figures.puts < self.given.objects:
             raise Failed(f"it ended well, but stored {figures.puts:,} of {self.given.objects:,} files")
         counts = Bucket(self.at.server, self.at.server_process).stats()

@@ -127,7 +127,7 @@ def measure(at: Course, scale: float, only: Collection[str], out: Path | None) -
 
 
 def escaped(part: str, points: Iterator[Point]) -> Iterator[Point]:
-    """The points, each told as soon as it is known; a run that fails is the part's last."""
+    """The points, each printed as soon as it is known; a run that fails is the part's last."""
     try:
         for point in points:
             print(f"{part}: {' | '.join(cells(point))}", file=sys.stderr, flush=True)

@@ -82,7 +82,7 @@ class Setting(NamedTuple):
         return "directory" not in self.shares
 
 
-# Whoever takes minutes for all of it is given less, so that the whole matrix takes twenty minutes.
+# A tool that takes minutes for all of it is given less, so that the whole matrix takes twenty minutes.
 SHARES = {
     "api": 1.0, "upload_many": 0.25, "rclone": 0.25, "gcloud": 0.05, "archive": 0.05, "extract": 0.005,
     "mount": 0.1, "usual": 0.01,

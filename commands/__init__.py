@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from commands import listing
+from pipeline.machine import raise_limit
 from pipeline.options import RunOptions
 from report.log import start_log
 
@@ -12,12 +13,13 @@ from report.log import start_log
 def run(options: RunOptions, interrupted: threading.Event) -> int:
     """Run the command of the options; 0, or the exit status of the worst failure."""
     start_log(options)
+    raise_limit()
     if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
         return listing.run(options)
-    from commands import check, extract, plan, verify
+    from commands import check, extract, plan, repair, verify
 
     commands = {"plan": plan.run, "check": check.run}
     if options.command in commands:
         return commands[options.command](options)
-    work = extract.open_run if options.command == "extract" else verify.open_run
-    return extract.run_datasets(options, work, interrupted)
+    opened = {"extract": extract.open_run, "verify": verify.open_run, "repair": repair.open_run}
+    return extract.run_datasets(options, opened[options.command], interrupted)

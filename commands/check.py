@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from commands.check_environment import Finding, agree, attempt, environment_findings, versions
 from commands.extract import with_mirror
 from datasets import Dataset
-from errors import ExtractionError, SourceError, redact
+from errors import ExtractionError, SourceError, shown
 from pipeline.cluster import connect
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
-from pipeline.unit import PhotoWork
 from report.humanize import amount
-from sources import http, source
+from sources import source
+from sources.http import HttpClient
+from sources.http_answers import check_size
+from sources.retry import FIRST_ATTEMPTS
 
 SOURCES_AT_ONCE = 8
 SOURCE_CURE = "; try again later, or take a copy with --mirror"
@@ -34,8 +36,9 @@ def run(options: RunOptions) -> int:
 def examine(options: RunOptions) -> Iterator[Finding]:
     """All findings, each as soon as it is made; test objects are removed."""
     yield from environment_findings(options)
+    client = HttpClient(options.timeout)
     for dataset in options.datasets:
-        yield from _sources(dataset, options.mirror)
+        yield from _sources(dataset, options.mirror, client)
     if options.scheduler:
         yield attempt("cluster", lambda: _cluster(options.scheduler))
 
@@ -47,61 +50,61 @@ def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
         all_well = all_well and each.is_well
         fields = {"check": each.what, "ok": each.is_well, "message": each.says}
         line = f"{'ok' if each.is_well else 'FAIL':<4}  {each.what:<13}  {each.says}"
-        print(redact(json.dumps(fields) if is_json else line), flush=True)
+        print(shown(json.dumps(fields) if is_json else line), flush=True)
     return all_well
 
 
 # ── the sources ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _sources(dataset: Dataset, mirror: str) -> Iterator[Finding]:
+def _sources(dataset: Dataset, mirror: str, client: HttpClient) -> Iterator[Finding]:
     try:
-        parts = [(located, url) for located in locate(dataset, mirror) for url in located.urls]
+        parts = [(located, url) for located in locate(dataset, mirror, client) for url in located.urls]
     except SourceError as error:
         yield Finding(dataset.name, False, f"{error}{MIRROR_CURE}")
         return
     cure = MIRROR_CURE if mirror else SOURCE_CURE
     with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
-        yield from pool.map(lambda part: attempt(dataset.name, lambda: _archive(*part), cure), parts)
+        yield from pool.map(lambda part: attempt(dataset.name, lambda: _archive(client, *part), cure), parts)
         urls = tables_of(dataset, mirror)
-        tables = list(pool.map(lambda url: attempt(dataset.name, lambda: _table(url), cure), urls))
+        tables = list(pool.map(lambda url: attempt(dataset.name, lambda: _table(url, client), cure), urls))
     yield from tables
     if tables and all(table.is_well for table in tables):
-        yield attempt(dataset.name, lambda: _photos(dataset, mirror), cure)
+        yield attempt(dataset.name, lambda: _photos(dataset, mirror, client), cure)
 
 
-def _archive(located: ArchiveLocation, url: str) -> str:
-    look = source.look(url)
-    if len(located.urls) == 1 and look.size is not None:
-        http.check_size(url, look.size, located.size)
-    size = "of unknown size" if look.size is None else amount(look.size)
+def _archive(client: HttpClient, located: ArchiveLocation, url: str) -> str:
+    found = source.probe(url, client)
+    if len(located.urls) == 1 and found.size is not None:
+        check_size(url, found.size, located.size)
+    size = "of unknown size" if found.size is None else amount(found.size)
     pinned = ", as published" if located.size else ""
     ranges = (
         "range requests work"
-        if look.has_ranges
+        if found.has_ranges
         else "no range requests: a run downloads it into a temporary file first"
     )
     return f"{url}: {size}{pinned}, {ranges}"
 
 
-def _table(url: str) -> str:
-    size = source.look(url).size
+def _table(url: str, client: HttpClient) -> str:
+    size = source.probe(url, client).size
     return f"{url}: " + ("of unknown size" if size is None else amount(size))
 
 
-def _photos(dataset: Dataset, mirror: str) -> str:
-    photos = [photo for unit in plan_photos(dataset, mirror) if isinstance(unit.work, PhotoWork)
-              for photo in unit.work.photos if not photo.refusal]  # fmt: skip
+def _photos(dataset: Dataset, mirror: str, client: HttpClient) -> str:
+    units = plan_photos(dataset, mirror, client)
+    photos = [photo for unit in units for photo in unit.work.photos if not photo.refusal]
     tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
-    there = [photo for photo in tried if _is_there(photo.url)]
+    there = [photo for photo in tried if _is_there(photo.url, client)]
     if not there:
         raise SourceError(f"{tried[0].url if tried else dataset.name}: none of the {len(tried)} photos tried is there")
     return f"the tables name {len(photos):,} photos; tried {len(tried)}, found {len(there)}"
 
 
-def _is_there(url: str) -> bool:
+def _is_there(url: str, client: HttpClient) -> bool:
     try:
-        return bool(http.fetch(url, http.FIRST_ATTEMPTS))
+        return bool(client.fetch(url, FIRST_ATTEMPTS))
     except SourceError:
         return False
 

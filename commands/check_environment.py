@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 
 from errors import BucketError, ExtractionError, MemberError
-from gcs import Destination, mount_point, open_bucket
+from gcs import Destination, Scheme, mount_point, open_bucket, scheme_of
 from pipeline.options import RunOptions
 from report.humanize import amount
 from storage.bucket import METADATA_PREFIX, Bucket
@@ -42,10 +42,11 @@ def environment_findings(options: RunOptions) -> Iterator[Finding]:
     """Python, its packages, and the destination; a test object in a bucket is removed again."""
     yield _python()
     yield _packages()
-    if options.to.startswith("gs://"):
-        yield from _bucket(options)
-    else:
+    scheme = scheme_of(options.to)
+    if scheme.is_path:
         yield attempt("directory", lambda: _directory(options))
+    else:
+        yield from _bucket(options, scheme)
 
 
 def attempt(what: str, test: Callable[[], str], cure: str = "") -> Finding:
@@ -121,16 +122,17 @@ def _can_write(place: Path) -> bool:
 # ── the bucket ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _bucket(options: RunOptions) -> Iterator[Finding]:
-    found = attempt("credentials", _who)
-    yield found
-    if options.via != "api":
+def _bucket(options: RunOptions, scheme: Scheme) -> Iterator[Finding]:
+    found = attempt("credentials", scheme.account)
+    if found.says:
+        yield found
+    if scheme.is_mountable and options.via != "api":
         yield _mount(options)
     if not found.is_well:
         return
     try:
         bucket = open_bucket(Destination(options.to))
-        look = bucket.look()  # type: ignore[attr-defined]
+        look = bucket.look()
     except ExtractionError as error:
         yield Finding("bucket", False, str(error))
         return
@@ -141,14 +143,6 @@ def _bucket(options: RunOptions) -> Iterator[Finding]:
         )
     elif look.exists:
         yield attempt("rights", lambda: _rights(bucket))
-
-
-def _who() -> str:
-    from storage.credentials import credentials_and_origin
-
-    credentials, origin = credentials_and_origin()
-    account = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
-    return f"{account or 'an unnamed account'}, {origin}"
 
 
 def _mount(options: RunOptions) -> Finding:
@@ -163,12 +157,14 @@ def _mount(options: RunOptions) -> Finding:
     return Finding("mount", False, f"{why}; or use --via api, which needs no mount")
 
 
-def _place(url: str, exists: bool, region: str) -> Finding:
+def _place(url: str, exists: bool, region: str | None) -> Finding:
     if not exists:
         wanted = os.environ.get("GCS_REGION") or "us-central1"
         return Finding("bucket", True, f"{url}: does not exist; a run creates it in {wanted} if the account has"
                        " roles/storage.admin on the project; or run:"
                        f" gcloud storage buckets create {url} --location={wanted}")  # fmt: skip
+    if region is None:
+        return Finding("bucket", True, f"{url}: exists")
     here = vm_region()
     if here and region and not _is_in(here, region):
         return Finding("bucket", False, f"{url}: is in {region}, but this machine is in {here}: slower, and you pay for"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gcs import Way
 from storage.rate_limit import DOUBLING, START
 
 # https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
@@ -14,8 +15,6 @@ CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
 HIERARCHICAL_CLASS_A, HIERARCHICAL_CLASS_B = 0.0065 / 1000, 0.0005 / 1000  # in a bucket with a hierarchical namespace
 MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
 LISTED = 1000  # objects in one answer
-# Measured: docs/scaling.md, docs/mount.md.
-OBJECTS_A_SECOND = {"api": 3500, "mount": 400, "directory": 9000}
 BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
 
 
@@ -34,21 +33,20 @@ class Work:
     lists: int = 0  # of the dataset's splits, which are read back
 
 
-def calls(work: Work, via: str) -> tuple[int, int]:
+def calls(work: Work, way: Way) -> tuple[int, int]:
     """Calls of class A and B for one dataset, as they are counted in the tests.
 
     A mount looks each new name up: one get and one list (storage/mount.py).
     """
-    if via == "directory":
+    if not way.is_billed:
         return 0, 0
     if not work.units:  # complete: its manifest's two files are read, and compared with the listing
         return pages(work.listed) + 2, 2  # whether a journal is left, and the table and the card are there
-    look_ups = work.objects + work.folders if via == "mount" else 0
+    look_ups = work.objects + work.folders if way.looks_up else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
-    a = (
-        lists + work.objects + work.folders + work.units - work.kept + work.checksums + 7
-    )  # the manifest's two files, the card's, and three of the table
-    return a + look_ups, 1 + work.kept + work.lists + look_ups + card_reads(work.in_the_end)
+    own = 10  # the manifest's two files, the card's two, the table's three, the lease twice, and what was there before
+    a = lists + work.objects + work.folders + work.units - work.kept + work.checksums + own
+    return a + look_ups, 3 + work.kept + work.lists + look_ups + card_reads(work.in_the_end)
 
 
 def card_reads(objects: int) -> int:
@@ -87,13 +85,13 @@ class Rates:
     is_hierarchical: bool = False
 
 
-def best_seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+def best_seconds(objects: int, size: int, way: Way, rates: Rates) -> float:
     """The same for a bucket that is warm, and refuses nothing."""
-    return max(objects / OBJECTS_A_SECOND[via], size / rates.source)
+    return max(objects / way.objects_a_second, size / rates.source)
 
 
-def seconds(objects: int, size: int, via: str, rates: Rates) -> float:
+def seconds(objects: int, size: int, way: Way, rates: Rates) -> float:
     """How long it takes to fetch so many bytes and, at the same time, to store so many objects."""
-    rate = OBJECTS_A_SECOND[via]
-    store = objects / rate if via == "directory" else storing(objects, rate, rates.bucket)
+    rate = way.objects_a_second
+    store = storing(objects, rate, rates.bucket) if way.is_billed else objects / rate
     return max(store, size / rates.source)

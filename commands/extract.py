@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from datasets import Dataset
-from errors import BucketError, ClusterError, ExtractionError, redact
+from errors import BucketError, BusyError, ClusterError, ExtractionError, shown
 from gcs import Destination, open_bucket, ready
 from pipeline.cluster import Cluster, start_cluster
 from pipeline.options import RunOptions, WorkerConfig
@@ -64,7 +64,7 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
             raise KeyboardInterrupt
         try:
             yield work(dataset)
-        except (BucketError, ClusterError):
+        except (BucketError, BusyError, ClusterError):  # of two runs that passed each other, neither would be complete
             raise
         except ExtractionError as error:  # of one dataset: the others are tried
             if interrupted.is_set():
@@ -75,7 +75,7 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
         except OSError as error:  # of this machine, during this dataset: the others are tried as well
             if interrupted.is_set():
                 raise KeyboardInterrupt from error
-            yield Result(dataset, error=redact(str(error)))
+            yield Result(dataset, error=shown(str(error)))
 
 
 def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[Destination]:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
+from datasets import Dataset
 from pipeline.options import RunOptions
 from report.humanize import amount
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from datasets import Dataset
-
 
 WIDEST = 120  # columns of running text
 

@@ -20,9 +20,10 @@ from manifest.store import ManifestStore
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
-from pipeline.unit import PhotoWork, Unit, is_whole
+from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
+from sources.http import HttpClient
 from storage.bucket import Bucket
 from storage.bucket_admin import DEFAULT_REGION, HIERARCHICAL
 from storage.names import object_name, parents
@@ -51,18 +52,15 @@ class Forecast:
 class There:
     """What a bucket has of one dataset."""
 
-    stock: ExistingState = field(default_factory=lambda: ExistingState({}))
+    existing: ExistingState = field(default_factory=lambda: ExistingState({}))
     complete: int | None = None  # objects of a complete dataset
 
 
-def look_at(to: str) -> tuple[Bucket | None, str]:
+def existing_bucket(to: str) -> tuple[Bucket | None, str]:
     """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
-    if not to.startswith("gs://") and os.path.exists(to) and not os.path.isdir(to):
-        return None, "expected a directory, got a file"
     try:
         bucket = open_bucket(Destination(to))
-        look = getattr(bucket, "look", None)  # a directory needs none
-        return (bucket if look is None or look()[0] else None), ""
+        return (bucket if bucket.look().exists else None), ""
     except BucketError as error:
         return None, str(error)
 
@@ -76,12 +74,12 @@ def forecast(
     except ExtractionError as error:
         return Forecast(dataset, error=str(error))
     if there.complete is not None:
-        return Forecast(dataset, there.complete, there.complete, Work(listed=there.stock.objects), is_complete=True)
+        return Forecast(dataset, there.complete, there.complete, Work(listed=there.existing.objects), is_complete=True)
     survey = _Survey(dataset, there, options)
     try:
-        for located in locate(dataset, options.mirror):
+        for located in locate(dataset, options.mirror, survey.client):
             survey.look_at(located)
-        survey.count(plan_photos(dataset, options.mirror))
+        survey.count(plan_photos(dataset, options.mirror, survey.client))
         found = survey.result()
     except SourceError as error:
         work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
@@ -101,7 +99,7 @@ def forecast_all(
 
     With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
     """
-    bucket, why = look_at(to)
+    bucket, why = existing_bucket(to)
     if bucket is None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION
         log.warning(
@@ -124,15 +122,15 @@ def forecast_all(
 
 
 def _there(dataset: Dataset, options: RunOptions, bucket: Bucket) -> There:
-    book = ManifestStore(bucket, dataset.name)
-    found = None if options.force else readable_manifest(book)
+    store = ManifestStore(bucket, dataset.name)
+    found = None if options.force else readable_manifest(store)
     if found:
         check_kind(dataset, options, bucket, found[1])
     if options.force:  # nothing of it counts
         return There()
-    if found and (stock := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
-        return There(stock, len(found[0]))
-    return There(existing_state(bucket, dataset, book.journal()))
+    if found and (existing := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
+        return There(existing, len(found[0]))
+    return There(existing_state(bucket, dataset, store.journal()))
 
 
 class _Survey:
@@ -140,6 +138,7 @@ class _Survey:
 
     def __init__(self, dataset: Dataset, there: There, options: RunOptions) -> None:
         self.dataset, self.there, self.options, self.limits = dataset, there, options, options.limits
+        self.client = HttpClient(options.timeout)
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.kept: list[JournalEntry] = []
@@ -150,11 +149,11 @@ class _Survey:
 
     def look_at(self, located: ArchiveLocation) -> None:
         """Count one archive; one without range requests is estimated, since reading it would download all of it."""
-        looks = [source.look(url) for url in located.urls]
-        if all(look.has_ranges for look in looks):
-            self._count_archive(plan_archive(self.dataset, located, self.limits))
+        probes = [source.probe(url, self.client) for url in located.urls]
+        if all(probe.has_ranges for probe in probes):
+            self._count_archive(plan_archive(self.dataset, located, self.limits, self.client))
             return
-        size = sum(look.size or 0 for look in looks)
+        size = sum(probe.size or 0 for probe in probes)
         self._guess(located.archive, located.urls[0], size)
         self.unnamed[located.urls[0]] = located.archive.prefix
         self.bytes, self.units = self.bytes + size, self.units + -(-size // SPAN)
@@ -172,7 +171,7 @@ class _Survey:
         kept = len(self.kept)
         self.count(planned.units)
         self._count_again(planned)
-        if planned.kind == "zip":
+        if None not in (unit.objects for unit in planned.units):
             return
         if len(self.kept) - kept < len(planned.units):
             self.unnamed[planned.source.name] = planned.archive.prefix
@@ -186,7 +185,7 @@ class _Survey:
         if not planned.sha256 or self.options.no_checksum:
             return
         stored = [self._entry(unit) for unit in planned.units]
-        known = self.there.stock.kept.get(checksum_id(planned.archive.file))
+        known = self.there.existing.kept.get(checksum_id(planned.archive.file))
         is_same = known and (known.fingerprint, known.sha256) == (planned.units[0].fingerprint, planned.sha256)
         if is_same and all(entry and is_whole(entry) for entry in stored):
             return
@@ -199,7 +198,7 @@ class _Survey:
             self.notes.append(f"{what} (--no-checksum: not)")
 
     def _entry(self, unit: Unit) -> JournalEntry | None:
-        entry = self.there.stock.kept.get(unit.id)
+        entry = self.there.existing.kept.get(unit.id)
         return entry if entry and entry.fingerprint == unit.fingerprint else None
 
     def count(self, units: Iterable[Unit]) -> None:
@@ -224,14 +223,14 @@ class _Survey:
 
     def result(self) -> Forecast:
         """The sum of it."""
-        stock, prefixes = self.there.stock, tuple(self.unnamed.values())
-        loose = {name for name in stock.loose if name in self.names or (prefixes and name.startswith(prefixes))}
+        existing, prefixes = self.there.existing, tuple(self.unnamed.values())
+        loose = {name for name in existing.loose if name in self.names or (prefixes and name.startswith(prefixes))}
         there = sum(entry.rows.stored for entry in (*self.kept, *self.parts)) + len(loose)
         self.objects = self.objects if self.is_counted else max(self.objects, there)
         there = min(self.objects, there)
-        folders = parents(self.names) - stock.folders
+        folders = parents(self.names) - existing.folders
         work = Work(
-            self.objects - there, self.bytes, self.units, len(folders), stock.objects, self.objects, len(self.kept),
+            self.objects - there, self.bytes, self.units, len(folders), existing.objects, self.objects, len(self.kept),
             self.checksums, _lists(self.dataset),
         )  # fmt: skip
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
@@ -247,7 +246,7 @@ def _lists(dataset: Dataset) -> int:
 def _names(unit: Unit) -> dict[str, str]:
     """The objects of a unit, as far as they are known beforehand, and where each comes from."""
     work = unit.work
-    if isinstance(work, PhotoWork):
+    if work.span is None:
         pairs = ((work.image_prefix, ".png"), (work.annotation_prefix, ".json"))
         return {
             f"{prefix}{photo.name}{end}": photo.url

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from commands import costs
 from commands.costs import Rates
-from errors import redact
+from errors import redact, shown
+from gcs import Way, scheme_of
 from report.humanize import amount, duration
 from report.tables import print_table
 from storage.rate_limit import DOUBLING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from commands.plan import Forecast
 
 
 PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
-BUCKET, DIRECTORY = ("api", "mount"), ("directory",)
 COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
 
 
@@ -28,29 +27,27 @@ COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
 
 def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) -> None:
     """What would be done, and what it would cost."""
-    ways = {via: _cost(found, via, rates) for via in (BUCKET if to.startswith("gs://") else DIRECTORY)}
+    ways = scheme_of(to).ways
+    by_way = {way.name: _cost(found, way, rates) for way in ways}
     if is_json:
         for each in found:
             print(redact(json.dumps(_fields(each))))
-        print(
-            json.dumps(
-                {"to": to, "bytes_a_second": round(rates.source), "objects_a_second": round(rates.bucket), **ways}
-            )
-        )
+        speeds = {"bytes_a_second": round(rates.source), "objects_a_second": round(rates.bucket)}
+        print(json.dumps({"to": to, **speeds, **by_way}))
         return
     lines = [_plan_line(each.dataset.name, [each]) for each in found]
     print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
-    print("\n~ means about, as far as can be told beforehand." if "~" in str(lines) else "")
+    print("\n~ marks an estimate." if "~" in str(lines) else "")
     if all(each.is_complete for each in found):
         print("Nothing to do: everything is there.")
         return
     if not all(each.is_counted for each in found):
         print("The objects whose number is unknown are left out below.")
-    if to.startswith("gs://"):
-        _print_costs(ways, sum(each.work.bytes for each in found), rates)
+    if any(way.is_billed for way in ways):
+        _print_costs(by_way, sum(each.work.bytes for each in found), rates)
     else:
-        taken = duration(ways["directory"]["seconds"])
-        print(f"It takes about {taken} if the source gives {amount(rates.source)}/s (--source-rate).")
+        taken = min(cost["seconds"] for cost in by_way.values())
+        print(f"It takes about {duration(taken)} if the source gives {amount(rates.source)}/s (--source-rate).")
 
 
 def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
@@ -77,15 +74,15 @@ def print_moves(found: Iterable[Forecast], to: str) -> None:
     """A line for each object whose name is known beforehand, and for each archive where they are not."""
     for each in found:
         for source, name in each.moves:
-            print(redact(f"{source} => {to.rstrip('/')}/{name}"))
+            print(shown(f"{source} => {to.rstrip('/')}/{name}"))
 
 
-def _cost(found: Sequence[Forecast], via: str, rates: Rates) -> dict[str, float]:
-    counts = [costs.calls(each.work, via) for each in found]
+def _cost(found: Sequence[Forecast], way: Way, rates: Rates) -> dict[str, float]:
+    counts = [costs.calls(each.work, way) for each in found]
     a, b = (sum(column) for column in zip(*counts, strict=True))
     objects, size = sum(each.work.objects for each in found), sum(each.work.bytes for each in found)
-    seconds = costs.seconds(objects, size, via, rates)
-    best = costs.best_seconds(objects, size, via, rates)
+    seconds = costs.seconds(objects, size, way, rates)
+    best = costs.best_seconds(objects, size, way, rates)
     return {
         "class_a": a,
         "class_b": b,
@@ -104,12 +101,12 @@ def _fields(each: Forecast) -> dict[str, object]:
 
 
 def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
-    about = "" if all(each.is_exact for each in found) else "~"
+    estimate = "" if all(each.is_exact for each in found) else "~"
     objects, to_store = sum(each.objects for each in found), sum(each.work.objects for each in found)
     there = [each.there for each in found if each.there is not None]
     known = f"{sum(there):,}" if len(there) == len(found) else "unknown"
     size = amount(sum(each.work.bytes for each in found))
-    return name, _count(objects, found), known, _count(to_store, found), f"{about}{size}"
+    return name, _count(objects, found), known, _count(to_store, found), f"{estimate}{size}"
 
 
 def _count(objects: int, found: Sequence[Forecast]) -> str:

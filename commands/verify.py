@@ -1,42 +1,32 @@
-"""A complete dataset is compared with its manifest, by the bucket's listing or its sources, and repaired.
-
-Only `repair` writes, and only objects that are in the manifest.
-"""
+"""A complete dataset is compared with its manifest, by the bucket's listing or its sources; nothing is written."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from archives.spans import Extent
-from commands.extract import Session, Work, ready_destination, start_workers
+from commands.extract import Session, Work, start_workers
 from datasets import DATASETS, Dataset
-from errors import DamagedError, MemberError
+from errors import DamagedError
 from gcs import Destination, open_bucket
-from manifest.compare import last_wins, marks, matches, outer_join
+from manifest.compare import last_wins, matches, outer_join
 from manifest.records import ABSENT, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
-from pipeline.existing import check_kind
-from pipeline.hard_links import spans_with
+from pipeline.existing import check_kind, compared
 from pipeline.options import RunOptions
-from pipeline.planner import PlannedArchive
 from pipeline.progress import Report
 from pipeline.results import Result
-from pipeline.unit import PhotoWork, SpanWork, Unit
-from storage.bucket import Bucket, Stored, encode_crc32c, map_bounded
-from storage.directory import FolderBucket
+from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c
 
 log = logging.getLogger("spotted")
 
 MISSING, DIFFERENT, EXTRA, UNREAD = "missing", "different", "extra", "unread"
-READS_AT_ONCE = 4  # of a directory's files, for their checksums
 
 
 @dataclass
@@ -45,7 +35,7 @@ class Found:
 
     dataset: Dataset
     rows: Rows  # of the manifest
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     wrong: list[Row] = field(default_factory=list)  # missing, different or unread
     extra: list[Row] = field(default_factory=list)
 
@@ -61,21 +51,19 @@ class Found:
             missing=self.wrong,
             extra=self.extra,
             is_verification=True,
-            gone=self.about["gone"],
+            gone=self.metadata["gone"],
             seconds=time.monotonic() - start,
         )
 
 
 def open_run(options: RunOptions, session: Session) -> Work:
-    """Make ready what a verification or a repair needs: with neither sources nor writing, the bucket alone."""
+    """Make ready what a verification needs: without the sources, the bucket alone."""
     destination = Destination(options.to)
-    if options.command == "verify" and not options.deep:
+    if not options.deep:
         return lambda dataset: verify(dataset, open_bucket(destination))
-    if options.command == "repair":
-        destination = session.stack.enter_context(ready_destination(options))
     options, cluster = start_workers(options, destination, session)
-    bucket, work = open_bucket(destination), repair if options.command == "repair" else verify_deep
-    return lambda dataset: work(dataset, options, bucket, cluster, session.report)
+    bucket = open_bucket(destination)
+    return lambda dataset: verify_deep(dataset, options, bucket, cluster, session.report)
 
 
 # ── by listing ───────────────────────────────────────────────────────────────────────────────────
@@ -84,15 +72,15 @@ def open_run(options: RunOptions, session: Session) -> Work:
 def verify(dataset: Dataset, bucket: Bucket) -> Result:
     """Compare a dataset's manifest with the bucket's listing, and with nothing else."""
     start = time.monotonic()
-    found = _compare(dataset, bucket)
+    found = compare(dataset, bucket)
     return found if isinstance(found, Result) else found.result(start)
 
 
-def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | Result:
+def compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | Result:
     """The comparison with the listing, or the result where there is nothing to compare with."""
-    book = ManifestStore(bucket, dataset.name)
+    store = ManifestStore(bucket, dataset.name)
     try:
-        known = book.manifest()
+        known = store.manifest()
     except DamagedError as error:
         return _no_manifest(dataset, f"{error}; extract it again: objects that are right are kept")
     if known is None:
@@ -101,15 +89,14 @@ def _compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found |
         )
     found = Found(dataset, *known)
     folders, unnamed = set(found.rows.folders), list[Stored]()
-    listing = bucket.list(dataset.folder, marks([found.rows]))
-    for each, stored in outer_join(last_wins([found.rows]), _with_checksums(bucket, listing) if is_deep else listing):
+    for each, stored in compared(bucket, dataset, [found.rows], "" if is_deep else store.table):
         if each and not matches(each.row, stored):
             found.wrong.append(difference(each.row, stored))
         elif stored and stored.name.endswith("/") and not stored.size:
             folders.discard(stored.name)
         elif stored and not each:
             unnamed.append(stored)
-    found.wrong += map(_lost_table, book.lost_tables(found.about))
+    found.wrong += map(_lost_table, store.lost_tables(found.metadata))
     if folders and not bucket.has_folders:
         found.wrong += [_lost_folder(name) for name in sorted(folders)]
     found.extra = [_extra(stored, bucket) for stored in _not_by_others(found.dataset, bucket, unnamed)]
@@ -125,7 +112,7 @@ def difference(row: Row, stored: Stored | None) -> Row:
     """The row of a manifest, with how the listing differs."""
     if stored is None:
         return row._replace(outcome=MISSING, reason="it is not in the bucket")
-    return row._replace(outcome=DIFFERENT, reason=f"expected {_looks(row)}; the bucket lists {_looks(stored)}")
+    return row._replace(outcome=DIFFERENT, reason=f"expected {described(row)}; the bucket lists {described(stored)}")
 
 
 def _lost_folder(name: str) -> Row:
@@ -138,7 +125,10 @@ def _lost_table(row: Row) -> Row:
     return row._replace(outcome=MISSING, reason=why)
 
 
-def _looks(it: Row | Stored) -> str:
+def described(it: Row | Stored) -> str:
+    """Size and checksum, for messages."""
+    if it.size == UNREADABLE:
+        return "something that is no plain file, or cannot be read"
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
 
 
@@ -151,24 +141,15 @@ def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> I
 def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
     for other in DATASETS.values():
         if other.folder == dataset.folder and other.name != dataset.name:
-            book = ManifestStore(bucket, other.name)
-            complete = book.manifest()
-            runs = [complete[0]] if complete else [entry.rows for entry in book.journal().values()]
+            store = ManifestStore(bucket, other.name)
+            complete = store.manifest()
+            runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
             yield from (row.path for rows in runs for row in rows)
 
 
 def _extra(stored: Stored, bucket: Bucket) -> Row:
     why = f"it is not in the manifest; if it is not needed, remove {bucket.url}/{stored.name}"
     return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
-
-
-def _with_checksums(bucket: Bucket, listing: Iterable[Stored]) -> Iterator[Stored]:
-    """The listing with the checksums that a directory's has not, from the files' own bytes."""
-    if not isinstance(bucket, FolderBucket):
-        yield from listing
-        return
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        yield from map_bounded(pool, bucket.with_checksum, listing, 2 * READS_AT_ONCE)
 
 
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────
@@ -180,30 +161,31 @@ def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: 
     A directory's files are read too. Nothing is stored. Raises ExtractionError when a source cannot be read.
     """
     start = time.monotonic()
-    found = _compare(dataset, bucket, is_deep=True)
+    found = compare(dataset, bucket, is_deep=True)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, options, bucket, found.about)
-    found.wrong += _against_sources(found, DatasetRun(dataset, options, cluster, report))
+    check_kind(dataset, options, bucket, found.metadata)
+    found.wrong += against_sources(found, DatasetRun(dataset, options, cluster, report))
     return found.result(start)
 
 
-def _against_sources(found: Found, reading: DatasetRun) -> Iterator[Row]:
-    reading.wanted = {}
-    units = list(reading.units.values())
-    reading.watch_checksums(units)
-    reading.run_units(units, {})
-    join_chains(reading, {})
-    for each, got in reading.wrong_checksums():
+def against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:
+    """How the sources differ from the manifest; `run` has what they are."""
+    run.wanted = {}
+    units = list(run.units.values())
+    run.watch_checksums(units)
+    run.run_units(units, {})
+    join_chains(run, {})
+    for each, got in run.wrong_checksums():
         why = f"expected sha256 {each.sha256}, the source has {got}"
         yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
-    yield from _differences(found, reading)
+    yield from _differences(found, run)
 
 
-def _differences(found: Found, reading: DatasetRun) -> Iterator[Row]:
-    now = (each.row for each in last_wins(reading.runs()) if not each.row.is_folder)
-    gone = {row.path for rows in reading.runs() if rows.absent for row in rows if row.outcome in ABSENT}
-    reasons = _reasons(reading)
+def _differences(found: Found, run: DatasetRun) -> Iterator[Row]:
+    now = (each.row for each in last_wins(run.runs()) if not each.row.is_folder)
+    gone = {row.path for rows in run.runs() if rows.absent for row in rows if row.outcome in ABSENT}
+    reasons = reasons_of(run)
     for each, read in outer_join(last_wins([found.rows]), (Stored(*row[:3]) for row in now)):
         if each is None and read:
             why = "the source has it, but the manifest does not"
@@ -211,97 +193,14 @@ def _differences(found: Found, reading: DatasetRun) -> Iterator[Row]:
         elif each and not read and each.row.path not in gone:
             yield each.row._replace(outcome=UNREAD, reason=reasons(each.row.path))
         elif each and read and not matches(each.row, read):
-            why = f"expected {_looks(each.row)}; the source has {_looks(read)}"
+            why = f"expected {described(each.row)}; the source has {described(read)}"
             yield each.row._replace(outcome=DIFFERENT, reason=why)
     if gone:
         log.info("%s: the source no longer has %d photos, which could not be compared", found.dataset.name, len(gone))
 
 
-def _reasons(reading: DatasetRun) -> Callable[[str], str]:
+def reasons_of(run: DatasetRun) -> Callable[[str], str]:
     """Why a path could not be read, for any that could not."""
-    failed = {row.path: row.reason for rows in reading.runs() if rows.bad or rows.absent for row in rows if row.reason}
-    error = next((entry.error for entry in reading.entries.values() if entry.error), "the source does not have it")
+    failed = {row.path: row.reason for rows in run.runs() if rows.bad or rows.absent for row in rows if row.reason}
+    error = next((entry.error for entry in run.entries.values() if entry.error), "the source does not have it")
     return lambda path: failed.get(path, error)
-
-
-# ── putting right ────────────────────────────────────────────────────────────────────────────────
-
-
-def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
-    """Store again what is missing or different, reading only the spans that hold it; then compare once more.
-
-    The manifest decides: a member whose source has other bytes now is not stored.
-    """
-    start = time.monotonic()
-    found = _compare(dataset, bucket, options.deep)
-    if isinstance(found, Result):
-        return found
-    check_kind(dataset, options, bucket, found.about)
-    if found.wrong:
-        log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
-        lost = [row for row in found.wrong if row.path.startswith(dataset.folder) and not row.is_folder]
-        if lost:
-            _put_right(found, lost, DatasetRun(dataset, options, cluster, report))
-        for row in sorted(row for row in found.wrong if row.is_folder):
-            _put_folder(found, row, bucket)
-    again = _compare(dataset, bucket, options.deep)
-    return again if isinstance(again, Result) else again.result(start)
-
-
-def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
-    try:
-        bucket.put(row.path, b"")
-    except MemberError as error:
-        log.warning("%s: %s cannot be repaired: %s", found.dataset.name, row.path, error)
-
-
-def _put_right(found: Found, lost: list[Row], reading: DatasetRun) -> None:
-    reading.wanted = {row.path: row for row in lost}
-    reading.expect(_units_that_hold(found, reading))
-    reading.run_units(list(reading.units.values()), {})
-    won = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in reading.wanted}
-    reasons = _reasons(reading)
-    for row in lost:
-        now = won.get(row.path)
-        if now is None or now.crc32c != row.crc32c:
-            why = f"the source has {_looks(now)}" if now else reasons(row.path)
-            log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, row.path, _looks(row), why)
-
-
-def _units_that_hold(found: Found, reading: DatasetRun) -> Iterator[Unit]:
-    files = {source["url"]: source["file"] for source in found.about["sources"]}
-    for each in reading.planned:
-        rows = sorted(
-            (row for row in found.rows if files.get(row.source) == each.archive.file), key=lambda row: row.offset
-        )
-        yield from _archive_units(each, rows, reading.wanted or {})
-    for unit in reading.photo_units:
-        if isinstance(unit.work, PhotoWork) and (work := _lost_photos(unit.work, reading.wanted or {})).photos:
-            yield replace(unit, work=work, objects=2 * len(work.photos))
-
-
-def _lost_photos(work: PhotoWork, wanted: Mapping[str, Row]) -> PhotoWork:
-    photos = tuple(
-        photo for photo in work.photos
-        if f"{work.image_prefix}{photo.name}.png" in wanted or f"{work.annotation_prefix}{photo.name}.json" in wanted
-    )  # fmt: skip
-    return replace(work, photos=photos)
-
-
-def _archive_units(each: PlannedArchive, rows: Iterable[Row], wanted: Mapping[str, Row]) -> Iterator[Unit]:
-    lost = [row for row in rows if row.path in wanted]
-    for work in _works_with(each, lost):
-        name = f"{each.archive.file}/{work.span.start:015d}-{work.span.stop:015d}"
-        yield Unit(name, each.units[0].dataset, each.units[0].fingerprint, work, work.span.stop - work.span.start)
-
-
-def _works_with(each: PlannedArchive, lost: Sequence[Row]) -> Iterator[SpanWork]:
-    """The work that reads the lost members: entries of a zip, extents of a tar as the manifest has them."""
-    if each.kind == "zip":
-        offsets = {row.offset for row in lost}
-        for work in each.works:
-            if entries := tuple(entry for entry in work.span.entries if entry.offset in offsets):
-                yield replace(work, span=replace(work.span, entries=entries))
-        return
-    extents = (Extent(row.path, row.offset, row.size) for row in lost)
-    yield from (SpanWork(each.source, span, "") for span in spans_with(extents, each.works[0].span))

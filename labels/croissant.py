@@ -51,17 +51,24 @@ FIELDS = {
 
 def croissant(dataset: Dataset, files: Iterable[TableFile], columns: Iterable[str]) -> bytes:
     """The description of a dataset with this table."""
-    name, _, lead = dataset.title.partition(": ")
-    description = {
+    fields = _fields(dataset, files, columns)
+    return json.dumps({key: value for key, value in fields.items() if value}, indent=2).encode() + b"\n"
+
+
+def _fields(dataset: Dataset, files: Iterable[TableFile], columns: Iterable[str]) -> dict[str, Any]:
+    """Those that are empty where the dataset does not state them: home, licence, citation, creator, date."""
+    name = dataset.title.partition(": ")[0]
+    creator = {"@type": "Organization", "name": dataset.creator} if dataset.creator else None
+    return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": dataset.name,
-        "description": f"{name}: {lead}. One line for each image, with its label, split and boxes.",
+        "description": f"{dataset.title}. One line for each image, with its label, split and boxes.",
         "url": dataset.home,
         "license": dataset.licence,
         "citeAs": dataset.citation,
-        "creator": {"@type": "Organization", "name": dataset.creator},
+        "creator": creator,
         "datePublished": dataset.published,
         "version": "1.0.0",
         "distribution": [_file_object(file) for file in files],
@@ -76,7 +83,6 @@ def croissant(dataset: Dataset, files: Iterable[TableFile], columns: Iterable[st
             }
         ],
     }
-    return json.dumps(description, indent=2).encode() + b"\n"
 
 
 def _file_object(file: TableFile) -> Mapping[str, Any]:

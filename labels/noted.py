@@ -8,7 +8,7 @@ hundred images need.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -18,8 +18,7 @@ from labels.layout import annotation_of, group, is_annotation, is_photo
 from labels.notes import (
     Annotation,
     ImageHeader,
-    boxes_note,
-    facts_note,
+    annotation_note,
     image_note,
     read_annotation_note,
     read_image_note,
@@ -45,7 +44,7 @@ class NotedImage(NamedTuple):
 
 
 class NotedRows:
-    """Takes the rows of a dataset in the order of their paths, and keeps the notes of images and annotations."""
+    """Receives the rows of a dataset in the order of their paths, and keeps the notes of images and annotations."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.groups = layout, set[str]()
@@ -54,13 +53,21 @@ class NotedRows:
             csv.writer(text, lineterminator="\n").writerow for text in (self._images, self._annotations)
         )
 
-    def take(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
         """Keep the row if it is that of an image or of an annotation."""
         if is_photo(self.layout, row.path):
             self.groups.add(group(self.layout, row.path))
             self._write_image((row.path, row.size, row.crc32c, row.note))
         elif is_annotation(self.layout, row.path):
             self._write_annotation((row.path, row.note))
+
+    @classmethod
+    def of(cls, layout: Layout, rows: Iterable[Row]) -> NotedRows:
+        """With all these rows."""
+        noted = cls(layout)
+        for row in rows:
+            noted.add(row)
+        return noted
 
     def images(self, bucket: Bucket) -> Iterator[NotedImage]:
         """Each image once; an object without a note, of an older journal for example, is read back from the bucket."""
@@ -84,9 +91,8 @@ class NotedRows:
         silent = [image for image in images if not image[3]]
         for image, note in zip(silent, pool.map(lambda each: _image_note(bucket, each[0]), silent), strict=True):
             image[3] = note
-        note_of = facts_note if self.layout.columns else boxes_note
         unsaid = [name for name, note in notes.items() if not note]
-        notes |= zip(unsaid, pool.map(lambda name: note_of(bucket.get(name) or b""), unsaid), strict=True)
+        notes |= zip(unsaid, pool.map(lambda name: annotation_note(bucket.get(name) or b""), unsaid), strict=True)
 
 
 class _Ahead:

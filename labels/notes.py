@@ -72,6 +72,11 @@ def facts_note(data: bytes) -> str:
     return _note(facts, data)
 
 
+def annotation_note(data: bytes) -> str:
+    """The note of an annotation, by its first byte: a JSON object begins with a brace, XML does not."""
+    return facts_note(data) if data.lstrip()[:1] == b"{" else boxes_note(data)
+
+
 def _note(parse: Callable[[bytes], object], data: bytes) -> str:
     try:
         return COMPACT(parse(data))

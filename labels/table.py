@@ -46,7 +46,7 @@ class Tally:
     unparsed: list[str] = field(default_factory=list)  # the first few annotations that cannot be parsed, and why
     unparsed_count: int = 0
 
-    def take(self, image: NotedImage, label: str, split: str) -> None:
+    def add(self, image: NotedImage, label: str, split: str) -> None:
         """Count an image."""
         self.images += 1
         self.splits[split] += 1
@@ -123,7 +123,7 @@ def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[Ta
     names = {name: label(name) for name in indexes}
     for number, image in enumerate(noted.images(bucket)):
         name, split = names[image.group], split_of(image.path)
-        tally.take(image, name, split)
+        tally.add(image, name, split)
         values = _values(image, name, indexes[image.group], split, noted.layout.columns)
         texts = [COMPACT(value) for value in values]
         texts[BOXES] = values[BOXES]

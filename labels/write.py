@@ -29,8 +29,8 @@ def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None
     files, tally = tables(noted, store.bucket, splits.of)
     described = croissant(dataset, files, (*COLUMNS, *noted.layout.columns))
     for file in files:
-        store.put_whole(file.name, file.text, file.size, KINDS[file.name])
-    store.put_whole(CROISSANT, [described], len(described), CROISSANT_KIND)
+        store.put_beside(file.name, file.text, file.size, KINDS[file.name])
+    store.put_beside(CROISSANT, [described], len(described), CROISSANT_KIND)
     _warn(dataset, tally)
     if not is_sample:
         compare_counts(dataset, noted.layout.splits, tally.splits)

@@ -9,7 +9,7 @@ import threading
 
 from sources.source import Source, proven
 
-MOST_REREAD = 32 << 20  # bytes that may be read again to finish a checksum
+MAX_REREAD_BYTES = 32 << 20  # bytes that may be read again to finish a checksum
 
 
 class Digest:
@@ -33,7 +33,7 @@ class Digest:
     def finish(self, source: Source) -> str | None:
         """The checksum of the whole; holes are read again unless they are large, which gives None."""
         holes = source.size - self.position - sum(len(data) for _, _, data in self._early)
-        if holes > MOST_REREAD:
+        if holes > MAX_REREAD_BYTES:
             return None
         while self.position < source.size:
             stop = self._early[0][0] if self._early else source.size

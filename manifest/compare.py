@@ -70,14 +70,16 @@ def matches(row: Row, stored: Stored | None) -> bool:
     return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
 
 
-def outer_join(won: Iterable[Resolved], listing: Iterable[Stored]) -> Iterator[tuple[Resolved | None, Stored | None]]:
+def outer_join(
+    expected: Iterable[Resolved], listing: Iterable[Stored]
+) -> Iterator[tuple[Resolved | None, Stored | None]]:
     """What should be there beside what is, by path, both in the order of their paths; None where one lacks it.
 
     Raises BucketError for a listing that is out of order, of which no comparison would be true.
     """
     rest = _in_order(listing)
     stored = next(rest, None)
-    for each in won:
+    for each in expected:
         while stored and stored.name < each.row.path:
             yield None, stored
             stored = next(rest, None)

@@ -30,15 +30,15 @@ class ReasonCounter:
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._found: dict[str, CountWithExamples] = {}
         for row in sorted(rows):
-            self.take(row)
+            self.add(row)
 
-    def take(self, row: Row) -> None:
-        """Count this one too."""
+    def add(self, row: Row) -> None:
+        """Count this row too."""
         if row.reason:
             some = self._found.get(row.reason, CountWithExamples(0, ()))
             examples = some.examples if some.count >= EXAMPLES else (*some.examples, row.path)
             self._found[row.reason] = CountWithExamples(some.count + 1, examples)
 
-    def told(self) -> dict[str, CountWithExamples]:
+    def counts(self) -> dict[str, CountWithExamples]:
         """The counts by reason, sorted."""
         return dict(sorted(self._found.items()))

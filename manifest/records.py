@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import IO, Any, NamedTuple, cast
 
-from errors import redact
+from errors import redact, shown
 from storage.bucket import decode_crc32c, encode_crc32c
 from storage.names import parents
 
@@ -80,7 +80,7 @@ class Rows:
         packed, counts = io.BytesIO(), _Counts()
         file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=EFFORT, mtime=0)
         with io.TextIOWrapper(cast(IO[bytes], file), "utf-8", "surrogatepass", newline="") as text:
-            csv.writer(text, lineterminator="\n").writerows(map(_line, counts.counted(rows)))
+            csv.writer(text, lineterminator="\n").writerows(_lines(counts.counted(rows)))
             text.flush()
             text_size = file.tell()
         return cls(
@@ -150,22 +150,19 @@ class _Counts:
             yield row
 
 
-_redacted: dict[str, str] = {}  # one-entry cache of the last source: consecutive rows share it
-
-
-def _line(row: Row) -> tuple[object, ...]:
-    source = _redacted.get(row.source)
-    if source is None:
-        _redacted.clear()
-        source = _redacted[row.source] = redact(row.source)
-    line = row.path, row.size, encode_crc32c(row.crc32c), source, row.offset
-    if row.outcome == LINKED:  # its reason is a name to the letter
-        return (*line, row.outcome, row.reason)
-    return (
-        line
-        if row.outcome == STORED and not row.reason and not row.note
-        else (*line, row.outcome, redact(row.reason).replace("\r", " "), *filter(None, [row.note]))
-    )
+def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
+    """The rows as lines of CSV."""
+    last = redacted = ""  # consecutive rows mostly share their source
+    for row in rows:
+        if row.source != last:
+            last, redacted = row.source, redact(row.source)
+        line = row.path, row.size, encode_crc32c(row.crc32c), redacted, row.offset
+        if row.outcome == LINKED:  # its reason is a name to the letter
+            yield (*line, row.outcome, row.reason)
+        elif row.outcome == STORED and not row.reason and not row.note:
+            yield line
+        else:
+            yield (*line, row.outcome, shown(row.reason), *filter(None, [row.note]))
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:

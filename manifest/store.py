@@ -13,17 +13,18 @@ import hashlib
 import io
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, redact
+from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, shown
 from manifest.compare import matches
 from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
-from storage.bucket import METADATA_PREFIX, Bucket, Data, decode_crc32c
+from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease, decode_crc32c
 from storage.names import is_unfinished
 
 log = logging.getLogger("spotted")
@@ -45,8 +46,9 @@ class ManifestStore:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{METADATA_PREFIX}{dataset}/"
-        self.card = {self.folder + name for name in CARD}
-        self.tables = {self.folder + name for name in TABLES}
+        self.lock = f"{self.folder}lock"
+        self.table, self.card = f"{self.folder}manifest.csv", {self.folder + name for name in CARD}
+        self.image_tables = {self.folder + name for name in TABLES}
 
     def write(self, entry: JournalEntry) -> None:
         """Write down a finished unit or part, after its members are stored.
@@ -63,18 +65,25 @@ class ManifestStore:
                 self._put_once(name, data, kind)
                 return
 
+    def lease(self) -> AbstractContextManager[Lease]:
+        """Be the only run that writes this dataset; raises BusyError where another one does."""
+        return self.bucket.lease(self.lock)
+
     def _put(self, name: str, data: Data, kind: str) -> None:
+        self._wrap(self.bucket.put, name, data, kind)
+
+    def _wrap(self, put: Callable[[str, Data, str], None], name: str, data: Data, kind: str) -> None:
         try:
-            self._put_once(name, data, kind)
+            self._put_once(name, data, kind, put)
         except KeptError as error:
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}{name} cannot be written, as the bucket keeps that of an earlier run"
                 f" ({error}); wait until it may be removed, or choose another place with --to"
             ) from error
 
-    def _put_once(self, name: str, data: Data, kind: str) -> None:
+    def _put_once(self, name: str, data: Data, kind: str, put: Callable[[str, Data, str], None] | None = None) -> None:
         try:
-            self.bucket.put(self.folder + name, data, kind)
+            (put or self.bucket.put)(self.folder + name, data, kind)
         except KeptError:
             raise
         except MemberError as error:
@@ -106,7 +115,7 @@ class ManifestStore:
     def _journal_names(self) -> list[str]:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
-    def forget(self, units: Iterable[str]) -> None:
+    def discard(self, units: Iterable[str]) -> None:
         """Remove the journal entries of these units, and what is known of their archives' checksums.
 
         An entry that the bucket keeps is followed by an empty one.
@@ -119,10 +128,12 @@ class ManifestStore:
         for unit in {names[name] for name in kept}:
             self.write(JournalEntry(unit, ""))
 
-    def tidy(self) -> set[str]:
-        """Remove the whole journal, and what a killed run did not finish; the names of what is left."""
-        listed = [stored.name for stored in self.bucket.list(self.folder)]
-        over = [name for name in listed if name.startswith(f"{self.folder}journal/") or is_unfinished(name)]
+    def clean_up(self, *kept: str) -> set[str]:
+        """Remove the journal but these entries, and what a killed run did not finish; the names of what is left."""
+        journal = f"{self.folder}journal/"
+        keep = {f"{journal}{unit}" for unit in kept}
+        listed = [stored.name for stored in self.bucket.list(self.folder) if unit_of(stored.name) not in keep]
+        over = [name for name in listed if name.startswith(journal) or is_unfinished(name)]
         self.bucket.delete(name for name in over if not name.endswith("/"))
         self.bucket.delete(sorted((name for name in over if name.endswith("/")), key=len, reverse=True))
         return set(listed) - set(over)
@@ -132,57 +143,60 @@ class ManifestStore:
 
         Raises DamagedError when the two are not what was written.
         """
-        about = self.bucket.get(self.folder + "manifest.json")
-        table = None if about is None else self.bucket.read(self.folder + "manifest.csv")
-        if about is None or table is None:
+        metadata = self.bucket.get(self.folder + "manifest.json")
+        table = None if metadata is None else self.bucket.read(self.folder + "manifest.csv")
+        if metadata is None or table is None:
             return None
         try:
-            return _read_manifest(unseal(about), table)
+            return _read_manifest(unseal(metadata), table)
         except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
-    def finish(self, rows: Rows, failures: list[Row], about: Mapping[str, Any]) -> None:
+    def commit(self, rows: Rows, failures: list[Row], metadata: Mapping[str, Any]) -> None:
         """Write the manifest; manifest.csv comes last, since it makes the dataset complete."""
         sha256 = hashlib.sha256()
         with ThreadPoolExecutor(1) as beside:
-            told = beside.submit(self.write_failures, failures)
+            failures_written = beside.submit(self.write_failures, failures)
             for chunk in _Table(rows):
                 sha256.update(chunk)
-            self._put_about({**about, "manifest_sha256": sha256.hexdigest()})
-        told.result()
+            self._put_metadata({**metadata, "manifest_sha256": sha256.hexdigest()})
+        failures_written.result()
         table = _Table(rows)
-        self.put_whole("manifest.csv", table, rows.text_size, "text/csv")
-        self.tidy()
+        self.bucket.sync()  # all that the manifest says is on the disk before it is
+        data = _whole(table, rows.text_size)
+        self._wrap(self.bucket.create, "manifest.csv", data, "text/csv")
+        self.bucket.sync()
+        self.clean_up()
 
-    def put_whole(self, name: str, chunks: Iterable[bytes], size: int, kind: str) -> None:
+    def put_beside(self, name: str, chunks: Iterable[bytes], size: int, kind: str) -> None:
         """Write a file beside the manifest: in one piece, or a long one in chunks."""
-        self._put(name, b"".join(chunks) if size < IN_ONE else chunks, kind)
+        self._put(name, _whole(chunks, size), kind)
 
-    def lost_tables(self, about: Mapping[str, Any]) -> list[Row]:
+    def lost_tables(self, metadata: Mapping[str, Any]) -> list[Row]:
         """The files sealed by the manifest that the bucket's listing lacks, or shows with another size or checksum."""
         rows = [
             Row(self.folder + name, sealed["size"], decode_crc32c(sealed["crc32c"]), "", 0)
-            for name, sealed in about.get("tables", {}).items()
+            for name, sealed in metadata.get("tables", {}).items()
         ]
         listing = {stored.name: stored for stored in self.bucket.list(self.folder)} if rows else {}
         return [row for row in rows if not matches(row, listing.get(row.path))]
 
-    def _put_about(self, about: Mapping[str, Any]) -> None:
-        sealed = seal(about, indent=2)
+    def _put_metadata(self, metadata: Mapping[str, Any]) -> None:
+        sealed = seal(metadata, indent=2)
         try:
             self._put_once("manifest.json", sealed, "application/json")
         except KeptError:
             # A run that was stopped right after it wrote this one; with the same rows it is as valid.
             with contextlib.suppress(ValueError):
                 there = unseal(self.bucket.get(self.folder + "manifest.json") or b"")
-                if all(there.get(key) == about[key] for key in ("dataset", "sample", "manifest_sha256")):
+                if all(there.get(key) == metadata[key] for key in ("dataset", "sample", "manifest_sha256")):
                     return
             self._put("manifest.json", sealed, "application/json")  # which says why it cannot be written
 
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it when there are none."""
         if failures:
-            lines = ((row.path, redact(row.source), row.offset, row.outcome, redact(row.reason)) for row in failures)
+            lines = ((row.path, shown(row.source), row.offset, row.outcome, shown(row.reason)) for row in failures)
             self._put_last("failures", ".csv", _table(FAILURES, lines), "text/csv")
         elif self.bucket.delete([self.folder + "failures.csv"]):
             self._put_last("failures", ".csv", _table(FAILURES, ()), "text/csv")
@@ -193,9 +207,9 @@ class ManifestStore:
         *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
         return list(_read_failures(table)) if table else []
 
-    def reopen(self) -> None:
+    def mark_incomplete(self) -> None:
         """Mark the dataset as incomplete, before anything of it is changed."""
-        if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card, *self.tables]):
+        if self.folder + "manifest.csv" in self.bucket.delete([self.table, *self.card, *self.image_tables]):
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
                 " removed (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"
@@ -226,11 +240,16 @@ class _Table:
         return itertools.chain([_table(MANIFEST, ())], self.rows.text())
 
 
+def _whole(chunks: Iterable[bytes], size: int) -> Data:
+    """In one piece, but for a long one."""
+    return b"".join(chunks) if size < IN_ONE else chunks
+
+
 def _versions(stem: str, end: str) -> Iterator[str]:
     return (f"{stem}~{number}{end}" if number else stem + end for number in itertools.count())
 
 
-def _read_manifest(about: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
+def _read_manifest(metadata: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
     sha256 = hashlib.sha256()
 
     def passed() -> Iterator[bytes]:
@@ -239,9 +258,9 @@ def _read_manifest(about: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows,
             yield chunk
 
     rows = Rows.of_sorted(read_rows(_lines(passed())))
-    if about.pop("manifest_sha256") != sha256.hexdigest():
+    if metadata.pop("manifest_sha256") != sha256.hexdigest():
         raise ValueError("manifest.csv has another sha256 than manifest.json says")
-    return rows, about
+    return rows, metadata
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from archives.spans import Span
-from archives.tar import broken_link
 from errors import SourceChangedError
 from manifest.journal import JournalEntry
 from manifest.records import STORED, Row
@@ -23,15 +22,14 @@ def join_chains(run: DatasetRun, present: Listing) -> None:
     Then store what the tars' hard links mean, but for what is `present`.
     """
     for each in run.planned:
-        if each.kind != "zip" and not any(run.entries[unit.id].error for unit in each.units):
-            if each.kind == "tar":
-                _join_chain(run, each)
+        if not any(run.entries[unit.id].error for unit in each.units):
+            _join_chain(run, each)
             _store_links(run, each, present)
 
 
 def _join_chain(run: DatasetRun, each: PlannedArchive) -> None:
     spans = [work.span for work in each.works]
-    while broken := broken_link(each.source.name, spans, [run.entries[unit.id].link for unit in each.units]):
+    while broken := each.kind.broken_link(each.source.name, spans, [run.entries[unit.id].link for unit in each.units]):
         index, span = broken
         unit = each.units[index]
         run.false_starts |= {row.path for row in run.entries[unit.id].rows}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -17,18 +18,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import NoReturn
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, Worker, as_completed, get_worker
 from distributed.comm.core import CommClosedError
+from distributed.scheduler import NoWorkerError
 
 from errors import ClusterError, ExtractionError, SourceError
 from manifest.journal import JournalEntry
 from pipeline.context import ContextPlugin, WorkerContext, context_of
 from pipeline.options import WorkerConfig
-from pipeline.unit import SpanWork, Unit, Wanted
+from pipeline.unit import Unit, Wanted
 from pipeline.worker import run_unit
 from storage.bucket import Stored, reason
 from storage.rate_limit import WriteStats
@@ -37,15 +40,17 @@ DASK = {
     "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
     "distributed.admin.tick.interval": "1s",  # looks fifty times a second whether its loop is late
     "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
+    "distributed.scheduler.no-workers-timeout": "60s",  # on an overloaded machine dask may fail to start one again
     "distributed.scheduler.worker-ttl": None,  # by the wall clock, a machine that slept has lost all its workers
 }
 SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
 log = logging.getLogger("spotted")
-ARRIVAL = 30  # seconds that a cluster's first worker may take to come
-TOGETHER = 2  # seconds for those that were started with it
+WORKER_TIMEOUT = 30  # seconds that a cluster's first worker may take to come
+OTHER_WORKERS_WAIT = 2  # seconds for those that were started with it
+PREPARATIONS = 3  # tries to reach all workers, of which some may end at that moment
 SPARE_UNITS = 4  # units that store while as many as there are connections read; each holds 8 MB
 
-Hear = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -57,18 +62,22 @@ class Cluster:
     context: WorkerContext  # of this process: that of the only worker, or one beside the workers
     is_local: bool  # whether this process is the only worker
     run: str  # the name of this run's context in every worker, and of the topic that its progress is sent to
-    hear: Hear = field(default=lambda *_: None)  # receives the progress: unit, bytes read, objects stored
+    _on_progress: OnProgress = field(default=lambda *_: None, init=False)
 
-    def listen(self) -> None:
+    def subscribe(self, on_progress: OnProgress) -> None:
+        """Call this with the progress of each unit from now on, in a thread of dask's, instead of what was called."""
+        self._on_progress = on_progress
+
+    def receive_progress(self) -> None:
         """Receive the progress of the workers, in a thread of dask's."""
-        self.client.subscribe_topic(self.run, lambda event: self.hear(*event[1]))
+        self.client.subscribe_topic(self.run, lambda event: self._on_progress(*event[1]))
 
     def max_in_flight(self) -> int:
         """How many units the present workers run in parallel."""
         try:
             threads: dict[str, int] = self.client.nthreads()
         except OSError as error:
-            _lost(error)
+            _raise_lost(error)
         return max(sum(threads.values()), 1)
 
 
@@ -90,7 +99,7 @@ def start_cluster(
                 config = _prepare_workers(client, run, config)
                 own.context = WorkerContext(config, stop)
             cluster = Cluster(client, config, own.context, not (workers or scheduler), run)
-            cluster.listen()
+            cluster.receive_progress()
             yield cluster
             _log_writes(cluster)
             if scheduler:
@@ -99,25 +108,31 @@ def start_cluster(
             client.cluster.close()
 
 
-def _prepare_workers(client: Client, run: str, config: WorkerConfig) -> WorkerConfig:
+def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int = PREPARATIONS) -> WorkerConfig:
     """Give each worker its context and show its log here; returns the configuration of all workers."""
     # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
     # other: an overloaded bucket refuses all of them alike (storage/congestion.py).
     config = replace(config, destination=replace(config.destination, writers=len(client.nthreads())))
-    client.register_plugin(ContextPlugin(run, config))
-    client.run(log.setLevel, log.level)
-    client.forward_logging(log.name)
+    try:
+        client.register_plugin(ContextPlugin(run, config))
+        client.run(log.setLevel, log.level)
+        client.forward_logging(log.name)
+    except OSError as error:  # a worker ended meanwhile; the next try asks those that are left
+        if tries == 1:
+            _raise_lost(error)
+        return _prepare_workers(client, run, config, tries - 1)
     return config
 
 
 def _wait_for_workers(client: Client, scheduler: str) -> None:
     try:
-        client.wait_for_workers(1, timeout=ARRIVAL)
+        client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
     except TimeoutError as error:
         raise ExtractionError(
-            f"{scheduler}: the scheduler has no workers, after {ARRIVAL} s; start some with: dask worker {scheduler}"
+            f"{scheduler}: the scheduler has no workers, after {WORKER_TIMEOUT} s; start some with:"
+            f" dask worker {scheduler}"
         ) from error
-    time.sleep(TOGETHER)
+    time.sleep(OTHER_WORKERS_WAIT)
 
 
 def _log_writes(cluster: Cluster) -> None:
@@ -133,22 +148,41 @@ def _log_writes(cluster: Cluster) -> None:
 
 
 def _write_stats(run: str, dask_worker: Worker) -> WriteStats | None:
-    limiter = getattr(context_of(dask_worker, run).bucket, "limiter", None)
+    limiter = context_of(dask_worker, run).bucket.limiter
     return limiter.stats() if limiter else None
 
 
 def connect(scheduler: str) -> Client:
     """A client of an existing cluster; raises ExtractionError when none answers."""
     try:
-        return Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=10)
     except OSError as error:
         raise ExtractionError(f"{scheduler}: no dask scheduler answers there: {error}") from error
+    except TypeError as error:  # distributed's, where its configuration has no certificate for a tls:// address
+        raise ExtractionError(
+            f"{scheduler}: speaks TLS, and this side has no certificate: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
+            " DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+        ) from error
+    except ValueError as error:
+        raise ExtractionError(f"{scheduler}: expected an address such as tcp://host:8786, got: {error}") from error
+    if _is_open(scheduler):
+        log.warning("%s: has no TLS: every client that reaches it can run code on its workers", scheduler)
+    return client
+
+
+def _is_open(scheduler: str) -> bool:
+    """Whether it speaks without TLS, and beyond this machine."""
+    parts = urlsplit(scheduler)
+    host = parts.hostname or ""
+    return parts.scheme == "tcp" and host != "localhost" and not re.fullmatch(r"127[.\d]*|::1", host)
 
 
 def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> Client:
     for handler in logging.getLogger("distributed").handlers:
         if type(handler) is logging.StreamHandler:  # dask's own; of others, a test's for example, it is none of ours
             handler.setLevel(SILENT)
+    # asyncio reports futures of dask's that ended with an exception and that no coroutine awaits any more.
+    logging.getLogger("asyncio").setLevel(SILENT)
     if scheduler:
         return connect(scheduler)
     # An interrupted program leaves immediately. multiprocessing then removes the shared objects, with a warning.
@@ -160,12 +194,13 @@ def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> C
 
 
 def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalCluster:
-    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not hear it: one that is
-    # just starting would print where it was. A process inherits what the thread that starts it does not hear.
-    deaf = ThreadPoolExecutor(1, initializer=partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT}))
+    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not get it: one that is
+    # just starting would print where it was. A process inherits the signals that its starting thread blocks.
+    block_signals = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+    signals_blocked = ThreadPoolExecutor(1, initializer=block_signals)
     if workers:
         resource_tracker.ensure_running()  # else the first process starts it, which undoes that
-    return deaf.submit(
+    return signals_blocked.submit(
         LocalCluster,
         n_workers=workers or 1,
         threads_per_worker=threads,
@@ -196,19 +231,25 @@ def _run_unit(unit: Unit, run: str, present: Mapping[str, Stored], wanted: Wante
     return run_unit(unit, context_of(worker, run), present, wanted, partial(worker.log_event, run))
 
 
-def _lost(error: BaseException) -> NoReturn:
+def _raise_lost(error: BaseException) -> NoReturn:
     raise ClusterError(f"the dask cluster was lost ({reason(error)}); what is stored stays: run again") from error
 
 
 class _Run:
     def __init__(self, cluster: Cluster, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
         self.cluster, self.units, self.wanted = cluster, units, wanted
-        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
-        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
-        self.present = cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0] if present else {}
+        self.present: Any = self._scattered(present) if present else {}  # a future of it, which dask resolves
         self.unfinished: dict[Future[JournalEntry], int] = {}  # future → index of its unit, the oldest first
         self.next = self.failures = 0
         self.covered: dict[str, int] = {}  # source → up to which byte a large member of it was already stored
+
+    def _scattered(self, present: Mapping[str, Stored]) -> Any:
+        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
+        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
+        try:
+            return self.cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0]
+        except OSError as error:
+            _raise_lost(error)
 
     def results(self) -> Iterator[tuple[Unit, JournalEntry]]:
         completed = as_completed()
@@ -250,11 +291,9 @@ class _Run:
 
     def _is_covered(self, unit: Unit) -> bool:
         work = unit.work
-        return (
-            isinstance(work, SpanWork)
-            and work.span.begin is None
-            and work.span.stop <= self.covered.get(work.source.name, 0)
-        )
+        if work.span is None or work.span.begin is not None:
+            return False
+        return work.span.stop <= self.covered.get(work.source.name, 0)
 
     def _entry(self, unit: Unit, future: Future[JournalEntry]) -> JournalEntry:
         try:
@@ -263,9 +302,9 @@ class _Run:
             raise ExtractionError(
                 f"{unit.id}: all workers that worked on it ended, often for lack of memory ({reason(error)}); run again"
             ) from error
-        except (CancelledError, CommClosedError) as error:
-            _lost(error)
-        if isinstance(unit.work, SpanWork):
+        except (CancelledError, CommClosedError, NoWorkerError) as error:
+            _raise_lost(error)
+        if unit.work.span:
             self.covered[unit.work.source.name] = max(self.covered.get(unit.work.source.name, 0), entry.link.end)
         self.failures = self.failures + 1 if entry.failure else 0
         if self.failures >= self.cluster.max_in_flight():

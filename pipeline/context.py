@@ -15,8 +15,12 @@ from distributed import Worker, WorkerPlugin
 from archives.spans import SPAN
 from gcs import open_bucket
 from manifest.checksums import Digest
+from manifest.journal import JournalEntry
+from manifest.store import ManifestStore
+from pipeline.machine import at_once
 from pipeline.options import WorkerConfig
-from sources import http
+from sources.http import HttpClient
+from storage.bucket import Data, Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,22 +52,37 @@ class ByteSemaphore:
 
 
 class WorkerContext:
-    """What the units in one process share: the bucket, the threads that put and fetch, and the bounds.
+    """What the units in one process share: bucket, connections, the threads that put and fetch, and the bounds.
 
     `stop` is set to make all its units end soon; `digests` are the checksums of the archives that it reads whole.
     """
 
-    def __init__(self, settings: WorkerConfig, stop: threading.Event | None = None) -> None:
+    def __init__(self, config: WorkerConfig, stop: threading.Event | None = None) -> None:
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
-        self.bucket, self.started = open_bucket(settings.destination), time.monotonic()
-        max_in_flight = settings.uploads or self.bucket.max_in_flight
+        self.lease: Lease | None = None  # of the run in this process
+        self.bucket, self.started = open_bucket(config.destination), time.monotonic()
+        self.http = HttpClient(config.timeout)
+        max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
+        photos = at_once(PHOTOS_AT_ONCE, share=2)
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
         self.bytes, self.putting = ByteSemaphore(BYTES_AT_ONCE), threading.BoundedSemaphore(max_in_flight)
-        self.photos = ThreadPoolExecutor(PHOTOS_AT_ONCE + max_in_flight, "photo")  # each fetches a photo, then puts it
-        self.fetching = threading.BoundedSemaphore(PHOTOS_AT_ONCE)
-        self.connections = threading.BoundedSemaphore(settings.connections)
-        self.readers = ThreadPoolExecutor(settings.connections, "read")
+        self.photos = ThreadPoolExecutor(photos + max_in_flight, "photo")  # each fetches a photo, then puts it
+        self.fetching = threading.BoundedSemaphore(photos)
+        self.connections = threading.BoundedSemaphore(config.connections)
+        self.readers = ThreadPoolExecutor(config.connections, "read")
+
+    def put(self, name: str, data: Data, content_type: str) -> None:
+        """Store an object, while the lease is held."""
+        if self.lease:
+            self.lease.check()
+        self.bucket.put(name, data, content_type)
+
+    def record(self, dataset: str, entry: JournalEntry) -> None:
+        """Write a journal entry, while the lease is held."""
+        if self.lease:
+            self.lease.check()
+        ManifestStore(self.bucket, dataset).write(entry)
 
     def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
         """Put in another thread once there is room for so many bytes; in this one for a local directory."""
@@ -92,7 +111,7 @@ class ContextPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Make the context, where the worker starts."""
-        tune_process(self.config)
+        tune_process()
         self.context = WorkerContext(self.config, self.stop)
 
 
@@ -103,12 +122,11 @@ def context_of(worker: Worker, run: str) -> WorkerContext:
     return plugin.context
 
 
-def tune_process(config: WorkerConfig) -> None:
-    """Set what holds for the whole process: its allocator, its garbage collector, the time-out of its connections."""
+def tune_process() -> None:
+    """Set what holds for the whole process: its allocator, its garbage collector."""
     # Otherwise glibc learns to keep freed large buffers, and 290 MB become 370 (mallopt(3)).
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, SPAN // 8)
         mallopt(M_ARENA_MAX, 2)
     gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
-    http.set_timeout(config.timeout)

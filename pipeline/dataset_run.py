@@ -24,10 +24,10 @@ from pipeline.folders import FolderPlaceholders
 from pipeline.interrupted import again, covered
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive, plan
-from pipeline.progress import Report, Tally
-from pipeline.unit import SpanWork, Unit, Wanted, is_whole
+from pipeline.progress import DatasetProgress, Report
+from pipeline.unit import Unit, Wanted, is_whole
 from pipeline.worker import run_unit
-from storage.bucket import map_bounded
+from storage.bucket import Lease, map_bounded
 
 log = logging.getLogger("spotted")
 
@@ -48,7 +48,9 @@ class DatasetRun:
     ) -> None:
         self.dataset, self.options, self.cluster, self.report = dataset, options, cluster, report
         self.store, self.folders = store, FolderPlaceholders(store.bucket if store else None)
-        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits)
+        client = cluster.context.http
+        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits, client)
+        self._retries = client.drain_retries()
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
         self.checks: dict[str, str] = {}  # archive → result of comparing its checksum
@@ -56,21 +58,28 @@ class DatasetRun:
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
         self.wanted: Wanted = None  # default of run_units()
+        self.lease: Lease | None = None
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
 
     def expect(self, units: Iterable[Unit]) -> None:
         """These are the units that will be worked on."""
         self.units = {unit.id: unit for unit in units}
-        self.tally = Tally(self.dataset, self.planned, self.units, self.report)
-        self.cluster.hear = self.tally.hear
+        self.progress = DatasetProgress(self.dataset, self.planned, self.units, self.report, self._retries)
+        self.cluster.subscribe(self.progress.update)
+
+    def hold(self, lease: Lease) -> None:
+        """Write only while this lease is held."""
+        self.lease = self.cluster.context.lease = lease
 
     # ── units ────────────────────────────────────────────────────────────────────────────────────
 
     def run_units(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
         """Run these units; `present` and `wanted` as run_unit has them."""
-        self.tally.begin(self.entries, units)
+        self.progress.begin(self.entries, units)
         with self._discarding():
             for unit, entry in run(self.cluster, units, present, self.wanted if wanted is None else wanted):
+                if self.lease:
+                    self.lease.check()
                 self._record(unit, entry)
                 if entry.error:
                     log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
@@ -81,7 +90,7 @@ class DatasetRun:
         """Record the entry of a unit; a unit that was only read again keeps its own."""
         if not is_whole(unit.so_far):
             self.entries[unit.id] = entry
-        self.tally.take(unit, entry)
+        self.progress.record(unit, entry)
         self.folders.create(entry.rows.folders)
 
     @contextmanager
@@ -97,7 +106,7 @@ class DatasetRun:
     def discard(self, units: Iterable[str]) -> None:
         """Remove the entries of these units from the journal."""
         if self.store:
-            self.store.forget(units)
+            self.store.discard(units)
 
     def runs(self) -> list[Rows]:
         """What each unit gave, in the order of the units."""
@@ -118,7 +127,7 @@ class DatasetRun:
                 self._unread[file] = {unit.id for unit in todo if unit.archive == file}
 
     def _drop_digest(self, unit: Unit) -> None:
-        if isinstance(unit.work, SpanWork):  # what comes after the missing bytes would wait in memory for them
+        if unit.work.span:  # what comes after the missing bytes would wait in memory for them
             self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:
@@ -174,17 +183,17 @@ class DatasetRun:
         found = (self.units[unit.id] for unit in each.units if unit.id not in held)
         units = list(self.again(each, found, self.entries))
         for unit in units:
-            self.tally.read_again(unit)
+            self.progress.read_again(unit)
         max_in_flight = self.cluster.config.connections + SPARE_UNITS
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:
                     raise SourceError(entry.error)
-                self.tally.take(unit, entry)
+                self.progress.record(unit, entry)
         self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, digest))
 
     def _run_again(self, unit: Unit) -> JournalEntry:
-        return run_unit(unit, self.cluster.context, {}, {}, lambda told: self.tally.hear(*told))
+        return run_unit(unit, self.cluster.context, {}, {}, lambda sums: self.progress.update(*sums))
 
     def compares(self, each: PlannedArchive) -> bool:
         """Whether an archive's checksum is still to be compared."""

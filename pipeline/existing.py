@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +13,17 @@ from datasets import Dataset
 from errors import DamagedError, ExtractionError
 from manifest.compare import Resolved, last_wins, marks, matches, outer_join
 from manifest.journal import JournalEntry
-from manifest.records import STORED, Rows
+from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.options import RunOptions
-from storage.bucket import Bucket, Stored
+from storage.bucket import Bucket, Stored, map_bounded
 
 log = logging.getLogger("spotted")
 
 Listing = dict[str, Stored]
+EARLIER = "earlier"  # in the place of a unit
+EMPTY = Rows()
+READS_AT_ONCE = 4  # of files, for their checksums
 
 
 @dataclass
@@ -28,33 +32,52 @@ class ExistingState:
 
     kept: dict[str, JournalEntry]  # by unit: the entries whose objects are all there
     loose: Listing = field(default_factory=dict)  # objects without a kept entry: the last ones of a killed run
+    vouched: dict[str, Row] = field(default_factory=dict)  # of these, those with the checksum of an entry or manifest
     folders: set[str] = field(default_factory=set)
     objects: int = 0
 
 
-def existing_state(bucket: Bucket, dataset: Dataset, journal: Mapping[str, JournalEntry]) -> ExistingState:
-    """Hold these entries against the bucket's listing."""
-    units, stock, lost = list(journal), ExistingState(dict(journal)), defaultdict[str, set[str]](set)
-    has_checksums = False
-    for each, stored in compared(bucket, dataset, [entry.rows for entry in journal.values()]):
+def existing_state(
+    bucket: Bucket, dataset: Dataset, journal: Mapping[str, JournalEntry], earlier: Rows = EMPTY, reads: bool = False
+) -> ExistingState:
+    """Hold these entries against the bucket's listing; with `reads`, against the bytes of a local directory's files.
+
+    `earlier` is what was stored of another version, or is in a manifest that no longer holds.
+    """
+    units, state, lost = [EARLIER, *journal], ExistingState(dict(journal)), defaultdict[str, set[str]](set)
+    runs = [earlier, *(entry.rows for entry in journal.values())]
+    listing, has_checksums = bucket.list(dataset.folder, marks(runs)), bucket.has_checksums
+    if reads and bucket.is_local:
+        listing, has_checksums = checked(bucket, listing), True
+    for each, stored in outer_join(last_wins(runs), listing):
         if stored and stored.name.endswith("/"):
-            stock.folders.add(stored.name)
+            state.folders.add(stored.name)
             continue
         if stored:
-            stock.objects, has_checksums = stock.objects + 1, stored.crc32c is not None
-        if each and not each.row.is_folder and not matches(each.row, stored):
+            state.objects += 1
+        is_right = each is not None and (each.row.is_folder or matches(each.row, stored))
+        if each and not is_right and each.run:
             lost[units[each.run]].add(each.row.path)
-        elif stored and not each:
-            stock.loose[stored.name] = stored
+        elif stored and not (each and each.run):
+            state.loose[stored.name] = stored
+            if each and is_right and has_checksums:
+                state.vouched[stored.name] = each.row
     for unit, paths in lost.items():
-        rows = (row for row in stock.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths)
-        stock.loose |= {row.path: Stored(row.path, row.size, row.crc32c if has_checksums else None) for row in rows}
-    return stock
+        rows = [row for row in state.kept.pop(unit).rows if row.outcome == STORED and row.path not in paths]
+        state.loose |= {row.path: Stored(row.path, row.size, row.crc32c if has_checksums else None) for row in rows}
+        state.vouched |= {row.path: row for row in rows if has_checksums}
+    return state
 
 
-def compared(bucket: Bucket, dataset: Dataset, runs: Sequence[Rows]) -> Iterator[tuple[Resolved | None, Stored | None]]:
-    """The members that count beside what the bucket lists in the dataset's folder, by path."""
-    return outer_join(last_wins(runs), bucket.list(dataset.folder, marks(runs)))
+def compared(
+    bucket: Bucket, dataset: Dataset, runs: Sequence[Rows], since: str | None = None
+) -> Iterator[tuple[Resolved | None, Stored | None]]:
+    """The members that count beside what the bucket lists in the dataset's folder, by path.
+
+    Of a directory, the files are read that were changed after the file `since` was.
+    """
+    listing = bucket.list(dataset.folder, marks(runs))
+    return outer_join(last_wins(runs), listing if since is None else checked(bucket, listing, since))
 
 
 def readable_manifest(store: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:
@@ -71,3 +94,16 @@ def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, metadata: 
     if metadata["sample"] != options.sample:
         what = ("the sample", "the real dataset")[options.sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
+
+
+def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
+    """The listing with the checksums that a directory's has not, from the files' own bytes.
+
+    With the name of a file, only of those that were changed after it; of a directory that is a mount, only without.
+    """
+    if bucket.has_checksums or (since and not bucket.is_local):
+        yield from listing
+        return
+    moment = bucket.changed_at(since) if since else 0
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * READS_AT_ONCE)

@@ -80,11 +80,11 @@ def _is_replaced(link: Row, named: Named) -> bool:
 
 
 def spans_with(extents: Iterable[Extent], span: Span) -> Iterator[Span]:
-    """Spans that read these bytes of an archive, of which `span` is one; a compressed tar is read as a whole."""
+    """Spans that read these bytes of an archive, of which `span` is one; of a compressed tar all is read."""
     ordered = sorted(extents, key=lambda extent: (bool(extent.refusal), extent.offset))
     groups: list[list[Extent]] = []
     for extent in ordered:
-        if span.kind == "tar":
+        if span.kind.is_seekable:
             group = next((group for group in groups[-1:] if _fits_nearby(group, extent)), None)
         else:
             group = next((group for group in groups if _fits_later(group, extent)), None)
@@ -93,7 +93,7 @@ def spans_with(extents: Iterable[Extent], span: Span) -> Iterator[Span]:
         else:
             group.append(extent)
     for group in groups:
-        start, stop = (group[0].offset, _end(group[-1])) if span.kind == "tar" else (0, span.stop)
+        start, stop = (group[0].offset, _end(group[-1])) if span.kind.is_seekable else (0, span.stop)
         yield Span(span.kind, start, stop, begin=start, most=span.most, extents=tuple(group))
 
 

@@ -5,32 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import google_crc32c
+
 from archives.spans import Pax, Span
 from archives.tar import NOWHERE
+from errors import redact
+from labels.notes import facts_note
 from manifest.journal import JournalEntry
-from pipeline.unit import PhotoWork, SpanWork, Unit
+from manifest.records import Row, Rows
+from pipeline.unit import Unit
+from sources.photo_tables import Photo
 
 
 def rest_of(unit: Unit, so_far: JournalEntry) -> Unit:
     """The unit without the members that parts in the journal have; its entry will be of all of it."""
     work, upto = unit.work, so_far.upto
-    if isinstance(work, PhotoWork) or upto is None:
+    if work.span is None or upto is None:
         return unit
-    span = work.span
-    if span.kind == "tar":
-        is_guess = span.begin is None and span.start > 0  # the chain proves the parts too, when all is read
-        start = min(upto, span.stop)
-        rest = replace(span, start=start, begin=upto, is_guess=is_guess, pax=so_far.link.pax)
-    else:
-        entries = tuple(entry for entry in span.entries if entry.offset >= upto)
-        rest = replace(span, start=entries[0].offset if entries else span.stop, entries=entries)
+    rest = work.span.kind.rest(work.span, upto, so_far.link.pax)
     return replace(unit, work=replace(work, span=rest), so_far=so_far)
+
+
+def rest_of_photos(unit: Unit, so_far: JournalEntry | None, vouched: Mapping[str, Row]) -> Unit:
+    """The unit without the photos that its parts have, and those that `vouched` has with their annotations."""
+    work = unit.work
+    if work.span is not None:
+        return unit
+    rows = list(so_far.rows) if so_far else []
+    known, rest = {row.path for row in rows}, list[Photo]()
+    for photo in work.photos:
+        image, label = vouched.get(work.image_of(photo)), vouched.get(work.annotation_of(photo))
+        if work.image_of(photo) in known:
+            continue
+        if (
+            image
+            and label
+            and image.source == redact(photo.url)
+            and label.crc32c == google_crc32c.value(photo.annotation)
+        ):
+            rows += [image, label._replace(note=facts_note(photo.annotation))]
+        else:
+            rest.append(photo)
+    if not rows:
+        return unit
+    upto = so_far.upto if so_far and so_far.upto else 0  # where the parts end that are written down
+    entry = JournalEntry(unit.id, unit.fingerprint, Rows.of(rows), sum(row.size for row in rows), upto=upto)
+    return replace(unit, work=replace(work, photos=tuple(rest)), so_far=entry)
 
 
 def again(unit: Unit, so_far: JournalEntry, pax: Pax) -> Unit:
     """The unit from its beginning, compared with what is stored of it; `pax` is in force where a tar's span begins."""
     work = unit.work
-    if isinstance(work, SpanWork) and work.span.kind == "tar":
+    if work.span is not None:
         work = replace(work, span=_from_first(work.span, so_far.link.first, pax))
     return replace(unit, work=work, so_far=so_far, is_reread=True)
 
@@ -42,11 +68,11 @@ def _from_first(span: Span, first: int | None, pax: Pax) -> Span:
 
 def covered(units: Iterable[Unit], entries: Mapping[str, JournalEntry]) -> dict[str, JournalEntry]:
     """Entries for the spans of a tar in which a large member of an earlier span lies: nothing begins in them."""
-    reach, found = 0, dict[str, JournalEntry]()
+    reach, found = -1, dict[str, JournalEntry]()
     for unit in units:
-        work = unit.work
+        span = unit.work.span
         if unit.id in entries:
             reach = max(reach, entries[unit.id].link.end)
-        elif isinstance(work, SpanWork) and work.span.kind == "tar" and work.span.stop <= reach:
+        elif span and span.stop <= reach:
             found[unit.id] = JournalEntry(unit.id, unit.fingerprint, size=unit.size)
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from archives.spans import Pax, Span, SpanBoundary
+from archives.spans import Pax, SpanBoundary
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, Row, Rows
 
@@ -16,6 +16,7 @@ from manifest.records import FAILED, Row, Rows
 # flight. Parts become rare as a run gets longer; from a fast source most units have none.
 SHARE = 0.02  # of the seconds that the process has run
 SHORTEST = 0.25  # seconds between two parts of a unit
+PHOTOS = 2.0  # the same, of photos
 
 
 class Mark(NamedTuple):
@@ -28,26 +29,42 @@ class Mark(NamedTuple):
 class PartWriter:
     """Takes a unit's batches as they are stored, in any order, and writes down what has no gap before it.
 
-    `blank` is an entry of the unit without rows, which begins where the unit does; `link` is filled in while the span
-    is read; `started` is when the process began, by the monotonic clock.
+    `blank` is an entry of the unit without rows, which begins where the unit does, `bounds` are its bytes in the
+    archive; `link` is filled in while they are read; `started` is when the process began, by the monotonic clock.
     """
 
     def __init__(
-        self, write: Callable[[JournalEntry], None], blank: JournalEntry, span: Span, link: SpanBoundary, started: float
+        self,
+        write: Callable[[JournalEntry], None],
+        blank: JournalEntry,
+        bounds: tuple[int, int],
+        link: SpanBoundary,
+        started: float,
     ) -> None:
         self._write, self._blank, self._link, self._started = write, blank, link, started
-        self._begin, self._passed, self._stop = blank.begin, span.start, span.stop
+        self._begin, (self._passed, self._stop) = blank.begin, bounds
         self._early = dict[int, tuple[list[Row], Mark]]()
         self._next, self._rows, self._mark = 0, list[Row](), Mark(blank.begin)
+        self._numbered, self._counted = 0, blank.begin  # of rows without an order
         self._written, self._lock, self._is_writing = time.monotonic(), threading.Lock(), False
 
-    def take(self, number: int, rows: list[Row], mark: Mark) -> None:
+    def add(self, number: int, rows: list[Row], mark: Mark) -> None:
         """The batch of this number is stored; after it comes `mark`."""
         with self._lock:
             self._early[number] = rows, mark
             part = self._part() if self._settle() and self._is_due() else None
         if part:
             self._write_part(part)
+
+    def add_next(self, rows: list[Row]) -> None:
+        """Rows are stored that have no order, such as those of a photo; a failed one is no part."""
+        if any(row.outcome == FAILED for row in rows):
+            return
+        with self._lock:
+            number, self._numbered = self._numbered, self._numbered + 1
+            self._counted += len(rows)
+            mark = Mark(self._counted)
+        self.add(number, rows, mark)
 
     def flush(self, only_if_due: bool = False) -> None:
         """Write what is stored so far: the unit ends early, or stores nothing for a while."""
@@ -68,7 +85,7 @@ class PartWriter:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        return now - self._written >= max(SHORTEST, SHARE * (now - self._started))
+        return now - self._written >= max(PHOTOS if self._numbered else SHORTEST, SHARE * (now - self._started))
 
     def _part(self) -> JournalEntry:
         rows, self._rows, self._is_writing = self._rows, [], True

@@ -5,20 +5,21 @@ from __future__ import annotations
 from errors import GoneError, SourceError, TooLargeError
 from manifest.records import FAILED, GONE, NOT_AN_IMAGE, REFUSED, Row
 from pipeline.context import BYTES_AT_ONCE, ByteSemaphore
-from sources import http
 from sources.content_type import describe, image_type
 from sources.cut_images import cut_off
+from sources.http import HttpClient
 from sources.http_answers import PassingError
+from sources.local_files import is_http
 
 USUAL_PHOTO = 8 << 20  # bytes of a photo that may be fetched at the same time as all others
 LARGEST_PHOTO = BYTES_AT_ONCE  # bytes; a larger one would leave no room for any other
 TRIES = 3  # for a photo that arrives cut off: it may be so at the source
 
 
-def fetch_photo(row: Row, room: ByteSemaphore) -> tuple[Row, bytes]:
+def fetch_photo(row: Row, client: HttpClient, room: ByteSemaphore) -> tuple[Row, bytes]:
     """The photo's bytes, or none and a row that says why; `room` bounds the memory of large photos."""
     try:
-        data = _fetch_within(row.source, room)
+        data = _fetch_within(row.source, client, room)
     except GoneError as error:
         return row._replace(outcome=GONE, reason=str(error)), b""
     except TooLargeError as error:
@@ -30,25 +31,25 @@ def fetch_photo(row: Row, room: ByteSemaphore) -> tuple[Row, bytes]:
     return row._replace(size=len(data)), data
 
 
-def _fetch_within(url: str, room: ByteSemaphore) -> bytes:
+def _fetch_within(url: str, client: HttpClient, room: ByteSemaphore) -> bytes:
     """A large photo is fetched alone, or the memory of all that are under way would have no bound."""
     try:
-        return _fetch_whole(url, USUAL_PHOTO)
+        return _fetch_whole(url, client, USUAL_PHOTO)
     except TooLargeError:
         room.acquire(LARGEST_PHOTO)
     try:
-        return _fetch_whole(url, LARGEST_PHOTO)
+        return _fetch_whole(url, client, LARGEST_PHOTO)
     finally:
         room.release(LARGEST_PHOTO)
 
 
-def _fetch_whole(url: str, most: int) -> bytes:
+def _fetch_whole(url: str, client: HttpClient, max_size: int) -> bytes:
     """A photo that its own format shows to be whole: not every server sends a length."""
 
     def attempt() -> bytes:
-        data = http.fetch(url, most=most)
+        data = client.fetch(url, max_size=max_size)
         if lack := cut_off(data, image_type(data)):
             raise PassingError(f"damaged: the image is cut off: {lack}")
         return data
 
-    return http.persist(url, attempt, TRIES if http.is_http(url) else 1)
+    return client.persist(url, attempt, TRIES if is_http(url) else 1)

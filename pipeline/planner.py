@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from archives import kinds
+from archives.archive_kind import ArchiveKind
 from archives.spans import Limits
 from datasets import Archive, Dataset
 from errors import GoneError, SourceError
 from pipeline.unit import PhotoWork, SpanWork, Unit
-from sources import http
 from sources.checksum_list import ChecksumList
+from sources.http import HttpClient
 from sources.http_status import FORBIDDEN_STATUSES
+from sources.local_files import is_http, local_path
 from sources.photo_tables import Photo, join
-from sources.source import Source, look, open_source
+from sources.retry import FIRST_ATTEMPTS
+from sources.source import Source, open_source, probe
 
 log = logging.getLogger("spotted")
 
@@ -36,14 +39,15 @@ class PlannedArchive:
     sha256: str  # what it must be; "" where none is published
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> ArchiveKind:
         return self.works[0].span.kind
 
     @property
     def objects(self) -> int | None:
-        """How many files it holds: by a zip's directory, or as published for an archive of this size; else None."""
-        if self.kind == "zip":
-            return sum(unit.objects or 0 for unit in self.units)
+        """How many files it holds: by its directory, or as published for an archive of this size; else None."""
+        known = [unit.objects for unit in self.units]
+        if None not in known:
+            return sum(filter(None, known))
         return self.archive.objects if self.source.size == self.archive.size else None
 
 
@@ -58,17 +62,18 @@ class ArchiveLocation:
     lacking: str = ""  # the list of checksums that should name it, and does not
 
 
-def locate(dataset: Dataset, mirror: str) -> list[ArchiveLocation]:
+def locate(dataset: Dataset, mirror: str, client: HttpClient) -> list[ArchiveLocation]:
     """The archives of a dataset, at their sources or on a mirror, whose own checksums replace the published ones."""
-    sums = _checksums(mirror) if mirror and dataset.archives else None
-    return [_located(archive, mirror, sums) for archive in dataset.archives if _is_wanted(dataset, archive, mirror)]
+    sums = _checksums(mirror, client) if mirror and dataset.archives else None
+    wanted = (archive for archive in dataset.archives if _is_wanted(dataset, archive, mirror, client))
+    return [_located(archive, mirror, sums) for archive in wanted]
 
 
-def _is_wanted(dataset: Dataset, archive: Archive, mirror: str) -> bool:
+def _is_wanted(dataset: Dataset, archive: Archive, mirror: str, client: HttpClient) -> bool:
     """All archives are, but for an optional one that the source does not have."""
     try:
         for url in _urls(archive, mirror) if archive.is_optional else ():
-            look(url)
+            probe(url, client)
     except GoneError as error:
         log.warning("%s: going on without %s: %s", dataset.name, archive.file, error)
         return False
@@ -87,19 +92,20 @@ def _located(archive: Archive, mirror: str, sums: ChecksumList | None) -> Archiv
     return ArchiveLocation(archive, urls, None, sha256, "" if sha256 else sums.where)
 
 
-def plan(dataset: Dataset, mirror: str, limits: Limits) -> tuple[list[PlannedArchive], list[Unit]]:
+def plan(dataset: Dataset, mirror: str, limits: Limits, client: HttpClient) -> tuple[list[PlannedArchive], list[Unit]]:
     """Open every source of a dataset and cut it into units; the second list is the batches of photos.
 
     Small archives come first: their many small objects are stored while a large one is still being read.
     """
-    planned = [plan_archive(dataset, each, limits) for each in locate(dataset, mirror)]
+    planned = [plan_archive(dataset, each, limits, client) for each in locate(dataset, mirror, client)]
     planned.sort(key=lambda each: each.source.size)
-    return planned, plan_photos(dataset, mirror)
+    return planned, plan_photos(dataset, mirror, client)
 
 
-def plan_archive(dataset: Dataset, located: ArchiveLocation, limits: Limits) -> PlannedArchive:
+def plan_archive(dataset: Dataset, located: ArchiveLocation, limits: Limits, client: HttpClient) -> PlannedArchive:
     """Open one archive and cut it into units."""
-    archive, source = located.archive, open_source(located.urls, located.size, bool(located.sha256))
+    archive = located.archive
+    source = open_source(located.urls, client, located.size, bool(located.sha256))
     works = tuple(SpanWork(source, span, archive.prefix) for span in kinds.plan(source, limits=limits))
     units = tuple(_unit(dataset, archive, work) for work in works)
     return PlannedArchive(archive, source, works, units, located.sha256 or _published(dataset, located, source.size))
@@ -119,7 +125,7 @@ def _published(dataset: Dataset, located: ArchiveLocation, size: int) -> str:
 def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
     start, stop = work.span.start, work.span.stop
     fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}"
-    objects = sum(not entry.name.endswith("/") for entry in work.span.entries) if work.span.kind == "zip" else None
+    objects = work.span.kind.objects(work.span)
     return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start, objects)
 
 
@@ -130,13 +136,13 @@ def tables_of(dataset: Dataset, mirror: str) -> tuple[str, ...]:
     return tuple(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url for url in urls)
 
 
-def plan_photos(dataset: Dataset, mirror: str) -> list[Unit]:
+def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]:
     """The photos that a dataset's tables name, in batches; none where it has no tables."""
     tables = dataset.tables
     if tables is None:
         return []
     with ThreadPoolExecutor(2) as pool:
-        dogs, photos = pool.map(lambda url: http.fetch(url, http.FIRST_ATTEMPTS), tables_of(dataset, mirror))
+        dogs, photos = pool.map(lambda url: client.fetch(url, FIRST_ATTEMPTS), tables_of(dataset, mirror))
     found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
@@ -157,8 +163,8 @@ def _mirrored(mirror: str, path: str) -> str:
 
 def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
     """The same photos on a mirror; the log says where it has one file for several."""
-    if not http.is_http(mirror):
-        mirror = str(http.local_path(mirror))
+    if not is_http(mirror):
+        mirror = str(local_path(mirror))
     found = [photo if photo.refusal else photo._replace(url=_place(mirror, photo.url)) for photo in photos]
     places = {photo.url: there.url for photo, there in zip(photos, found, strict=True)}
     shared = len(places) - len(set(places.values()))
@@ -170,18 +176,18 @@ def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
 def _place(mirror: str, url: str) -> str:
     """Where a mirror has a photo; in a directory also under the name that the URL stands for, and with its query."""
     parts = urlsplit(url)
-    if http.is_http(mirror) or ("%" not in parts.path and not parts.query):
+    if is_http(mirror) or ("%" not in parts.path and not parts.query):
         return _mirrored(mirror, parts.path)
     query = f"?{parts.query}" if parts.query else ""
     names = (f"{path}{end}" for end in dict.fromkeys((query, "")) for path in (parts.path, unquote(parts.path)))
     return next(filter(os.path.isfile, (_mirrored(mirror, name) for name in names)), _mirrored(mirror, parts.path))
 
 
-def _checksums(mirror: str) -> ChecksumList | None:
+def _checksums(mirror: str, client: HttpClient) -> ChecksumList | None:
     """The mirror's list of checksums, or None where it has none (then the published ones hold)."""
     url = _mirrored(mirror, "SHA256SUMS")
     try:
-        return ChecksumList(url, http.fetch(url, http.FIRST_ATTEMPTS))
+        return ChecksumList(url, client.fetch(url, FIRST_ATTEMPTS))
     except GoneError:
         return None
     except SourceError as error:

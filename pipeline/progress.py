@@ -13,7 +13,6 @@ from manifest.journal import JournalEntry
 from pipeline.planner import PlannedArchive
 from pipeline.results import Progress
 from pipeline.unit import Unit, is_whole
-from sources import http
 
 log = logging.getLogger("spotted")
 
@@ -41,11 +40,16 @@ class _Part:
         return None if self.published is None else max(self.published, self.stored)
 
 
-class Tally:
+class DatasetProgress:
     """Counts one dataset's units, and reports each change."""
 
     def __init__(
-        self, dataset: Dataset, planned: Iterable[PlannedArchive], units: Mapping[str, Unit], report: Report
+        self,
+        dataset: Dataset,
+        planned: Iterable[PlannedArchive],
+        units: Mapping[str, Unit],
+        report: Report,
+        retries: int = 0,
     ) -> None:
         self.dataset, self.units, self.report = dataset, units, report
         published = {
@@ -58,7 +62,8 @@ class Tally:
         self.bytes_total = None if dataset.tables else sum(unit.size for unit in units.values())
         self.again: dict[str, int] = {}  # unit that is done but is read again to be compared → bytes so far
         self.before: dict[str, tuple[int, int]] = {}  # unit of which parts are done → their bytes and objects
-        self.bytes = self.begun_with = self.retries = 0
+        self.bytes = self.begun_with = 0
+        self.retries = retries  # so far, while the sources were opened
         self.has_begun = False
         self._lock = threading.Lock()
 
@@ -72,7 +77,6 @@ class Tally:
         if self.has_begun:
             return
         self.has_begun = True
-        self.retries = http.take_retries()  # of this process, while it looked at the sources
         for unit, entry in entries.items():
             self._count(unit, entry)
         for each in todo:
@@ -89,20 +93,20 @@ class Tally:
         if self.bytes_total is not None:
             self.bytes_total += unit.size
 
-    def take(self, unit: Unit, entry: JournalEntry) -> None:
+    def record(self, unit: Unit, entry: JournalEntry) -> None:
         """A unit is finished; the second time, when it was only repaired, that is no news."""
         self.retries += entry.retries
         if unit.id in self.again:
-            self.hear(unit.id, unit.size, 0)
+            self.update(unit.id, unit.size, 0)
         part = self.parts[_part(unit.id)]
         if unit.id in part.left:
             with self._lock:
                 self._count(unit.id, entry)
                 self._report()
             if not part.left:
-                self._tell_of(_part(unit.id), part)
+                self._log_part(_part(unit.id), part)
 
-    def hear(self, unit: str, size: int, objects: int) -> None:
+    def update(self, unit: str, size: int, objects: int) -> None:
         """A running unit has read and stored so much; called from another thread."""
         with self._lock:
             if unit in self.units and unit in self.parts[_part(unit)].left:
@@ -135,37 +139,37 @@ class Tally:
         objects = objects if total is None else min(objects, total)
         self.report(Progress(self.dataset.name, objects, total, self.bytes, self.bytes_total))
 
-    def _tell_of(self, name: str, part: _Part) -> None:
+    def _log_part(self, name: str, part: _Part) -> None:
         counts = (
             (part.stored, "stored"), (part.gone, "gone at the source"), (part.not_images, "not an image"),
             (part.failed, "failed or refused"),
         )  # fmt: skip
-        told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
-        log.info("%s: %s: done, %s", self.dataset.name, name, told or "nothing in it")
+        counted = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        log.info("%s: %s: done, %s", self.dataset.name, name, counted or "nothing in it")
 
 
 def _part(unit: str) -> str:
     return unit.rpartition("/")[0]
 
 
-TELL_EVERY = 1  # seconds, of each unit: ten together are ten messages a second, and each takes a millisecond
+REPORT_INTERVAL = 1  # seconds, of each unit: ten together are ten messages a second, and each takes a millisecond
 
-Tell = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects stored, both since it began
+ReportUnit = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects stored, both since it began
 
 
-class Meter:
-    """Counts what one unit reads and stores, in all threads, and reports the sums every TELL_EVERY seconds."""
+class UnitProgress:
+    """Counts what one unit reads and stores, in all threads, and reports the sums every REPORT_INTERVAL seconds."""
 
-    def __init__(self, unit: str, tell: Tell) -> None:
-        self.unit, self.tell = unit, tell
+    def __init__(self, unit: str, report: ReportUnit) -> None:
+        self.unit, self.report = unit, report
         self.bytes = self.objects = 0
-        self._told, self._lock = time.monotonic(), threading.Lock()
+        self._reported, self._lock = time.monotonic(), threading.Lock()
 
     def add(self, size: int = 0, objects: int = 0) -> None:
         """So many bytes more were read, so many objects more stored."""
         with self._lock:
             self.bytes, self.objects = self.bytes + size, self.objects + objects
-            if time.monotonic() - self._told < TELL_EVERY:
+            if time.monotonic() - self._reported < REPORT_INTERVAL:
                 return
-            self._told = time.monotonic()
-            self.tell((self.unit, self.bytes, self.objects))
+            self._reported = time.monotonic()
+            self.report((self.unit, self.bytes, self.objects))

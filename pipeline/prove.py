@@ -56,15 +56,15 @@ def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> Listing
         for each, stored in compared(bucket, run.dataset, run.runs()):
             if each is None:
                 if stored and not stored.name.endswith("/"):
-                    strangers.take(Row(stored.name, 0, 0, "", 0, reason="none of the dataset"))
+                    strangers.add(Row(stored.name, 0, 0, "", 0, reason="none of the dataset"))
             elif each.row.is_folder and bucket.has_folders:
                 continue
             elif not matches(each.row, stored) or (is_first and stored and _is_contested(run, each, stored)):
                 lost.append(each)
             elif not each.row.is_folder:
-                misnamed.take(each.row)
+                misnamed.add(each.row)
                 if noted:
-                    noted.take(each.row)
+                    noted.add(each.row)
                 yield each.row._replace(reason="", note="")
 
     return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers, noted)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from errors import ExtractionError
 from pipeline.context import WorkerContext
-from pipeline.progress import Meter
-from sources.source import Source, proven
+from pipeline.progress import UnitProgress
+from sources.source import Source, proven, with_client
 
 
 def _memory(size: int) -> memoryview:
@@ -64,9 +64,10 @@ class StreamingBuffer:
 class CountingReader:
     """A source whose bytes are counted and fed to the archive's digest; an interrupt ends the reading."""
 
-    def __init__(self, source: Source, context: WorkerContext, meter: Meter) -> None:
-        self.context, self.meter, self.digest = context, meter, context.digests.get(source.name)
-        self.source, self.name, self.size = proven(source, self.digest is not None), source.name, source.size
+    def __init__(self, source: Source, context: WorkerContext, progress: UnitProgress) -> None:
+        self.context, self.progress, self.digest = context, progress, context.digests.get(source.name)
+        self.source = with_client(proven(source, self.digest is not None), context.http)
+        self.name, self.size = source.name, source.size
         self._pieces = list[tuple[int, StreamingBuffer]]()  # that were read, and where each begins
 
     def read(self, start: int, stop: int) -> StreamingBuffer:
@@ -103,5 +104,5 @@ class CountingReader:
             for chunk in self.source.stream(start, end):
                 if self.context.stop.is_set():
                     raise ExtractionError("interrupted")
-                self.meter.add(len(chunk))
+                self.progress.add(len(chunk))
                 yield chunk

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
+from datasets import shares_folder
+from manifest.compare import last_wins
 from manifest.journal import JournalEntry, checksum_id
-from manifest.records import STORED, Row, Rows
+from manifest.records import Row, Rows
 from manifest.store import ManifestStore
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import Listing, existing_state, readable_manifest
-from pipeline.interrupted import covered, rest_of
+from pipeline.interrupted import covered, rest_of, rest_of_photos
 from pipeline.planner import PlannedArchive
 from pipeline.unit import Unit, is_whole
 from storage.names import is_unfinished
@@ -19,12 +22,16 @@ from storage.names import is_unfinished
 log = logging.getLogger("spotted")
 
 
+OUTDATED = "outdated"  # the journal entry of what earlier versions stored
+BEGUN = "begun"  # the journal entry of what was in the folder before the first run, and of which version that began
+
+
 class Resumed(NamedTuple):
     """What is left to do, and what the bucket has beside the entries that were taken over."""
 
     todo: list[Unit]
     loose: Listing  # objects without an entry: the last ones of a killed run
-    outdated: set[str]  # objects of a manifest that --force overrules, or of an older source
+    earlier: Rows  # objects of an earlier manifest, or of another version of a source
 
 
 def resume(run: DatasetRun, store: ManifestStore) -> Resumed:
@@ -32,17 +39,16 @@ def resume(run: DatasetRun, store: ManifestStore) -> Resumed:
 
     With --force nothing of an earlier run counts.
     """
-    outdated = _mark_incomplete(run, store)
     journal = store.journal()
-    outdated |= _of_older_sources(run, journal.values())
-    if outdated:  # written down, so that a later run deletes them
-        store.write(JournalEntry("outdated", "", Rows.of(Row(path, 0, 0, "", 0) for path in outdated)))
-    fingerprints = {unit.id: unit.fingerprint for unit in run.units.values()}
+    fingerprints = {} if run.options.force else {unit.id: unit.fingerprint for unit in run.units.values()}
     same = {unit: entry for unit, entry in journal.items() if fingerprints.get(unit) == entry.fingerprint}
-    existing = existing_state(store.bucket, run.dataset, same)
+    earlier = _earlier(store, (entry.rows for unit, entry in journal.items() if unit not in same and unit != BEGUN))
+    _mark_incomplete(run, store, earlier)
+    existing = existing_state(store.bucket, run.dataset, same, earlier, reads=True)
     store.bucket.delete(filter(is_unfinished, existing.loose))
+    earlier = _with_strays(run, store, journal.get(BEGUN), existing.loose.keys() - existing.vouched.keys(), earlier)
     if run.options.force:
-        return Resumed(list(run.units.values()), {}, outdated)
+        return Resumed(list(run.units.values()), {}, earlier)
     run.folders.existing = existing.folders
     parts = {unit: entry for unit, entry in existing.kept.items() if not is_whole(entry)}
     run.entries = {unit: entry for unit, entry in existing.kept.items() if is_whole(entry)}
@@ -50,22 +56,44 @@ def resume(run: DatasetRun, store: ManifestStore) -> Resumed:
         run.entries |= covered(each.units, run.entries)
     _log_what_is_done(run, parts)
     _reuse_checksums(run, journal)
-    return Resumed(list(_to_do(run, parts)), existing.loose, outdated)
+    photos = (rest_of_photos(unit, parts.get(unit.id), existing.vouched) for unit in run.photo_units)
+    todo = [*_to_do(run, parts), *(unit for unit in photos if unit.id not in run.entries)]
+    return Resumed(todo, existing.loose, earlier)
 
 
-def _mark_incomplete(run: DatasetRun, store: ManifestStore) -> set[str]:
-    """Open the dataset for change; the objects of the manifest that --force overrules."""
-    found = readable_manifest(store) if run.options.force else None
-    store.reopen()
+def _earlier(store: ManifestStore, outdated: Iterable[Rows]) -> Rows:
+    """What an earlier manifest names, and entries that do not count any more."""
+    found = readable_manifest(store)
+    runs = [*([found[0]] if found else []), *outdated]
+    return Rows.of_sorted(each.row for each in last_wins(runs) if not each.row.is_folder)
+
+
+def _mark_incomplete(run: DatasetRun, store: ManifestStore, earlier: Rows) -> None:
+    """Open the dataset for change. What earlier versions stored is written down first: a later run deletes it."""
+    if earlier.count:
+        store.write(JournalEntry(OUTDATED, "", earlier))
+    store.mark_incomplete()
     if run.options.force:
-        store.tidy()
-    return {row.path for row in found[0]} if found else set()
+        store.clean_up(OUTDATED, BEGUN)
 
 
-def _of_older_sources(run: DatasetRun, journal: Iterable[JournalEntry]) -> set[str]:
-    known = {(unit.id, unit.fingerprint) for unit in run.units.values()}
-    stale = (entry.rows for entry in journal if (entry.unit, entry.fingerprint) not in known)
-    return {row.path for rows in stale for row in rows if row.outcome == STORED and not row.is_folder}
+def _with_strays(
+    run: DatasetRun, store: ManifestStore, begun: JournalEntry | None, loose: Set[str], earlier: Rows
+) -> Rows:
+    """With what a killed run of another version stored, and had no time to write down.
+
+    It is what is there, was not there before the first run, and belongs to no other dataset.
+    """
+    version = hashlib.sha256("\n".join(sorted({unit.fingerprint for unit in run.units.values()})).encode()).hexdigest()
+    known = begun.rows if begun else Rows.of(Row(name, 0, 0, "", 0) for name in loose)
+    if begun and begun.fingerprint != version and not shares_folder(run.dataset):
+        strays = loose - {row.path for row in known}
+        runs = [Rows.of(Row(name, 0, 0, "", 0) for name in strays), earlier]
+        earlier = Rows.of_sorted(each.row for each in last_wins(runs))
+        store.write(JournalEntry(OUTDATED, "", earlier))
+    if begun is None or begun.fingerprint != version:
+        store.write(JournalEntry(BEGUN, version, known))
+    return earlier
 
 
 def _log_what_is_done(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> None:
@@ -98,7 +126,6 @@ def _to_do(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]
                 rest_of(unit, parts[unit.id]) if unit.id in parts else unit
                 for unit in each.units if unit.id not in run.entries
             )  # fmt: skip
-    yield from (unit for unit in run.photo_units if unit.id not in run.entries)
 
 
 def _compared_units(run: DatasetRun, each: PlannedArchive, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:

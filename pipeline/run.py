@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import NamedTuple
 
 from datasets import Dataset
-from errors import ArchiveError
-from manifest.compare import last_wins, matches
+from errors import ArchiveError, BusyError
+from manifest.compare import last_wins, matches, outer_join
+from manifest.records import Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
@@ -20,7 +22,7 @@ from pipeline.prove import prove
 from pipeline.results import Result
 from pipeline.resume import Resumed, resume
 from pipeline.write_down import CardWriter, write_down
-from storage.bucket import Bucket
+from storage.bucket import Bucket, Stored
 from storage.names import is_unfinished
 
 log = logging.getLogger("spotted")
@@ -43,7 +45,11 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
     store = ManifestStore(bucket, dataset.name)
     result = None if options.force else _already_complete(dataset, options, store, hooks.card)
-    result = result or _extract(DatasetRun(dataset, options, cluster, hooks.report, store), store, hooks.card)
+    if result is None:
+        with store.lease() as lease:
+            run = DatasetRun(dataset, options, cluster, hooks.report, store)
+            run.hold(lease)
+            result = _extract(run, store, hooks.card)
     result.seconds = time.monotonic() - start
     return result
 
@@ -55,7 +61,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
     rows, metadata = found
     check_kind(dataset, options, store.bucket, metadata)
     lost, unfinished = 0, list[str]()
-    for each, stored in compared(store.bucket, dataset, [rows]):
+    for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
         unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
     lost += len(store.lost_tables(metadata))
@@ -67,7 +73,10 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
     if "tables" not in metadata and dataset.layout:
         log.info("%s: no metadata.csv: an older version completed it; --force makes the table", dataset.name)
     store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
-    left = store.tidy()  # the run that wrote the manifest may have been killed right after it
+    left = store.clean_up()  # the run that wrote the manifest may have been killed right after it
+    if store.lock in left:
+        with contextlib.suppress(BusyError), store.lease():  # removes what a killed run left of it
+            pass
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
     not_images = metadata.get("not_images", 0)  # older versions called these gone
@@ -92,13 +101,16 @@ def _store(run: DatasetRun, resumed: Resumed, bucket: Bucket) -> None:
             " nothing of it counts as extracted"
         )
     folders = set[str]().union(*(rows.folders for rows in run.runs()))
-    _remove_stale(run, resumed.outdated, folders, bucket)
+    _remove_stale(run, resumed.earlier, folders, bucket)
     run.folders.create(folders)
     run.folders.wait()
 
 
-def _remove_stale(run: DatasetRun, outdated: set[str], folders: set[str], bucket: Bucket) -> None:
-    stale = (outdated | run.false_starts | run.folders.created) - folders
+def _remove_stale(run: DatasetRun, earlier: Rows, folders: set[str], bucket: Bucket) -> None:
+    """Remove objects of earlier versions, and what false starts stored, unless they are this version's too."""
+    ours = (Stored(each.row.path, 0, None) for each in last_wins(run.runs()))
+    bucket.delete(each.row.path for each, found in outer_join(last_wins([earlier]), ours) if each and not found)
+    stale = (run.false_starts | run.folders.created) - folders
     if stale:
         run.folders.wait()
         run.folders.discard(stale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from archives.spans import Span
 from manifest.journal import JournalEntry
@@ -21,6 +22,7 @@ class SpanWork:
     source: Source
     span: Span
     prefix: str
+    photos: ClassVar[tuple[Photo, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class PhotoWork:
     photos: tuple[Photo, ...]
     image_prefix: str
     annotation_prefix: str
+    span: ClassVar[None] = None  # they are no archive
+
+    def image_of(self, photo: Photo) -> str:
+        """The object that a photo becomes."""
+        return f"{self.image_prefix}{photo.name}.png"
+
+    def annotation_of(self, photo: Photo) -> str:
+        """The object that its annotation becomes."""
+        return f"{self.annotation_prefix}{photo.name}.json"
 
 
 @dataclass(frozen=True)

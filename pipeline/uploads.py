@@ -52,15 +52,15 @@ class UploadBatcher:
         self._last |= dict.fromkeys((row.path for row, _ in batch), put)
         self._pending.append(put)
         if len(self._pending) > PENDING:
-            self._settle()
+            self._settle_first()
 
     def _put_all(self, number: int, members: Sequence[tuple[Row, Buffer | None]], mark: Mark) -> list[Row]:
         rows = [row if data is None else self.put(row, data) for row, data in members]
         if self.parts:
-            self.parts.take(number, rows, mark)
+            self.parts.add(number, rows, mark)
         return rows
 
-    def _settle(self) -> None:
+    def _settle_first(self) -> None:
         put = self._pending.popleft()
         arrived = put.result()
         self.rows += arrived
@@ -88,7 +88,7 @@ class UploadBatcher:
     def settle(self) -> None:
         """Wait until all that was handed over is put."""
         while self._pending:
-            self._settle()
+            self._settle_first()
 
     def wait(self) -> None:
         """Until nothing is under way any more."""

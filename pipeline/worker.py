@@ -9,26 +9,24 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import google_crc32c
 
-from archives import kinds
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
 from labels.notes import IMAGE, facts_note, note_of
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, REFUSED, STORED, Row, Rows
-from manifest.store import ManifestStore
 from pipeline.context import WorkerContext
 from pipeline.hard_links import linked
 from pipeline.parts import Mark, PartWriter
 from pipeline.photos import fetch_photo
-from pipeline.progress import Meter, Tell
+from pipeline.progress import ReportUnit, UnitProgress
 from pipeline.reading import CountingReader
 from pipeline.unit import PhotoWork, SpanWork, Unit, Wanted, is_whole
 from pipeline.uploads import UploadBatcher
-from sources import http
 from sources.content_type import content_type, misnamed
 from sources.photo_tables import Photo
 from storage.bucket import Stored
@@ -36,18 +34,18 @@ from storage.names import object_name
 
 
 def run_unit(
-    unit: Unit, context: WorkerContext, present: Mapping[str, Stored], wanted: Wanted, tell: Tell
+    unit: Unit, context: WorkerContext, present: Mapping[str, Stored], wanted: Wanted, report: ReportUnit
 ) -> JournalEntry:
     """Store what a unit holds, write its journal entry, and answer it.
 
     `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
     those members are stored, where they still have the bytes that are wanted, the others' rows are answered
-    alone, and no entry is written; `tell` receives the progress. An error of one member is a row; an error of the
+    alone, and no entry is written; `report` receives the progress. An error of one member is a row; an error of the
     source of this unit is the entry's `error`. Raises errors that every other unit would meet too: BucketError,
     ArchiveError, SourceChangedError.
     """
     link = SpanBoundary()
-    task = _Task(context, present, wanted, Meter(unit.id, tell), _known(unit))
+    task = _Task(context, present, wanted, UnitProgress(unit.id, report), _known(unit))
     parts = _part_writer(unit, context, link) if wanted is None else None
     try:
         rows = task.rows(unit, link, parts)
@@ -56,10 +54,14 @@ def run_unit(
     except SourceError as error:
         if parts:
             parts.flush()
-        return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=http.take_retries())
-    entry = _entry(unit, rows, link)
-    if wanted is None and not is_whole(unit.so_far) and all(row.outcome != FAILED for row in rows):
-        ManifestStore(context.bucket, unit.dataset).write(entry)
+        retries = context.http.drain_retries()
+        return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=retries)
+    entry = _entry(unit, rows, link, context.http.drain_retries())
+    if wanted is None and not is_whole(unit.so_far):
+        if all(row.outcome != FAILED for row in rows):
+            context.record(unit.dataset, entry)
+        elif parts:
+            parts.flush()
     return entry
 
 
@@ -70,16 +72,18 @@ def _known(unit: Unit) -> dict[tuple[str, int], Row]:
 
 
 def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> PartWriter | None:
-    """For what can be gone on with in the middle: a compressed tar cannot, and of photos the bucket shows each."""
-    work = unit.work
-    if isinstance(work, PhotoWork) or work.span.kind not in ("tar", "zip") or unit.is_reread:
-        return None
+    """For what can be gone on with in the middle: a compressed tar cannot."""
+    span, bounds = unit.work.span, (0, 0)
+    if span is not None:
+        bounds = span.start, span.stop
+        if not span.kind.is_resumable or unit.is_reread:
+            return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
-    return PartWriter(ManifestStore(context.bucket, unit.dataset).write, blank, work.span, link, context.started)
+    return PartWriter(partial(context.record, unit.dataset), blank, bounds, link, context.started)
 
 
-def _entry(unit: Unit, rows: list[Row], link: SpanBoundary) -> JournalEntry:
+def _entry(unit: Unit, rows: list[Row], link: SpanBoundary, retries: int) -> JournalEntry:
     """The unit as a whole, with what was stored of it before; raises RereadError when that is not what it is now."""
     so_far = unit.so_far
     if so_far and unit.is_reread:
@@ -87,7 +91,6 @@ def _entry(unit: Unit, rows: list[Row], link: SpanBoundary) -> JournalEntry:
     elif so_far:
         rows = [*so_far.rows, *rows]
         link.first = so_far.link.first if link.first != NOWHERE else NOWHERE
-    retries = http.take_retries()
     return JournalEntry(unit.id, unit.fingerprint, Rows.of(rows), _size(unit, rows), link, retries=retries)
 
 
@@ -107,7 +110,7 @@ def _compare(unit: Unit, so_far: JournalEntry, rows: Iterable[Row]) -> None:
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
     """The bytes of its source; those of photos are known only afterwards."""
-    if not isinstance(unit.work, PhotoWork):
+    if unit.work.span is not None:
         return unit.size
     prefix = unit.work.image_prefix
     return sum(row.size for row in rows if row.outcome == STORED and row.path.startswith(prefix))
@@ -120,32 +123,32 @@ class _Task:
     context: WorkerContext
     present: Mapping[str, Stored]
     wanted: Wanted
-    meter: Meter
+    progress: UnitProgress
     known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
 
     def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
-        if isinstance(unit.work, PhotoWork):
-            return self.photos(unit.work)
+        if unit.work.span is None:
+            return self.photos(unit.work, parts)
         if unit.is_reread and unit.so_far and is_whole(unit.so_far) and not unit.so_far.rows.count:
             return self._pass(unit.work)
         return self.members(unit.work, link, parts)
 
     def _pass(self, work: SpanWork) -> list[Row]:
         """Read a span in which no member begins, for its archive's checksum alone."""
-        source = CountingReader(work.source, self.context, self.meter)
+        source = CountingReader(work.source, self.context, self.progress)
         for _ in source.stream(work.span.start, work.span.stop):
             pass
         return []
 
     def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
-        source = CountingReader(work.source, self.context, self.meter)
+        source = CountingReader(work.source, self.context, self.progress)
         batches = UploadBatcher(self.context, self._put, parts)
-        is_tar = work.span.kind == "tar"
+        kind = work.span.kind
         try:
-            for member in kinds.members(source, work.span, link):
+            for member in kind.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
                 row = Row(path, member.size, 0, work.source.name, member.offset)
-                mark = Mark(link.end, link.pax) if is_tar else Mark(member.offset + 1)
+                mark = Mark(*kind.place_after(member, link))
                 if member.link and not refusal:
                     batches.add(linked(row, work.prefix, member.link), None, mark)
                 else:
@@ -179,10 +182,10 @@ class _Task:
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
             try:
-                self.context.bucket.put(row.path, data, kind)
+                self.context.put(row.path, data, kind)
             except MemberError as error:
                 return row._replace(outcome=FAILED, reason=str(error))
-        self.meter.add(objects=1)
+        self.progress.add(objects=1)
         return row
 
     def _put_large(self, row: Row, chunks: Iterator[bytes]) -> Row:
@@ -196,7 +199,7 @@ class _Task:
                 # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
                 # lacks, has the member read and stored once more.
                 with contextlib.suppress(UploadLostError):
-                    self.context.bucket.put(row.path, counted, kind)
+                    self.context.put(row.path, counted, kind)
             for _ in counted:
                 pass
         except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
@@ -218,26 +221,29 @@ class _Task:
             return stored.crc32c
         return int(google_crc32c.value(self.context.bucket.get(stored.name) or b""))
 
-    def photos(self, work: PhotoWork) -> list[Row]:
-        rows = self.context.photos.map(lambda photo: self._photo(photo, work), work.photos)
-        return list(itertools.chain.from_iterable(rows))
+    def photos(self, work: PhotoWork, parts: PartWriter | None) -> list[Row]:
+        def stored(photo: Photo) -> list[Row]:
+            rows = self._photo(photo, work)
+            if parts:
+                parts.add_next(rows)
+            return rows
+
+        return list(itertools.chain.from_iterable(self.context.photos.map(stored, work.photos)))
 
     def _photo(self, photo: Photo, work: PhotoWork) -> list[Row]:
-        image = Row(f"{work.image_prefix}{photo.name}.png", 0, 0, photo.url, 0)
+        image = Row(work.image_of(photo), 0, 0, photo.url, 0)
         if photo.refusal:
             return [image._replace(outcome=REFUSED, reason=photo.refusal)]
-        label = Row(f"{work.annotation_prefix}{photo.name}.json", len(photo.annotation), 0, photo.url, 0)
-        there = self.present.get(image.path)
-        label = label._replace(crc32c=google_crc32c.value(photo.annotation), note=facts_note(photo.annotation))
-        if there and self._is_there(label):  # the annotation is written last: where it is, the photo is whole
-            return [image._replace(size=there.size, crc32c=self._crc32c(there)), label]
+        label = Row(
+            work.annotation_of(photo), len(photo.annotation), 0, photo.url, 0, note=facts_note(photo.annotation)
+        )
         with self.context.fetching:
             if self.context.stop.is_set():
                 raise ExtractionError("interrupted")
-            image, data = fetch_photo(image, self.context.bytes)
+            image, data = fetch_photo(image, self.context.http, self.context.bytes)
             self.context.bytes.acquire(len(data))
         try:
-            self.meter.add(len(data))
+            self.progress.add(len(data))
             return self._put_photo(image, data, label, photo.annotation) if data else [image]
         finally:
             self.context.bytes.release(len(data))

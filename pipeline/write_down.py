@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from datasets import DATASETS, Dataset
+from datasets import Dataset, shares_folder
 from errors import redact
 from labels.write import write_tables
 from manifest.counters import ReasonCounter
@@ -20,7 +20,6 @@ from pipeline.dataset_run import DatasetRun
 from pipeline.planner import PlannedArchive
 from pipeline.prove import ListingDiff
 from pipeline.results import Result
-from pipeline.unit import PhotoWork
 
 log = logging.getLogger("spotted")
 
@@ -48,18 +47,19 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
     if result.missing:
         store.write_failures(failures)
     else:
-        metadata = _metadata(run, result, diff.misnamed) | write_tables(
-            run.dataset, store, diff.noted, run.options.sample
-        )
+        if run.lease:
+            run.lease.renew()
+        tables = write_tables(run.dataset, store, diff.noted, run.options.sample)
+        metadata = _metadata(run, result, diff.misnamed) | tables
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
-            store.finish(diff.rows, failures, metadata)
+            store.commit(diff.rows, failures, metadata)
     return result
 
 
 def _log_strangers(dataset: Dataset, strangers: ReasonCounter) -> None:
-    if any(other.folder == dataset.folder for other in DATASETS.values() if other.name != dataset.name):
+    if shares_folder(dataset):
         return  # --verify reads the others' manifests and knows whose they are
-    for reason, some in strangers.told().items():
+    for reason, some in strangers.counts().items():
         log.warning(
             "%s: %d objects in its folder are %s: left by a run on an older source, or by other programs; --verify"
             " names them: %s", dataset.name, some.count, reason, ", ".join(some.examples),
@@ -91,12 +91,12 @@ def _result(run: DatasetRun, rows: Rows, failures: list[Row]) -> Result:
         run.discard(unit for unit, entry in run.entries.items() if entry.rows.absent)  # the next run asks again
     result = Result(run.dataset, len(rows), rows.size, missing=missing)
     result.gone, result.not_images = outcomes[GONE], outcomes[NOT_AN_IMAGE]
-    result.fetched, result.retries = run.tally.fetched, run.tally.retries
+    result.fetched, result.retries = run.progress.fetched, run.progress.retries
     return result
 
 
 def _photos(run: DatasetRun) -> int:
-    return sum(len(unit.work.photos) for unit in run.units.values() if isinstance(unit.work, PhotoWork))
+    return sum(len(unit.work.photos) for unit in run.units.values())
 
 
 def _metadata(run: DatasetRun, result: Result, misnamed: ReasonCounter) -> dict[str, object]:
@@ -109,7 +109,7 @@ def _metadata(run: DatasetRun, result: Result, misnamed: ReasonCounter) -> dict[
         "bytes": result.size,
         "gone": result.gone,
         "not_images": result.not_images,
-        "wrong_format": {reason: asdict(some) for reason, some in misnamed.told().items()},
+        "wrong_format": {reason: asdict(some) for reason, some in misnamed.counts().items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sources": [_source_fields(each, run.checks[each.archive.file]) for each in run.planned],
     }

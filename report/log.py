@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
-from errors import redact_record
+from errors import redact, show_record
 from pipeline.options import RunOptions
 
 log = logging.getLogger("spotted")
@@ -18,7 +18,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "severity": record.levelname,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage()),  # JSON escapes what a terminal would carry out
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         }
         return json.dumps(fields | getattr(record, "fields", {}))
@@ -27,8 +27,11 @@ class JsonFormatter(logging.Formatter):
 def start_log(options: RunOptions) -> None:
     """Send the program's log to stderr, above the bars."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if options.log_format == "json" else logging.Formatter("%(message)s"))
-    handler.addFilter(redact_record)
-    log.addHandler(handler)
+    if options.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(show_record)
+    log.handlers = [handler]  # in place of the one that was there before the options were read
     log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     log.propagate = False

@@ -119,7 +119,8 @@ def _next(results: list[Result], options: RunOptions) -> str:
     if any(row.path.startswith(METADATA_PREFIX) for result in results for row in result.missing):  # a manifest
         return "the same command without --verify or --repair extracts what has no manifest"
     if IncompleteError.exit_status in statuses and options.command != "extract":
-        return "--repair stores again what is missing or different; extra objects are for you to judge"
+        deep = " --deep" if options.deep else ""
+        return f"--repair{deep} stores again what is missing or different; extra objects are for you to judge"
     if IncompleteError.exit_status in statuses:
         return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries it again"
     is_all = list(options.datasets) == select(GROUPS, ())

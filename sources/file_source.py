@@ -5,19 +5,27 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import requests
 
 from errors import SourceChangedError, SourceError, escaped
-from sources import http, http_answers
-from sources.http_answers import Version, check_encoding, check_length, check_status, content_length
+from sources.http import HttpClient
+from sources.http_answers import (
+    Version,
+    check_encoding,
+    check_length,
+    check_not_html,
+    check_size,
+    check_status,
+    content_length,
+    status_of,
+)
 from sources.local_files import open_file, read_at
+from sources.retry import FIRST_ATTEMPTS
 from sources.spool import TemporaryCopy, check_space, leads_to
 
 log = logging.getLogger("spotted")
@@ -39,7 +47,7 @@ class FileSource:
         """The file at `path`; raises GoneError when there is none, SourceError when it is no file."""
         with open_file(path) as file:
             status = os.fstat(file)
-            http.check_not_html(str(path), read_at(file, 512, 0, str(path)))
+            check_not_html(str(path), read_at(file, 512, 0, str(path)))
         return cls(str(path), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}", str(path))
 
     def read(self, start: int, stop: int) -> bytes:
@@ -68,6 +76,7 @@ class SpooledSource(FileSource):
 
     modified: str
     target: str  # what `path` leads to on the machine that has the copy
+    client: HttpClient = field(compare=False, repr=False)
     copy: TemporaryCopy | None = field(compare=False, repr=False)  # in the process that made it
 
     def __getstate__(self) -> dict[str, object]:
@@ -81,7 +90,7 @@ class SpooledSource(FileSource):
             with open_file(self.path) as file:
                 yield file
         else:
-            with spooled(self.name, self.size, self.validators)._open() as file:
+            with spooled(self.name, self.size, self.validators, self.client)._open() as file:
                 yield file
 
     @property
@@ -91,49 +100,47 @@ class SpooledSource(FileSource):
 
 # ── copies ───────────────────────────────────────────────────────────────────────────────────────
 
-_spooling = threading.Lock()
 
-
-def spooled(url: str, size: int, version: Version) -> SpooledSource:
-    """This process's own copy of that version."""
-    with _spooling:
-        copy = _spooled_here(url, size)
+def spooled(url: str, size: int, version: Version, client: HttpClient) -> SpooledSource:
+    """The client's own copy of that version."""
+    with client.copying:
+        copy = client.copies.get((url, size))
+        if copy is None:
+            copy = client.persist(url, lambda: whole(url, size, client), FIRST_ATTEMPTS)
+            client.copies[url, size] = copy
     if not version.is_same(copy.validators):
         raise SourceChangedError(f"{url}: changed while it was read; run again")
     return copy
 
 
-@lru_cache(maxsize=16)
-def _spooled_here(url: str, size: int) -> SpooledSource:
-    return http.persist(url, lambda: whole(url, size), http.FIRST_ATTEMPTS)
-
-
-def whole(url: str, size: int | None) -> SpooledSource:
+def whole(url: str, size: int | None, client: HttpClient) -> SpooledSource:
     """A copy of the answer to a request without Range; raises SourceError."""
-    with http.get(url, {}) as response:
+    with client.get(url, {}) as response:
         check_status(url, response)
         if response.status_code != 200:
             given = escaped(response.headers.get("Content-Range", "none"))
-            got = f"{http_answers.status_of(response)}, Content-Range {given}"
+            got = f"{status_of(response)}, Content-Range {given}"
             raise SourceError(f"{url}: expected status 200 and the whole file, got {got}; use another mirror")
         check_encoding(url, response)
         head = response.raw.read(512, decode_content=False)
-        http.check_not_html(url, head)
-        return spooled_from(url, response, head, size)
+        check_not_html(url, head)
+        return spooled_from(response, head, url, size, client)
 
 
-def spooled_from(url: str, response: requests.Response, head: bytes, size: int | None) -> SpooledSource:
+def spooled_from(
+    response: requests.Response, head: bytes, url: str, size: int | None, client: HttpClient
+) -> SpooledSource:
     """A copy of `head` and of what follows it in the answer; raises SourceError, also where the disk is full."""
     length = content_length(response)
     if length is not None:
-        http.check_size(url, length, size)
+        check_size(url, length, size)
     check_space(url, length or size or 0)
     copy = TemporaryCopy(url)
     log.info("%s: the server does not support range requests; downloading it into a temporary file", url)
     for chunk in itertools.chain([head], response.raw.stream(CHUNK, decode_content=False)):
         copy.write(chunk)
         if size is not None and copy.size > size:
-            http.check_size(url, copy.size, size)
+            check_size(url, copy.size, size)
     check_length(length, copy.size)
     version = Version.of(response)
-    return SpooledSource(copy.path, copy.size, str(version), url, version.modified, copy.target, copy)
+    return SpooledSource(copy.path, copy.size, str(version), url, version.modified, copy.target, client, copy)

@@ -1,4 +1,4 @@
-"""Refusals of a server become a limit of parallel requests to it, one for the whole process."""
+"""Refusals of a server become a limit of parallel requests to it, one for all requests of a client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 log = logging.getLogger("spotted")
@@ -24,7 +23,7 @@ class Host:
 
     def __init__(self, name: str) -> None:
         self.name, self.has_if_range = name, True  # False: it answers a range with If-Range as if it were none
-        self._told = set[str]()
+        self._logged = set[str]()
         self.served = 0  # requests that had a good answer so far
         self._limit = float("inf")
         self._in_flight = self._answering = self._completed = 0
@@ -67,15 +66,15 @@ class Host:
     def is_new(self, subject: str) -> bool:
         """Whether this is the first call: for a message that is logged once."""
         with self._changed:
-            is_new = subject not in self._told
-            self._told.add(subject)
+            is_new = subject not in self._logged
+            self._logged.add(subject)
             return is_new
 
     def is_answering(self) -> bool:
         """Whether the server serves another request at this moment."""
         return self._answering > 0
 
-    def refuse(self) -> int:
+    def throttled(self) -> int:
         """Record that this request was refused; returns how many others are in flight."""
         with self._changed:
             others = self._in_flight - 1
@@ -93,12 +92,15 @@ class Host:
         self._limit = min(self._limit, others)
 
 
-def host_of(url: str) -> Host:
-    """This process's limits for the server of a URL."""
-    parts = urlsplit(url)
-    return _host(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+class Hosts:
+    """The servers of one client."""
 
+    def __init__(self) -> None:
+        self._found, self._lock = dict[str, Host](), threading.Lock()
 
-@lru_cache(maxsize=256)
-def _host(name: str) -> Host:
-    return Host(name)
+    def of(self, url: str) -> Host:
+        """The limits for the server of a URL."""
+        parts = urlsplit(url)
+        name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        with self._lock:
+            return self._found.setdefault(name, Host(name))

@@ -1,4 +1,4 @@
-"""An HTTP answer becomes its status, its length and range, and the version of its file."""
+"""An HTTP answer becomes its status, its length and range, and the version of its file; each is checked."""
 
 from __future__ import annotations
 
@@ -114,3 +114,19 @@ def retry_after(response: requests.Response) -> float:
         return min(urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0")), LONGEST_ASKED)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # a number or year of thousands of digits
         return 0
+
+
+def check_not_html(name: str, head: bytes) -> None:
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)", head, re.IGNORECASE):
+        raise SourceError(
+            f"{name}: expected a file, got an HTML page (an error page or a dead share link);"
+            " open it in a browser to see why, or take the file from elsewhere with --mirror"
+        )
+
+
+def check_size(name: str, got: int, expected: int | None) -> None:
+    if expected not in (got, None):
+        raise SourceError(
+            f"{name}: expected {expected:,} bytes, got {got:,}: not the published file"
+            " (a --mirror with other files brings its own SHA256SUMS)"
+        )

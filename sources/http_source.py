@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import requests
 
 from errors import SourceChangedError, escaped
-from sources import http
+from sources import retry
 from sources.file_source import CHUNK, spooled
-from sources.hosts import host_of
+from sources.http import HttpClient
 from sources.http_answers import (
     PassingError,
     RangeError,
@@ -27,7 +27,7 @@ from sources.http_answers import (
 log = logging.getLogger("spotted")
 
 PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
-LEAST = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
+MIN_CHUNK = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
 SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
 WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
 
@@ -39,6 +39,7 @@ class HttpSource:
     name: str
     size: int
     version: str  # its ETag, or else its Last-Modified
+    client: HttpClient = field(compare=False, repr=False)
     modified: str = ""  # its Last-Modified
     is_proven: bool = False  # a checksum is compared with what is read
 
@@ -48,16 +49,17 @@ class HttpSource:
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """The same in chunks; a broken connection continues at the byte where it broke."""
-        position, mark, tries, wrong = start, start, http.Tries(http.ATTEMPTS), 0
+        position, mark, tries, wrong = start, start, self.client.tries(retry.ATTEMPTS), 0
         while position < stop:
             try:
                 for chunk in self._range(position, stop):
                     position += len(chunk)
                     yield chunk
-            except http.RETRIED as error:
+            except retry.RETRIED as error:
                 wrong = wrong + 1 if isinstance(error, RangeError) else 0
                 if wrong >= WRONG_RANGES:
-                    yield from spooled(self.name, self.size, self.validators).stream(position, stop)
+                    copy = spooled(self.name, self.size, self.validators, self.client)
+                    yield from copy.stream(position, stop)
                     return
                 if position - mark >= PROGRESS:
                     tries.renew()
@@ -69,7 +71,7 @@ class HttpSource:
         return Version.from_text(self.version, self.modified)
 
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
-        left, amount = stop - start, 4 * LEAST
+        left, amount = stop - start, 4 * MIN_CHUNK
         with self._ask(start, stop) as response:
             begin = time.monotonic()
             while left and (chunk := response.raw.read(amount, decode_content=False)):
@@ -82,9 +84,9 @@ class HttpSource:
     @contextmanager
     def _ask(self, start: int, stop: int) -> Iterator[requests.Response]:
         """The answer to a Range request, with If-Range where the server understands it."""
-        headers, host = {"Range": f"bytes={start}-{stop - 1}"}, host_of(self.name)
+        headers, host = {"Range": f"bytes={start}-{stop - 1}"}, self.client.hosts.of(self.name)
         if host.has_if_range and self.validators.for_if_range:
-            with http.get(self.name, headers | {"If-Range": self.validators.for_if_range}) as response:
+            with self.client.get(self.name, headers | {"If-Range": self.validators.for_if_range}) as response:
                 if response.status_code not in (200, 412):
                     self._check(response, start)
                     yield response
@@ -93,7 +95,7 @@ class HttpSource:
                     self._check_version(response, content_length(response))
             log.info("%s: the server does not understand If-Range; asking without", self.name)
             host.has_if_range = False
-        with http.get(self.name, headers) as response:
+        with self.client.get(self.name, headers) as response:
             self._check(response, start)
             yield response
 
@@ -131,7 +133,7 @@ class HttpSource:
                 " and date: several servers answer under this name, and no sha256 is compared that proves their copies"
                 " to be one; use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
             )
-        if host_of(self.name).is_new(self.name):
+        if self.client.hosts.of(self.name).is_new(self.name):
             log.warning(
                 "%s: expected ETag %s, got %s of the same size and date, as of several servers behind one name;"
                 " going on, its sha256 will prove the bytes",
@@ -144,5 +146,5 @@ class HttpSource:
 def _amount_after(amount: int, seconds: float) -> int:
     """The size of the next request, from the duration of the last."""
     if seconds > SLOW:
-        return max(amount // 2, LEAST)
+        return max(amount // 2, MIN_CHUNK)
     return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

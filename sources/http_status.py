@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # A later attempt gets the same answer: the server does not know the method (501) or the version of HTTP (505), or a
 # network wants a login first (511, RFC 6585). All other 5xx pass, also those that no RFC has: 509 (bandwidth limit),
 # 520 to 530 (Cloudflare: the origin is slow or away), 598 and 599 (proxies).
@@ -10,3 +12,10 @@ RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)}) - FINAL_5XX
 THROTTLED_STATUSES = frozenset({429, 503})  # the server is overloaded, or limits its clients
 GONE_STATUSES = frozenset({404, 410})
 FORBIDDEN_STATUSES = frozenset({401, 403})  # stores answer these for a missing object where listing is not allowed
+OBSTORE_STATUS = re.compile(r"status code: (\d{3})[^:<]*")  # with its words, as in "status code: 429 Too Many Requests"
+
+
+def obstore_status(error: BaseException) -> int:
+    """The status of an error of obstore's, which only its message has; 0 where no answer came."""
+    match = OBSTORE_STATUS.search(str(error))
+    return int(match[1]) if match else 0

@@ -1,4 +1,4 @@
-"""A path becomes the descriptor of a plain file; errors name the path."""
+"""A URL or path becomes the descriptor of a plain file; errors name the path."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from errors import GoneError, SourceError
 
@@ -42,3 +44,11 @@ def read_at(descriptor: int, size: int, start: int, name: str) -> bytes:
         return os.pread(descriptor, size, start)
     except OSError as error:
         raise SourceError(f"{name}: cannot be read at byte {start:,}: {error.strerror}") from error
+
+
+def is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def local_path(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)

@@ -272,6 +272,11 @@ def _element(kind: int, data: bytes) -> bytes:
 # ── serving ──────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Close the connection without a word: its other end, the run, says what it missed."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and body in one packet; in two, Nagle and delayed ACK cost 40 ms a request
@@ -298,7 +303,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve() -> Iterator[str]:
     """Serve the miniature on loopback; the URL of its mirror."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -1,7 +1,7 @@
 """A URL, a share link, a local file or several parts become one random-access file, pinned to one version.
 
 Every source has `name`, `size` (bytes), `version` and `read(start, stop)` / `stream(start, stop)`, is
-picklable, and holds no connection of its own: connections belong to the process.
+picklable, and holds no connection of its own: connections belong to its client.
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from errors import SourceError
-from sources import http
-from sources.file_source import FileSource, spooled_from, whole
-from sources.http_answers import Version, check_encoding, check_status, content_length, content_range
+from sources.file_source import FileSource, SpooledSource, spooled_from, whole
+from sources.http import HttpClient
+from sources.http_answers import (
+    Version,
+    check_encoding,
+    check_not_html,
+    check_size,
+    check_status,
+    content_length,
+    content_range,
+)
 from sources.http_source import HttpSource
+from sources.local_files import is_http, local_path
+from sources.retry import FIRST_ATTEMPTS
 
 log = logging.getLogger("spotted")
 
@@ -38,15 +48,15 @@ class Source(Protocol):
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def open_source(urls: tuple[str, ...], size: int | None = None, is_proven: bool = False) -> Source:
+def open_source(urls: tuple[str, ...], client: HttpClient, size: int | None = None, is_proven: bool = False) -> Source:
     """Open one URL or path, or several parts as one file; `size` is what the whole must have, in bytes.
 
     A server without ranges is read once into a temporary file. `is_proven` is what `proven` makes of it.
     Raises SourceError when the source cannot be had, is an HTML page, or has another size.
     """
-    parts = tuple(_open_one(url, size if len(urls) == 1 else None) for url in urls)
+    parts = tuple(_open_one(url, size if len(urls) == 1 else None, client) for url in urls)
     source = parts[0] if len(parts) == 1 else ConcatSource(parts)
-    http.check_size(source.name, source.size, size)
+    check_size(source.name, source.size, size)
     return proven(source, is_proven)
 
 
@@ -60,52 +70,59 @@ def proven(source: Source, is_proven: bool) -> Source:
     return replace(source, is_proven=is_proven) if isinstance(source, HttpSource) else source
 
 
-def _open_one(url: str, size: int | None) -> Source:
-    if http.is_http(url):
-        return http.persist(url, lambda: _probe(url, size), http.FIRST_ATTEMPTS)
-    return FileSource.at(http.local_path(url))
+def with_client(source: Source, client: HttpClient) -> Source:
+    """The same source with the connections of this client; one that was pickled has a client of its own."""
+    if isinstance(source, ConcatSource):
+        return ConcatSource(tuple(with_client(part, client) for part in source.parts))
+    return replace(source, client=client) if isinstance(source, HttpSource | SpooledSource) else source
+
+
+def _open_one(url: str, size: int | None, client: HttpClient) -> Source:
+    if is_http(url):
+        return client.persist(url, lambda: _open_http(url, size, client), FIRST_ATTEMPTS)
+    return FileSource.at(local_path(url))
 
 
 @dataclass(frozen=True)
-class Look:
+class Probe:
     """A source's description, from one request for its first bytes or from a local file."""
 
     size: int | None  # bytes
     has_ranges: bool
 
 
-def look(url: str) -> Look:
+def probe(url: str, client: HttpClient) -> Probe:
     """Describe a source without reading it; raises SourceError when it is unavailable or an HTML page."""
-    if not http.is_http(url):
-        return Look(FileSource.at(http.local_path(url)).size, True)
-    return http.persist(url, lambda: _look(url), http.FIRST_ATTEMPTS)
+    if not is_http(url):
+        return Probe(FileSource.at(local_path(url)).size, True)
+    return client.persist(url, lambda: _probe(url, client), FIRST_ATTEMPTS)
 
 
-def _look(url: str) -> Look:
-    with http.get(url, {"Range": "bytes=0-511"}) as response:
+def _probe(url: str, client: HttpClient) -> Probe:
+    with client.get(url, {"Range": "bytes=0-511"}) as response:
         check_status(url, response)
-        http.check_not_html(url, response.raw.read(512, decode_content=False))
+        check_not_html(url, response.raw.read(512, decode_content=False))
         if response.status_code == 206:
-            return Look(content_range(response)[1], True)
-        return Look(content_length(response), False)
+            return Probe(content_range(response)[1], True)
+        return Probe(content_length(response), False)
 
 
-def _probe(url: str, size: int | None) -> Source:
-    with http.get(url, {"Range": "bytes=0-511"}) as response:
+def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
+    with client.get(url, {"Range": "bytes=0-511"}) as response:
         if response.status_code == 416:
             raise SourceError(f"{url}: expected a file, got an empty one")
         check_status(url, response)
         check_encoding(url, response)
         head = response.raw.read(512, decode_content=False)
-        http.check_not_html(url, head)
+        check_not_html(url, head)
         if response.status_code == 200:
-            return spooled_from(url, response, head, size)
+            return spooled_from(response, head, url, size, client)
         first, total = content_range(response)
         version = Version.of(response)
     if first == 0 and total:
-        return HttpSource(url, total, str(version), version.modified)
+        return HttpSource(url, total, str(version), client, version.modified)
     log.info("%s: the server answers the first Range request wrongly; asking for the whole file", url)
-    return whole(url, size)
+    return whole(url, size, client)
 
 
 # ── the kinds of source ──────────────────────────────────────────────────────────────────────────

@@ -8,8 +8,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import google.api_core.exceptions
 import google.api_core.retry
@@ -20,11 +21,13 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
-from errors import BucketError, KeptError, MemberError
+from errors import BucketError, BusyError, KeptError, MemberError
 from storage.api_errors import final_status, judge
-from storage.bucket import Data, Stored, map_bounded, reason
+from storage.bucket import Bucket, Data, Lease, Look, Stored, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
+from storage.lease import ObjectLease
+from storage.line import Line
 from storage.listing import Range, objects
 from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import Passing, size_and_crc32c, upload
@@ -50,6 +53,10 @@ CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, als
 # member that is refused for its name, or a few of them, are rows.
 ALIKE = 8
 DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
+TAKEN = (
+    obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError,
+    google.api_core.exceptions.PreconditionFailed,
+)  # fmt: skip
 REFUSED = (
     *DENIED,
     obstore.exceptions.UnauthenticatedError,
@@ -66,10 +73,11 @@ class _Stores(NamedTuple):
     puts: GCSStore
 
 
-class ApiBucket:
+class ApiBucket(Bucket):
     """A bucket through its API: objects go by obstore, everything else by google-cloud-storage."""
 
     max_in_flight = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
+    limiter: RateLimiter
 
     def __init__(
         self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
@@ -84,11 +92,11 @@ class ApiBucket:
         usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
         self.limiter = RateLimiter(self.url, write_rate or usual, writers)
         self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
+        self._line = Line()
         self._credentials, _ = credentials_and_origin()
         self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
         self._place = Place(self._client, self._credentials, name, is_hierarchical)
-        self.ready, self.look = self._place.ready, self._place.look
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
     def _new_stores(self) -> _Stores:
@@ -108,6 +116,12 @@ class ApiBucket:
                     self._stores = self._new_stores()
             return work(self._stores)
 
+    def ready(self) -> None:
+        self._place.ready()
+
+    def look(self) -> Look:
+        return self._place.look()
+
     @property
     def keeps(self) -> str:
         return self._place.keeps
@@ -118,16 +132,29 @@ class ApiBucket:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
-    def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        sent = data if isinstance(data, bytes) else Passing(data)
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self.put(name, data, content_type, is_new=True)
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        return nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, name, self.limiter).held()
+
+    def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
+        sent = data if isinstance(data, bytes) else Passing(data, is_new)
         try:
             if isinstance(sent, Passing):
                 upload(self._bucket, name, sent, content_type, self.limiter)
             elif name.endswith("/"):  # obstore would drop the slash
                 self._put_folder(name, sent, content_type)
             else:
-                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}), judge)
+                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
             self._alike = 0
+        except TAKEN as error:
+            if not is_new:  # an answer to something else
+                self._count_refusal(error)
+                raise MemberError(reason(error)) from error
+            there = self._find(name)
+            if there is None or (there.size, there.crc32c) != size_and_crc32c(sent):
+                raise BusyError(f"{self.url}/{name}: another run has written it meanwhile") from error
         except REFUSED as error:
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
                 raise BucketError(f"{self.url}: cannot write: {reason(error)}") from error
@@ -179,16 +206,16 @@ class ApiBucket:
         ) as error:  # raised by the library for an unexpected answer
             raise MemberError(f"{name}: not what Google Cloud Storage answers: {reason(error)}") from error
 
-    def _put(self, name: str, data: bytes, attributes: obstore.Attributes) -> None:
-        self._authorized(
-            lambda stores: obstore.put(stores.puts, name, data, attributes=attributes, use_multipart=False)
-        )
+    def _put(self, name: str, data: bytes, attributes: obstore.Attributes, is_new: bool) -> None:
+        mode: Literal["create", "overwrite"] = "create" if is_new else "overwrite"
+        with self._line.sending(len(data)):
+            self._authorized(
+                lambda stores: obstore.put(
+                    stores.puts, name, data, attributes=attributes, use_multipart=False, mode=mode
+                )
+            )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
-
-    def get(self, name: str) -> bytes | None:
-        chunks = self.read(name)
-        return None if chunks is None else b"".join(chunks)
 
     def read(self, name: str) -> Iterator[bytes] | None:
         try:
@@ -250,6 +277,9 @@ class ApiBucket:
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
         return ""
+
+    def sync(self) -> None:
+        """What is put is stored durably before the service answers."""
 
     def close(self) -> None:
         self._client.close()

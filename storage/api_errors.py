@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import google.api_core.exceptions
 import obstore
 import requests
 
-from sources.http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES
+from sources.http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES, obstore_status
 from storage.bucket import reason
 from storage.rate_limit import Failure, retry_after
 
@@ -16,13 +14,9 @@ NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an error; 0 where the connection failed before there was one, or where none is known.
-
-    obstore has the status only in its message.
-    """
+    """The HTTP status of an error; 0 where the connection failed before there was one, or where none is known."""
     if isinstance(error, obstore.exceptions.BaseError):
-        match = re.search(r"status code: (\d{3})", reason(error))
-        return int(match[1]) if match else 0
+        return obstore_status(error)
     response = getattr(error, "response", None)
     return int(getattr(response, "status_code", None) or getattr(error, "code", None) or 0)
 

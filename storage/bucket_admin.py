@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import google.api_core.exceptions
 import google.auth.credentials
@@ -15,8 +15,8 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from errors import BucketError
-from sources.http import innermost
-from storage.bucket import reason
+from sources.retry import innermost
+from storage.bucket import Look, reason
 from storage.credentials import project
 
 log = logging.getLogger("spotted")
@@ -29,16 +29,6 @@ NO_ANSWER = (
     google.auth.exceptions.GoogleAuthError,
     requests.RequestException,
 )
-
-
-class Look(NamedTuple):
-    """The description of a bucket, found without writing to it."""
-
-    exists: bool
-    region: str = ""  # "" if the account may not see it
-    is_hierarchical: bool = False
-    keeps: str = ""  # why objects can be neither removed nor replaced; "" if they can, or if unknown
-    is_versioned: bool = False
 
 
 class Place:

@@ -234,7 +234,7 @@ class Congestion:
             self._jump(self._before_cuts, now)
             return
         self._jump(max(CUT * min(rate, self.rate), MIN_RATE), now)
-        if not self._is_tried:
+        if is_whole or not self._is_tried:
             self._borne = self.rate
 
     def _jump(self, rate: float, now: float) -> None:

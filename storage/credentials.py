@@ -25,6 +25,13 @@ def emulator() -> str | None:
     return os.environ.get("STORAGE_EMULATOR_HOST") or None
 
 
+def account() -> str:
+    """Who writes, and where these credentials come from; raises BucketError when there are none."""
+    credentials, origin = credentials_and_origin()
+    name = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
+    return f"{name or 'an unnamed account'}, {origin}"
+
+
 def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
     """Google's default credentials, and where they come from; raises BucketError when there are none."""
     from google.auth import compute_engine  # not before the environment says what it should do

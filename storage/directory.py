@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import google_crc32c
 
-from errors import BucketError, MemberError
-from storage.bucket import Data, Stored, reason
-from storage.names import PARTIAL_PREFIX
-from storage.part_files import _chunks, _fill, _mine, _numbers, _open, _removed_on_failure, probe
+from errors import BucketError, MemberError, escaped
+from storage.bucket import UNREADABLE, Bucket, Data, Lease, Look, Stored, reason
+from storage.lock import locked_file
+from storage.part_files import chunks, folder, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ENOTCONN, errno.ECONNABORTED,  # of a mount that has died: afterwards, and during a call
 })  # fmt: skip
 
+# What lies in a file's place is no file: to a run the same as none.
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
+log = logging.getLogger("spotted")
 
 
-class FolderBucket:
+class FolderBucket(Bucket):
     """A directory as a bucket."""
 
     max_in_flight = 1  # a local write is faster than a hand-over to another thread
-    keeps = ""
-    has_folders = False  # a placeholder is the directory itself
+    has_checksums = False
+    is_local = True  # reading its files costs little
     fatal_errnos = FATAL_ERRNOS  # errors after which no other file could be written either
 
     def __init__(self, root: Path) -> None:
@@ -36,54 +42,76 @@ class FolderBucket:
         self._at = str(root)  # what the names are opened under
 
     def ready(self) -> None:
+        probe = part_name()
         try:
-            self.put(probe(), b"")
-            self.delete([probe()])
+            self.put(probe, b"")
+            self.delete([probe])
         except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
 
+    def look(self) -> Look:
+        if os.path.exists(self.root) and not os.path.isdir(self.root):
+            raise BucketError(f"{self.root}: expected a directory, got a file")
+        return Look(True)
+
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        path = f"{self._at}/{name}"
         try:
             if name.endswith("/"):
-                os.makedirs(path, exist_ok=True)
-                return
-            self._persist(path, data)
+                self._make(name)
+            else:
+                self._persist(name, data)
         except OSError as error:
             if error.errno in self.fatal_errnos:
                 raise BucketError(f"{self.root}/{name}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
 
-    def _persist(self, path: str, data: Data) -> None:
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self.put(name, data, content_type)  # the lease is a lock, which nobody takes over
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        return locked_file(self._at, name)
+
+    def _make(self, name: str) -> None:
+        with folder(self._at, name, is_made=True):
+            pass
+
+    def _persist(self, name: str, data: Data) -> None:
         if not isinstance(data, bytes):
-            self._write(path, data)
+            self._write(name, data)
             return
         for _ in range(TRIES - 1):
             with contextlib.suppress(FileNotFoundError):
-                self._write(path, (data,))
+                self._write(name, (data,))
                 return
-        self._write(path, (data,))
+        self._write(name, (data,))
 
-    def _write(self, path: str, chunks: Iterable[bytes]) -> None:
-        part = f"{os.path.dirname(path)}/{PARTIAL_PREFIX}{_mine}-{next(_numbers)}"
-        with _removed_on_failure(part):
-            _fill(_open(part), chunks)
-            os.rename(part, path)
+    def _write(self, name: str, data: Iterable[bytes]) -> None:
+        path, _, file = name.rpartition("/")
+        with folder(self._at, path, is_made=True) as at:
+            write(at, file, data)
 
     def get(self, name: str) -> bytes | None:
-        try:
-            return Path(self._at, name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+        found = self.read(name)
+        return None if found is None else b"".join(found)
 
     def read(self, name: str) -> Iterator[bytes] | None:
-        path = Path(self._at, name)
-        return _chunks(path) if path.is_file() else None
+        try:
+            return chunks(self._at, name)
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                return None
+            raise BucketError(f"{self.root}/{name}: cannot be read: {reason(error)}") from error
 
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
-        if os.path.isdir(f"{self._at}/{prefix}"):
-            yield Stored(prefix, 0, None)
-            yield from self._walk(prefix)
+        try:
+            with folder(self._at, prefix):
+                pass
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise BucketError(f"{self.root}/{prefix}: cannot be listed: {reason(error)}") from error
+        yield Stored(prefix, 0, None)
+        yield from self._walk(prefix)
 
     def _walk(self, prefix: str) -> Iterator[Stored]:
         for name in self._names(prefix):
@@ -92,7 +120,8 @@ class FolderBucket:
                 yield from self._walk(prefix + name)
                 continue
             with contextlib.suppress(FileNotFoundError):  # a worker of a killed run still renames its files
-                yield Stored(prefix + name, os.lstat(f"{self._at}/{prefix}{name}").st_size, None)
+                found = os.lstat(f"{self._at}/{prefix}{name}")
+                yield Stored(prefix + name, found.st_size if stat.S_ISREG(found.st_mode) else UNREADABLE, None)
 
     def _names(self, prefix: str) -> Sequence[str]:
         try:
@@ -100,27 +129,50 @@ class FolderBucket:
                 return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
         except FileNotFoundError:  # another run has just removed it
             return ()
+        except OSError as error:
+            raise BucketError(f"{self.root}/{prefix}: cannot be listed: {reason(error)}") from error
 
-    def with_checksum(self, stored: Stored) -> Stored:
-        """The listed object with the crc32c of the file, whose bytes are read."""
-        if stored.name.endswith("/"):
+    def with_checksum(self, stored: Stored, since: int = 0) -> Stored:
+        """The listed object with the crc32c of the file, whose bytes are read; UNREADABLE where they cannot be.
+
+        A file that was not changed since that moment (ctime, in ns), stays as it is.
+        """
+        if stored.name.endswith("/") or stored.size == UNREADABLE:
             return stored
         checksum = google_crc32c.Checksum()
         try:
-            for chunk in _chunks(self.root / stored.name):
+            if since and os.lstat(f"{self._at}/{stored.name}").st_ctime_ns < since:
+                return stored
+            for chunk in chunks(self._at, stored.name):
                 checksum.update(chunk)
         except OSError as error:
-            raise BucketError(f"{self.root / stored.name}: cannot be read: {reason(error)}") from error
+            log.warning("%s/%s: cannot be read: %s", self.root, escaped(stored.name), reason(error))
+            return stored._replace(size=UNREADABLE)
         return stored._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
+
+    def changed_at(self, name: str) -> int:
+        """When a file was last changed (ctime, in ns): its bytes, its name or its rights. 0 where there is none."""
+        try:
+            return os.lstat(f"{self._at}/{name}").st_ctime_ns
+        except OSError:
+            return 0
 
     def delete(self, names: Iterable[str]) -> Sequence[str]:
         for name in names:
+            path, _, file = name.rstrip("/").rpartition("/")
             try:
-                (os.rmdir if name.endswith("/") else os.unlink)(f"{self._at}/{name}")
+                with folder(self._at, path) as at:
+                    (os.rmdir if name.endswith("/") else os.unlink)(file, dir_fd=at)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # what is not empty is no placeholder
                     raise BucketError(f"{self.root}/{name}: cannot be removed: {reason(error)}") from error
         return ()
+
+    def sync(self) -> None:
+        try:
+            sync_files(self._at)
+        except OSError as error:
+            raise BucketError(f"{self.root}: cannot be brought to the disk: {reason(error)}") from error
 
     def close(self) -> None:
         """It holds nothing."""

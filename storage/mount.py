@@ -8,16 +8,17 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from errors import BucketError, MemberError
-from storage.bucket import METADATA_PREFIX, Bucket, Data, reason
+from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease, Look, Stored, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
-from storage.part_files import _fill, _open, _removed_on_failure, probe
+from storage.part_files import fill, part_name, removed_on_failure
 
 
-class MountedBucket:
+class MountedBucket(Bucket):
     """A bucket whose objects are written through its mount, while the API lists what has arrived.
 
     Journal and manifest go through the API too: a program that is killed while it writes to a mount leaves part of
@@ -27,18 +28,21 @@ class MountedBucket:
     def __init__(self, api: Bucket, root: Path) -> None:
         self._api, self._folder = api, MountFolder(root)
         self.url, self.max_in_flight = api.url, self._folder.max_in_flight
-        self.get, self.read, self.list = api.get, api.read, api.list
         self._made, self._lock = dict[str, Future[None]](), threading.Lock()
 
     def ready(self) -> None:
+        probe = part_name()
         try:
-            self._folder.put(probe(), b"")
-            arrived = self._api.get(probe()) is not None
-            self._folder.delete([probe()])
+            self._folder.put(probe, b"")
+            arrived = self._api.get(probe) is not None
+            self._folder.delete([probe])
         except (OSError, MemberError) as error:
             raise BucketError(f"{self._folder.root}: cannot be written: {reason(error)}") from error
         if not arrived:
             raise BucketError(f"{self._folder.root}: is mounted, but what is written there does not reach {self.url}")
+
+    def sync(self) -> None:
+        self._folder.sync()
 
     def close(self) -> None:
         self._folder.close()
@@ -50,6 +54,21 @@ class MountedBucket:
     @property
     def has_folders(self) -> bool:
         return self._api.has_folders
+
+    def look(self) -> Look:
+        return self._api.look()
+
+    def read(self, name: str) -> Iterator[bytes] | None:
+        return self._api.read(name)
+
+    def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
+        return self._api.list(prefix, marks)
+
+    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
+        self._api.create(name, data, content_type)
+
+    def lease(self, name: str) -> AbstractContextManager[Lease]:
+        return self._api.lease(name)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         if name.startswith(METADATA_PREFIX):
@@ -84,6 +103,7 @@ class MountedBucket:
 class MountFolder(FolderBucket):
     """A directory in a mounted bucket. It is held open, so that nothing is written beside a dead mount."""
 
+    is_local = False
     max_in_flight = 128  # at 50 ms a request (docs/mount.md)
     fatal_errnos = FATAL_ERRNOS - {errno.EIO}  # EIO: the bucket refused this file, for example for its checksum
 
@@ -101,19 +121,35 @@ class MountFolder(FolderBucket):
         """Close the folder: until then the mount is busy."""
         os.close(self._folder)
 
-    def _write(self, path: str, chunks: Iterable[bytes]) -> None:
+    def sync(self) -> None:
+        """A file is in the bucket once it is closed."""
+
+    def _make(self, name: str) -> None:
+        os.makedirs(f"{self._at}/{name}", exist_ok=True)
+
+    def _write(self, name: str, data: Iterable[bytes]) -> None:
         # An object appears when its file is closed; a rename would be a copy and a delete. While Linux makes a file
         # in a folder no name can be looked up there, and a new name is looked up first: two round trips a file,
         # one file at a time. After look-ups of many names in parallel, GCSFuse has the answer when the file is made.
         # A file that is there is removed: GCSFuse would fetch it onto the local disk, and stage the new one there.
+        path = f"{self._at}/{name}"
         crowds = self._crowds[hash(os.path.dirname(path)) % len(self._crowds)]
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):
             os.stat(path)
             os.unlink(path)
-        with _removed_on_failure(path):
+        with removed_on_failure(path):
             with crowds.enter(_MAKING):
                 file = _open(path)
-            _fill(file, chunks)
+            fill(file, data)
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 _LOOKING, _MAKING = 0, 1

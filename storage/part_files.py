@@ -1,55 +1,115 @@
-"""Bytes become a file by way of another name, so that no file is ever half written."""
+"""Files below a folder of untrusted users: no link is followed, and no file is ever half written under its name.
+
+Each file is opened relative to its folder's descriptor, to which one walks without following links: whoever may write
+there can neither lead a write elsewhere, nor guess the name of a file that is being written (openat(2)).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import ctypes
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from storage.names import PARTIAL_PREFIX
 
 CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
-
-_numbers = itertools.count()  # of the files that this process writes, in all of its buckets
-_mine = secrets.token_hex(4)  # in their names, since processes of two containers may have the same ids
-
-
-def probe() -> str:
-    """The name of a test write, which no other process uses."""
-    return f"{PARTIAL_PREFIX}ready-{_mine}"
+FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is not waited for
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+def part_name() -> str:
+    """A name that nobody can guess, of a file that is still being written."""
+    return PARTIAL_PREFIX + secrets.token_hex(12)
+
+
+@contextlib.contextmanager
+def folder(root: str, path: str, is_made: bool = False) -> Iterator[int]:
+    """The descriptor of a folder below `root`, made if `is_made`; raises OSError, ELOOP for a link in its place."""
+    at = _root(root, is_made)
+    try:
+        for name in filter(None, path.split("/")):
+            below = _below(at, name, is_made)
+            os.close(at)
+            at = below
+        yield at
+    finally:
+        os.close(at)
+
+
+def _root(root: str, is_made: bool) -> int:
+    """The user's own word: links on the way to it are followed."""
+    try:
+        return os.open(root, FOLDER)
+    except FileNotFoundError:
+        if not is_made:
+            raise
+        os.makedirs(root, exist_ok=True)
+        return os.open(root, FOLDER)
+
+
+def _below(at: int, name: str, is_made: bool) -> int:
+    for is_last in (not is_made, True):
+        try:
+            return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=at)
+        except FileNotFoundError:
+            if is_last:
+                raise
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=at)
+        except NotADirectoryError as error:
+            if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+                raise OSError(
+                    errno.ELOOP, "a symbolic link lies where its folder should, and is not followed"
+                ) from error
+            raise
+    raise AssertionError
+
+
+def chunks(root: str, name: str) -> Iterator[bytes]:
+    """A plain file's bytes; raises OSError where it cannot be opened, and for what is no plain file."""
+    path, _, file = name.rpartition("/")
+    with folder(root, path) as at:
+        descriptor = os.open(file, READ, dir_fd=at)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file")
+    return _read(descriptor)
+
+
+def _read(descriptor: int) -> Iterator[bytes]:
+    with open(descriptor, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
 
+def write(at: int, name: str, data: Iterable[bytes]) -> None:
+    """Make a file in a folder, by way of another name."""
+    part = part_name()
+    with removed_on_failure(part, at):
+        fill(os.open(part, NEW, 0o666, dir_fd=at), data)
+        os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
+
+
 @contextlib.contextmanager
-def _removed_on_failure(path: str) -> Iterator[None]:
+def removed_on_failure(path: str, at: int | None = None) -> Iterator[None]:
+    """Remove the file where the block raises."""
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            os.unlink(path, dir_fd=at)
         raise
 
 
-def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+def fill(file: int, data: Iterable[bytes]) -> None:
+    """Write and close."""
     try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, flags, 0o666)
-
-
-def _fill(file: int, chunks: Iterable[bytes]) -> None:
-    try:
-        for chunk in chunks:
+        for chunk in data:
             _write_all(file, chunk)
     finally:
         os.close(file)  # on a mount this is the upload, and can fail
@@ -59,3 +119,17 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
     written = os.write(descriptor, chunk)
     while written < len(chunk):
         written += os.write(descriptor, memoryview(chunk)[written:])
+
+
+def sync_files(root: str) -> None:
+    """Return once all that was written to the file system of a folder is on its disk; raises OSError (syncfs(2))."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        os.sync()
+        return
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if library.syncfs(at):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(at)

@@ -33,7 +33,9 @@ BEGINNINGS = 3  # attempts at a resumable upload whose bytes can be read again
 class Passing:
     """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes], is_new: bool = False) -> None:
+        """`is_new` where there must be no object of the name yet."""
+        self.is_new = is_new
         self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
         self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
 
@@ -72,9 +74,7 @@ def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str
             log.debug("%s: beginning its upload again: %s", name, error)
 
 
-def _upload(
-    bucket: storage.Bucket, name: str, chunks: Iterable[bytes], content_type: str, limiter: RateLimiter
-) -> None:
+def _upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, limiter: RateLimiter) -> None:
     # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
     # upload would leave its parts behind, invisible and billed.
     sent = limiter.acquire()
@@ -85,7 +85,8 @@ def _upload(
             limiter.throttled(sent, failure.retry_after)
 
     retry = google.api_core.retry.Retry(lambda error: judge(error).is_passing, 0.5, 5, 2, TIMEOUT, on_error=report)
-    file = bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type, retry=retry)
+    match = {"if_generation_match": 0} if chunks.is_new else {}
+    file = bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type, retry=retry, **match)
     with _given_up_on_failure(file):
         for chunk in chunks:
             with _translated():

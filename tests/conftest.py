@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archives import compressed_tar, tar, zip_methods
+from archives import tar, zip_methods
 from archives import zip as zip_archive
 from sources import sample
 from support.archives import some_members, tar_of
@@ -38,7 +38,7 @@ def front(session_front: GcsFront) -> GcsFront:
 
 @pytest.fixture
 def mirror() -> Iterator[SourceServer]:
-    """A server that has the miniature's files, and can be told to misbehave."""
+    """A server that has the miniature's files, and can be made to misbehave."""
     with SourceServer() as server:
         server.files.update({f"/{path}": data for path, data in sample.sources().items()})
         yield server
@@ -77,14 +77,14 @@ def image() -> None:
 
 @pytest.fixture
 def bucket() -> str:
-    """A bucket's name that nobody else has."""
+    """A bucket's name that is used only here."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything above 600 bytes is a large member, and comes in chunks of 100."""
-    for module in (tar, compressed_tar, zip_archive):
+    for module in (tar, zip_archive):
         monkeypatch.setattr(module, "LARGE", 600)
     monkeypatch.setattr(zip_archive, "SPAN", 600)
     monkeypatch.setattr(zip_methods, "CHUNK", 100)
@@ -103,5 +103,5 @@ def slow_mirror(mirror: SourceServer) -> SourceServer:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between tries, in seconds; noted, and not waited."""
     waits: list[float] = []
-    monkeypatch.setattr("sources.http.time.sleep", waits.append)
+    monkeypatch.setattr("sources.retry.time.sleep", waits.append)
     return waits

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from errors import SourceError
-from sources import http
-from sources.source import look, open_source
+from sources.http import HttpClient
+from sources.source import open_source, probe
 
 DATA = bytes(range(256)) * 4
 ODD_NUMBERS = [
@@ -127,25 +127,25 @@ def raw() -> Iterator[RawServer]:
 def test_any_answer_ends_in_bytes_or_an_error(
     raw: RawServer, monkeypatch: pytest.MonkeyPatch, status: str, headers: list[tuple[str, str]], body: bytes
 ) -> None:
-    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.retry.time.sleep", lambda _: None)
     head = "\r\n".join([status, *(f"{name}: {value}" for name, value in headers)])
     raw.answer = head.encode("latin-1") + b"\r\n\r\n" + body
     begin = time.monotonic()
-    for attempt in (_open, look, _fetch):
+    for attempt in (_open, lambda url: probe(url, HttpClient()), _fetch):
         message = _error_of(attempt, raw.url)
         assert message is None or (raw.url.rpartition("/")[0] in message and message.isprintable())
     assert time.monotonic() - begin < 20
 
 
 def _open(url: str) -> None:
-    source = open_source((url,))
+    source = open_source((url,), HttpClient())
     assert 0 < source.size < 10**18 or source.read(0, 0) == b""
     if source.size <= len(DATA):
         assert len(source.read(0, source.size)) == source.size
 
 
 def _fetch(url: str) -> None:
-    http.fetch(url, 2)
+    HttpClient().fetch(url, 2)
 
 
 def _error_of(attempt: Callable[[str], object], url: str) -> str | None:

@@ -68,7 +68,7 @@ def test_large_members_come_in_chunks(kind: Kind, chunk: int) -> None:
     assert extract(packed, 512, chunk) == truth(packed)
     reader = Memory(packed, chunk)
     for span in kinds.plan(reader, 512):
-        for member in kinds.members(reader, span, SpanBoundary()):
+        for member in span.kind.members(reader, span, SpanBoundary()):
             assert isinstance(member.data, Buffer) == (member.size <= 600)
 
 
@@ -77,7 +77,7 @@ def test_large_members_come_in_chunks(kind: Kind, chunk: int) -> None:
 def test_large_members_need_not_be_taken(name: str) -> None:
     reader = Memory(KINDS[name].pack(SOUND))
     spans = kinds.plan(reader, 1 << 20)
-    names = [member.name for span in spans for member in kinds.members(reader, span, SpanBoundary())]
+    names = [member.name for span in spans for member in span.kind.members(reader, span, SpanBoundary())]
     assert names == [file.name for file in SOUND]
 
 

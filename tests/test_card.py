@@ -147,17 +147,17 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
 # ── odd files, hostile names ─────────────────────────────────────────────────────────────────────
 
 
-def extract(bench: Bench, members: dict[str, bytes], order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
+def extract(bench: Bench, members: dict[str, bytes], options: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
     made = bench.dataset(a_tar=tar_of(list(members.items())))
     dataset = Dataset(made.name, "Mini: <4> photos", "mini/", archives=made.archives, layout=LAYOUT,
                       home="http://mini.example/?a=1&b=2", licence='"none" & <nothing>', citation="a, b")  # fmt: skip
-    return bench.extract(dataset, order)
+    return bench.extract(dataset, options)
 
 
 def card_of(bench: Bench) -> tuple[dict[str, Any], Page]:
-    book = "_extraction/mini/card"
-    page = (bench.bucket.get(f"{book}.html") or b"").decode()
-    return json.loads(bench.bucket.get(f"{book}.json") or b"{}"), check_page(page)
+    card = "_extraction/mini/card"
+    page = (bench.bucket.get(f"{card}.html") or b"").decode()
+    return json.loads(bench.bucket.get(f"{card}.json") or b"{}"), check_page(page)
 
 
 def png(width: int, height: int) -> bytes:
@@ -173,7 +173,7 @@ def gif() -> bytes:
     return file.getvalue()
 
 
-def test_odd_files_are_told_and_fail_nothing(bench: Bench) -> None:
+def test_odd_files_are_reported_and_fail_nothing(bench: Bench) -> None:
     good = [sample.picture(number) for number in range(2)]
     members = {
         "images/a/one.jpg": good[0],
@@ -231,7 +231,7 @@ def test_nothing_at_all_and_very_many_groups(bench: Bench) -> None:
     assert len(page.all("figure")) == 12
 
 
-def test_what_stands_in_the_way_of_a_card_is_told(
+def test_what_stands_in_the_way_of_a_card_is_reported(
     api_bench: Bench, front: GcsFront, caplog: pytest.LogCaptureFixture
 ) -> None:
     front.fail("xml.put", 400, name="_extraction/mini/card.html")
@@ -243,8 +243,8 @@ def test_what_stands_in_the_way_of_a_card_is_told(
 
 
 def test_a_card_is_made_where_there_is_none_and_left_alone_where_there_is(bench: Bench) -> None:
-    def run(order: RunOptions = RunOptions()) -> bytes:  # noqa: B008 - frozen
-        assert extract(bench, {"images/a/one.jpg": sample.picture(1)}, order).state == "complete"
+    def run(options: RunOptions = RunOptions()) -> bytes:  # noqa: B008 - frozen
+        assert extract(bench, {"images/a/one.jpg": sample.picture(1)}, options).state == "complete"
         return bench.bucket.get("_extraction/mini/card.html") or b""
 
     first = run()

@@ -56,10 +56,13 @@ class Shell(Site):
 
 
 TMPFS = "mkdir $OUT; mount -t tmpfs -o size={size}m tmpfs $OUT"
+# `tmpfs $OUT`, not `$OUT` alone, with which mount repeats the options that it finds: a plain user's number
+# is not known in there.
 # A file system cannot become read-only while a file is open for writing: it is tried until it can.
-SOON = (
-    "(until [ -d $OUT/stanford/Images ]; do sleep 0.01; done; until mount -o remount,ro $OUT; do :; done) 2>/dev/null &"
-)
+SOON = """(
+    until [ -d $OUT/stanford/Images ]; do sleep 0.01; done
+    until mount -o remount,ro tmpfs $OUT; do :; done
+) 2>/dev/null &"""
 
 
 class Disk(NamedTuple):
@@ -74,19 +77,19 @@ class Disk(NamedTuple):
 DISKS = {
     "a full disk at the destination": Disk(
         lambda rng: TMPFS.format(size=rng.randint(1, 22)),
-        "mount -o remount,size=100m $OUT",
+        "mount -o remount,size=100m tmpfs $OUT",
         1,
         r"(?m)^error: .*/out/.*: cannot be written: No space left on device$",
     ),
     "a destination that becomes read-only": Disk(
         lambda _: f"{TMPFS.format(size=100)}; {SOON}",
-        "mount -o remount,rw $OUT",
+        "mount -o remount,rw tmpfs $OUT",
         1,
         r"(?m)^error: .*/out/.*: cannot be written: Read-only file system$",
     ),
     "a destination that is read-only": Disk(
-        lambda _: f"{TMPFS.format(size=100)}; mount -o remount,ro $OUT",
-        "mount -o remount,rw $OUT",
+        lambda _: f"{TMPFS.format(size=100)}; mount -o remount,ro tmpfs $OUT",
+        "mount -o remount,rw tmpfs $OUT",
         1,
         r"(?m)^error: .*/out: expected a directory that can be written, got: .*Read-only file system$",
     ),
@@ -126,9 +129,9 @@ def test_two_runs_at_once(place: str, number: int) -> None:
         runs = [Run(each.returncode, said[1], said[0], 0) for each in (one, other) if (said := each.communicate())]
         trial.moment, trial.status = f"{apart:.1f} s apart", max(run.status for run in runs)
         trial.line, trial.said = runs[0].line, "\n\n".join(run.said for run in runs)
-        # In a directory the second may take a large file that the first is writing for a left-over; it is told.
-        fault = Fault(trial.fault, no_fault, (0, 3) if place == "folder" else 0, "complete|large.bin: No such file")
+        fault = Fault(trial.fault, no_fault, (0, 1), "complete|process [0-9]+ on .* writes here since ")
         trial.wrong += [each for run in runs for each in judged(run, fault)]
+        trial.wrong += [] if any(run.status == 0 for run in runs) else ["neither is complete"]
         trial.wrong += ends_well(site, runs[0], spoils=False)
     note(trial)
     assert trial.wrong == []

@@ -17,11 +17,12 @@ import pytest
 
 from commands import check_environment
 from commands.check import _check_versions, examine
-from commands.check_environment import Finding, _is_in, _packages, _who, versions, vm_region
+from commands.check_environment import Finding, _is_in, _packages, versions, vm_region
 from datasets import DATASETS
 from errors import ExtractionError
 from pipeline.options import RunOptions
 from sources import sample
+from storage.credentials import account
 from storage.gcsfuse import fuse_works
 from support.fake_gcs import GcsFront
 from support.program import ROOT, Cli, wait_for
@@ -77,6 +78,14 @@ def test_what_is_wrong_is_said_with_what_to_do_and_status_1(cli: Cli, front: Gcs
     assert front.created == []
 
 
+def test_a_bucket_that_a_run_would_create_is_no_failure(cli: Cli, front: GcsFront, mirror: SourceServer) -> None:
+    to = f"gs://test-{uuid.uuid4().hex[:12]}"
+    done = cli("--check", "-a", "--mirror", mirror.url, "--to", to, STORAGE_EMULATOR_HOST=front.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{to}: does not exist; a run creates it" in done.stdout
+    assert front.created == []
+
+
 @pytest.mark.parametrize(
     ("denied", "reason"),
     [("xml.put", "cannot write"), ("json.list", "cannot be listed"), ("xml.delete", "cannot be deleted")],
@@ -118,13 +127,13 @@ def test_multi_regions_have_their_regions() -> None:
     assert not any(_is_in(*pair) for pair in (("us-central1", "eu"), ("us-east1", "us-east4"), ("europe-west1", "us")))
 
 
-def test_the_account_is_told_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_is_reported_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = tmp_path / "key.json"
     user = {"type": "authorized_user", "client_id": "id", "client_secret": "s3cret", "refresh_token": "t0ken"}
     key.write_text(json.dumps(user | {"account": "ann@example.com"}))
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
-    assert _who() == f"ann@example.com, from {key}"
+    assert account() == f"ann@example.com, from {key}"
 
 
 def test_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +157,7 @@ def test_a_mount_that_does_not_work(bucket: str, monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_gcsfuse_tells_its_version(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gcsfuse_shows_its_version(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "gcsfuse"
     program.write_text("#!/bin/sh\necho 'gcsfuse version 3.13.0 (Go version go1.27)'\n")
     program.chmod(0o755)
@@ -192,7 +201,7 @@ def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) ->
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_source_without_ranges_is_told(tmp_path: Path, mirror: SourceServer) -> None:
+def test_a_source_without_ranges_is_reported(tmp_path: Path, mirror: SourceServer) -> None:
     mirror.plan("/low-annotations.zip", Plan(ranges=False))
     found = findings(str(tmp_path), "tsinghua", mirror=mirror.url)["tsinghua"]
     assert found.is_well and found.says.endswith(

@@ -17,6 +17,7 @@ from datasets import DATASETS, Archive
 from errors import SourceError
 from pipeline.planner import plan
 from sources.checksum_list import ChecksumList
+from sources.http import HttpClient
 from support.miniature import sums
 from support.program import Cli, message
 from support.source_server import Plan, SourceServer
@@ -145,6 +146,6 @@ def test_of_an_archive_that_the_list_does_not_name_the_published_checksum_holds(
     mirror.files["/SHA256SUMS"] = b""
     size = len(mirror.files["/lists.tar"]) - (not is_published)
     archive = Archive((f"{mirror.url}/away.tar",), "x/", "lists.tar", size, OTHER)
-    (planned,), _ = plan(replace(DATASETS["stanford"], archives=(archive,)), mirror.url, LIMITS)
+    (planned,), _ = plan(replace(DATASETS["stanford"], archives=(archive,)), mirror.url, LIMITS, HttpClient())
     assert planned.sha256 == (OTHER if is_published else "")
     assert ("no line for lists.tar" in caplog.text) != is_published

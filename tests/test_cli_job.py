@@ -151,7 +151,7 @@ def test_photos_go_on_photo_by_photo(cli: Cli, tmp_path: Path, mirror: SourceSer
     assert len(dataset_files(out)) == 116
 
 
-def test_photos_that_are_none_are_listed_and_told_by_their_bytes(
+def test_photos_that_are_none_are_listed_and_reported_by_their_bytes(
     cli: Cli, tmp_path: Path, mirror: SourceServer
 ) -> None:
     empty, page, text = (f"/sites/default/files/animal_pics/464/2018/01/01/00/0_{number}.png" for number in range(3))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli import parse
-from support.program import ROOT, Cli, message
+from support.program import ROOT, Cli, clean_environment, message
 
 # ── wrong use ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -32,7 +32,10 @@ def test_the_sample_alone_is_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["-d", "poodles"], "invalid choice: 'poodles'"),
+        (
+            ["-d", "poodles"],
+            "-d poodles: no such dataset: expected one of stanford, tsinghua, tsinghua-high, austin",
+        ),
         (["-a", "--connections", "0"], "expected a positive integer, got '0'"),
         (["-a", "--uploads", "many"], "expected a positive integer, got 'many'"),
         (["-a", "--sample", "--mirror", "http://x"], "--sample and --mirror cannot be combined"),
@@ -76,6 +79,33 @@ def test_logs_and_result_as_json(cli: Cli, tmp_path: Path) -> None:
 def test_quiet_says_nothing_but_the_result(cli: Cli, tmp_path: Path) -> None:
     done = cli("-a", "--sample", "--to", tmp_path / "out", "--quiet")
     assert done.stderr == "" and len(done.stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (["-d", "cats", "--log-format", "json"], {}, "error: -d cats: no such dataset: expected one of"),
+        (["--log-format=json"], {}, "error: nothing to extract: expected at least one of"),
+        (["-a", "--to", "s3://b"], {"SPOTTED_LOG_FORMAT": "json"}, "error: argument --to: expected gs://bucket or"),
+        (["-a", "--log-format", "json"], {"SPOTTED_VIA": "x"}, "error: SPOTTED_VIA: expected one of"),
+    ],
+)
+def test_wrong_use_is_json_where_the_log_is(
+    cli: Cli, arguments: list[str], environment: dict[str, str], expected: str
+) -> None:
+    done = cli(*arguments, **environment)
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (done.returncode, line["severity"]) == (2, "ERROR") and line["message"].startswith(expected), line
+
+
+def test_a_defect_is_json_where_the_log_is(tmp_path: Path) -> None:
+    code = "import commands, cli\ncommands.run = lambda *_: 1 / 0\nraise SystemExit(cli.main())"
+    arguments = [sys.executable, "-c", code, "-a", "--sample", "--log-format", "json"]
+    done = subprocess.run(arguments, cwd=ROOT, env=clean_environment(tmp_path, {}), capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (done.returncode, line["severity"]) == (1, "ERROR")
+    assert line["message"].startswith("Traceback ") and line["message"].rstrip().endswith("division by zero")
 
 
 def test_what_ends_a_run_is_json_where_the_log_is(cli: Cli) -> None:

@@ -87,9 +87,9 @@ def files(mirror: Path) -> dict[str, int]:
 
 
 def from_mirror(front: GcsFront, bucket: str, mirror: Path) -> list[str]:
-    told = options(front, bucket, SPOTTED_VIA="mount", SPOTTED_MIRROR="/mirror", SPOTTED_DATASET="stanford")
-    told[told.index("SPOTTED_SAMPLE=1")] = "SPOTTED_SAMPLE=0"
-    return [*FUSE, "--volume", f"{mirror}:/mirror:ro", *told]
+    environment = options(front, bucket, SPOTTED_VIA="mount", SPOTTED_MIRROR="/mirror", SPOTTED_DATASET="stanford")
+    environment[environment.index("SPOTTED_SAMPLE=1")] = "SPOTTED_SAMPLE=0"
+    return [*FUSE, "--volume", f"{mirror}:/mirror:ro", *environment]
 
 
 def test_a_file_on_the_mount_costs_one_insert_two_look_ups_and_no_patch(

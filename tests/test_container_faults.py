@@ -83,11 +83,11 @@ def test_memory_that_is_enough_and_memory_that_is_not(front: GcsFront, mirror: S
     folder = tmp_path / inputs.build(tmp_path, SCALE).folder
     mirror.files.update({f"/{path.name}": path.read_bytes() for path in folder.iterdir()})
     front.delay = 0.2  # what is on its way waits in memory
-    told = ["--env", f"STORAGE_EMULATOR_HOST={front.url}", "--env", f"SPOTTED_MIRROR={mirror.url}"]
+    environment = ["--env", f"STORAGE_EMULATOR_HOST={front.url}", "--env", f"SPOTTED_MIRROR={mirror.url}"]
     command = [IMAGE, "-d", "stanford", "--via", "api", "--to", "gs://test-memory"]
 
     def limited(memory: str) -> list[str]:
-        return ["--network", "host", "--memory", memory, "--memory-swap", memory, *told, *command]
+        return ["--network", "host", "--memory", memory, "--memory-swap", memory, *environment, *command]
 
     with container(*limited(TOO_LITTLE)) as name:
         status, said = ended(name)

@@ -71,12 +71,14 @@ def test_the_sample_from_a_clean_checkout_ends_complete(front: GcsFront, bucket:
     assert {name.partition("/")[0] for name in members(front, bucket)} == {"stanford", "tsinghua", "austin"}
 
 
-def test_told_by_a_file_with_a_key_that_only_its_owner_may_read(front: GcsFront, bucket: str, checkout: Path) -> None:
+def test_configured_by_a_file_and_a_key_that_only_its_owner_may_read(
+    front: GcsFront, bucket: str, checkout: Path
+) -> None:
     key = checkout / "a key.json"
     key.write_text("{}")
     key.chmod(stat.S_IRUSR)
-    told = f"# the bucket\nGCS_BUCKET='{bucket}'\nexport STORAGE_EMULATOR_HOST=\"{front.url}\"\nGCS_REGION=europe-west4"
-    (checkout / ".env").write_text(told)
+    text = f"# the bucket\nGCS_BUCKET='{bucket}'\nexport STORAGE_EMULATOR_HOST=\"{front.url}\"\nGCS_REGION=europe-west4"
+    (checkout / ".env").write_text(text)
     name = bucket  # of the container, too
     front.delay = 0.2
     with subprocess.Popen(

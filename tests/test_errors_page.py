@@ -66,7 +66,7 @@ def test_every_message_is_on_the_page_and_nothing_else() -> None:
 
 
 def how_to(what: str, entries: list[str]) -> str:
-    """What whoever has changed a message should do now."""
+    """What to do after a message was changed."""
     lines = "\n".join(f"- `{entry.replace(HOLE, '<what differs>')}`\n  Cause and cure." for entry in entries)
     return f"docs/errors.md explains every message of the program.\n{what}\n\n{lines}\n"
 

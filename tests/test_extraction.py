@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import random
+import signal
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from distributed import LocalCluster
 
 from archives import tar
 from commands.verify import verify
-from errors import ArchiveError, ExtractionError, SourceChangedError, SourceError
+from errors import ArchiveError, ClusterError, ExtractionError, SourceChangedError, SourceError
 from gcs import Destination
 from pipeline import cluster, uploads
 from pipeline.cluster import start_cluster
@@ -36,7 +40,7 @@ def test_every_member_lands_and_is_proved(kind: object, place: str, request: pyt
     result = bench.extract(bench.dataset(a_tar=kind(members), pin=True))
     assert (result.state, result.objects, result.size) == ("complete", 900, sum(len(data) for _, data in members))
     assert bench.objects() == dict(members)
-    sources = bench.about()["sources"]
+    sources = bench.metadata()["sources"]
     assert isinstance(sources, list) and sources[0]["sha256_check"] == "matches"
     table = list(csv.DictReader(io.StringIO((bench.bucket.get("_extraction/mini/manifest.csv") or b"").decode())))
     assert {row["path"] for row in table} == {f"mini/{name}" for name, _ in members}
@@ -58,7 +62,7 @@ def test_members_larger_than_a_span_stream_through(api_bench: Bench) -> None:
     )
     assert result.state == "complete"
     assert api_bench.objects() == {**dict(members), "large.zip.bin": members[1][1]}
-    sources = api_bench.about()["sources"]
+    sources = api_bench.metadata()["sources"]
     assert isinstance(sources, list) and [source["sha256_check"] for source in sources] == ["matches", "matches"]
 
 
@@ -131,7 +135,7 @@ def test_unsafe_members_are_refused_and_the_rest_is_stored(bench: Bench) -> None
     reasons = (bench.bucket.get("_extraction/mini/failures.csv") or b"").decode()
     assert reasons.count("refused") == 5
     assert "a symbolic link to '/etc/passwd'" in reasons and "an absolute name" in reasons
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 def test_a_damaged_zip_member_is_listed_and_the_others_stored(bench: Bench) -> None:
@@ -166,8 +170,10 @@ def test_a_checksum_that_differs_fails_and_nothing_counts(bench: Bench) -> None:
     bench.server.files["/a.tar"] = bytes(data)
     with pytest.raises(ArchiveError, match=r"a.tar: expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}"):
         bench.extract(dataset)
-    assert bench.about() == {}
-    assert [stored.name for stored in bench.bucket.list("_extraction/mini/") if stored.name.endswith(".json")] == []
+    assert bench.metadata() == {}
+    assert [stored.name for stored in bench.bucket.list("_extraction/mini/") if stored.name.endswith(".json")] == [
+        "_extraction/mini/journal/begun.json"
+    ]
 
 
 @pytest.mark.parametrize("cut", [1024 * 10, 5_000_000, 1536])
@@ -175,7 +181,7 @@ def test_a_truncated_tar_is_called_that(bench: Bench, cut: int) -> None:
     data = tar_of(some_members(500, 40_000))
     with pytest.raises(ArchiveError, match="a.tar: .*(cut off|end of the file)"):
         bench.extract(bench.dataset(a_tar=data[: -cut - 10240]))
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 def test_a_truncated_zip_is_called_that(bench: Bench) -> None:
@@ -197,7 +203,7 @@ def test_a_source_that_changes_is_an_error_never_a_mixture(bench: Bench, server:
     server.plan("/a.tar", Plan(body=tar_of(some_members(900, 40_000, seed=2)), etag='"2"'))
     with pytest.raises(SourceChangedError, match="changed while it was read"):
         bench.extract(dataset)
-    assert bench.about() == {}
+    assert bench.metadata() == {}
 
 
 # ── again ────────────────────────────────────────────────────────────────────────────────────────
@@ -279,7 +285,7 @@ def test_a_member_that_the_bucket_refuses_is_missing_and_comes_with_the_next_run
 ) -> None:
     members = some_members(30, 1000)
     dataset = api_bench.dataset(a_tar=tar_of(members))
-    front.fail("xml.put", 400, times=1)
+    front.fail("xml.put", 400, times=1, name="mini/f3/3.jpg")
     result = api_bench.extract(dataset)
     assert (result.status, len(result.missing)) == (3, 1)
     assert api_bench.extract(dataset).state == "complete"
@@ -291,9 +297,32 @@ def test_a_machine_that_slept_has_not_lost_its_worker(bench: Bench) -> None:
     assert cluster is not None and cluster.scheduler.worker_ttl is None
 
 
-def test_a_cluster_without_workers_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ARRIVAL", 0.2)
+def test_a_cluster_without_workers_is_waited_for_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WORKER_TIMEOUT", 0.2)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
         with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
             with start_cluster(WorkerConfig(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
                 pytest.fail("nobody is there to work")
+
+
+def test_workers_that_never_come_back_end_the_run(
+    server: SourceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cluster.DASK, "distributed.scheduler.no-workers-timeout", "1s")
+    server.plan("/a.tar", Plan(), times=3)  # what is read of it beforehand
+    server.plan("/a.tar", Plan(drip=0.01))
+    destination = Destination(str(tmp_path / "out"))
+    with start_cluster(WorkerConfig(destination), workers=1) as workers:
+        bench = Bench(server, destination, workers)
+        dataset = bench.dataset(a_tar=tar_of(some_members(300, 10_000)))
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(bench.extract, dataset)
+            while not list((tmp_path / "out").rglob("*.jpg")):
+                assert not run.done()
+                time.sleep(0.05)
+            assert workers.client.cluster
+            (nanny,) = workers.client.cluster.workers.values()
+            nanny.close_gracefully()  # it does not start its worker again
+            os.kill(nanny.pid, signal.SIGKILL)
+            with pytest.raises(ClusterError, match="the dask cluster was lost .*; what is stored stays: run again"):
+                run.result(60)

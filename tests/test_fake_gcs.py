@@ -23,6 +23,7 @@ from storage.api_errors import status_of
 from support.fake_gcs import GcsFront
 from support.fake_gcs_client import BUCKET, crc32c, upload
 from support.fake_gcs_requests import CHUNK
+from support.program import product_files
 
 BAD_NAMES = ["", "x" * 1025, "ü" * 513, "a\nb", "a\rb", ".", "..", ".well-known/acme-challenge/token"]
 GOOD_NAMES = ["plain.jpg", "deep/er/ü ñ?#%20&+=.jpg", "/".join(["x" * 204] * 5), "...", "folder/", "folder/in it"]
@@ -204,7 +205,8 @@ def test_obstore(front: GcsFront, store: GCSStore) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 429, 500, 503])
 def test_the_status_is_in_obstores_message_alone(front: GcsFront, store: GCSStore, status: int) -> None:
-    """No attribute of its errors has it. api_errors.status_of is the one place that reads the message."""
+    """No attribute of its errors has it. One place reads the message."""
+    assert [path.name for path in product_files() if "status code" in path.read_text()] == ["http_status.py"]
     public = {name for name in dir(obstore.exceptions.GenericError) if not name.startswith("_")}
     assert public == {"add_note", "args", "with_traceback"}
     front.fail("xml.put", status, times=3)  # it is tried twice more

@@ -125,7 +125,7 @@ def test_a_missing_bucket_is_created_as_it_should_be(
     assert access["uniformBucketLevelAccess"]["enabled"] and access["publicAccessPrevention"] == "enforced"
 
 
-def test_the_region_is_us_central1_unless_told(api: Bucket, front: GcsFront) -> None:
+def test_the_region_is_us_central1_unless_set(api: Bucket, front: GcsFront) -> None:
     api.ready()
     assert front.created[-1]["location"].lower() == "us-central1"
 
@@ -208,11 +208,11 @@ def test_a_file_that_another_run_takes_for_a_left_over_is_written_again(
 ) -> None:
     rename, removed = os.rename, list[str]()
 
-    def after_it_was_removed(source: str, target: str) -> None:
+    def after_it_was_removed(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         if not removed:
             removed.append(source)
-            os.unlink(source)
-        rename(source, target)
+            os.unlink(source, dir_fd=src_dir_fd)
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "rename", after_it_was_removed)
     FolderBucket(tmp_path).put("a/b", b"1")

@@ -20,6 +20,7 @@ import pytest
 
 from archives import kinds, spans
 from archives.spans import ALWAYS_ALLOWED, Limits
+from archives.tar import LAST
 from errors import ArchiveError
 from pipeline.options import RunOptions
 from support.archives import MB, File, Got, extract, frugal, replaced
@@ -60,7 +61,7 @@ def test_a_bomb_is_refused(name: str, bench: Bench) -> None:
     dataset = only(bench, name, BOMBS[name])
     with frugal(seconds=20), pytest.raises(ArchiveError, match=r"a\.\w+(\.\w+)?: unpacks to .* --max-ratio"):
         bench.extract(dataset, RunOptions(limits=TIGHT))
-    assert bench.about() == {}
+    assert bench.metadata() == {}
     assert "bomb.jpg" not in bench.objects()
 
 
@@ -187,7 +188,7 @@ def test_a_tar_that_claims_more_than_the_limit_is_not_begun() -> None:
     with frugal(), pytest.raises(ArchiveError, match=r"--max-unpacked"):
         kinds.plan(Tar(10**13, b"", "vast.tar"))
     with frugal():
-        assert len(kinds.plan(Tar(5 * 10**9, b"", "five.tar"))) == 597 + kinds.LAST  # halves
+        assert len(kinds.plan(Tar(5 * 10**9, b"", "five.tar"))) == 597 + LAST  # halves
 
 
 @pytest.mark.parametrize("limit", ["--max-ratio", "--max-unpacked"])

@@ -118,7 +118,7 @@ def test_odd_names_are_kept_to_the_letter(any_bench: Bench, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PACKS)
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile warns the writer
-def test_of_members_of_one_name_the_last_counts_and_it_is_told(
+def test_of_members_of_one_name_the_last_counts_and_it_is_reported(
     any_bench: Bench, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "spotted")
@@ -131,8 +131,8 @@ def test_of_members_of_one_name_the_last_counts_and_it_is_told(
     ]
     result = any_bench.extract(only(any_bench, kind, PACKS[kind](files)))
     assert (result.state, any_bench.objects()) == ("complete", {"a.jpg": b"new", "b.jpg": b"B", "c/d": b"d"})
-    told = re.findall(r"(\d+) members were replaced by a later one of the same name", caplog.text)
-    assert sum(map(int, told)) == 2
+    counted = re.findall(r"(\d+) members were replaced by a later one of the same name", caplog.text)
+    assert sum(map(int, counted)) == 2
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -153,7 +153,7 @@ def test_a_file_and_a_folder_of_one_name(bench: Bench, kind: str, turned: bool) 
     [member("a/", b"data"), pack_zip()([File("a/", b"data")])],
     ids=PACKS,
 )
-def test_a_folder_that_has_data_is_told(bench: Bench, packed: bytes) -> None:
+def test_a_folder_that_has_data_is_reported(bench: Bench, packed: bytes) -> None:
     result = bench.extract(bench.dataset(a_tar=packed + (b"" if packed.startswith(b"PK") else END)))
     assert (result.status, failures(bench)) == (3, {"mini/a/": "a folder that has data"})
 

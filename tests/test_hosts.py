@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from errors import SourceError
-from sources import hosts, http, sample
-from sources.hosts import Host, host_of
+from sources import hosts, retry, sample
+from sources.hosts import Host, Hosts
+from sources.http import HttpClient
 from sources.source import open_source
 from support.program import Cli, clean_environment, command
 from support.source_server import Plan, SourceServer
@@ -84,7 +85,7 @@ def test_a_server_of_few_connections_is_read_to_the_end(tmp_path: Path, connecti
     data = bytes(range(256)) * 1000
     (tmp_path / "files" / "a").write_bytes(data)
     with nginx(tmp_path, f"limit_conn address {connections}; limit_rate 200k;") as url:
-        source = open_source((f"{url}/a",))
+        source = open_source((f"{url}/a",), HttpClient())
         with ThreadPoolExecutor(8) as pool:
             parts = pool.map(lambda at: source.read(at * 16_000, at * 16_000 + 16_000), range(16))
             assert b"".join(parts) == data
@@ -96,8 +97,9 @@ def test_photos_keep_to_the_connections_of_the_server(tmp_path: Path) -> None:
     photos = [bytes([number]) * 150_000 for number in range(16)]
     for number, photo in enumerate(photos):
         (tmp_path / "files" / str(number)).write_bytes(photo)
+    client = HttpClient()
     with nginx(tmp_path, "limit_conn address 2; limit_rate 200k;") as url, ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(lambda number: http.fetch(f"{url}/{number}"), range(16))) == photos
+        assert list(pool.map(lambda number: client.fetch(f"{url}/{number}"), range(16))) == photos
     assert "503" in statuses(tmp_path)
 
 
@@ -105,8 +107,9 @@ def test_fifty_photos_a_second_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     for number in range(150):
         (tmp_path / "files" / str(number)).write_bytes(b"%d" % number)
+    client = HttpClient()
     with nginx(tmp_path, "limit_req zone=turn;") as url, ThreadPoolExecutor(100) as pool:
-        got = list(pool.map(lambda number: http.fetch(f"{url}/{number}"), range(150)))
+        got = list(pool.map(lambda number: client.fetch(f"{url}/{number}"), range(150)))
     assert got == [b"%d" % number for number in range(150)]
 
 
@@ -142,7 +145,7 @@ def test_a_server_that_closes_what_is_too_much() -> None:
     with OneAtATime() as server:
         data = bytes(range(256)) * 400
         server.files["/a"] = data
-        source = open_source((server.url + "/a",))
+        source = open_source((server.url + "/a",), HttpClient())
         server.plan("/a", Plan(drip=0.02))
         with ThreadPoolExecutor(6) as pool:
             parts = pool.map(lambda at: source.read(at * 10_240, at * 10_240 + 10_240), range(10))
@@ -151,23 +154,25 @@ def test_a_server_that_closes_what_is_too_much() -> None:
 
 
 def test_a_server_that_refuses_everything_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.retry.time.sleep", lambda _: None)
+    client = HttpClient()
     with SourceServer() as server:
         for number in range(20):
             server.plan(f"/{number}", Plan(status=503))
 
         def fails(number: int) -> str:
             with pytest.raises(SourceError) as caught:
-                http.fetch(f"{server.url}/{number}")
+                client.fetch(f"{server.url}/{number}")
             return str(caught.value)
 
         with ThreadPoolExecutor(20) as pool:
             assert all("gave up after 8 attempts: status 503" in text for text in pool.map(fails, range(20)))
-        assert len(server.requests) < 20 * (http.ATTEMPTS + http.FREE_REFUSALS + 2)
+        assert len(server.requests) < 20 * (retry.ATTEMPTS + retry.FREE_REFUSALS + 2)
 
 
 def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.retry.time.sleep", lambda _: None)
+    client = HttpClient()
     with SourceServer() as server:
         server.files["/good"] = b"good"
         server.plan("/bad", Plan(status=429))
@@ -175,12 +180,12 @@ def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch
 
         def go_on() -> None:
             while not over.wait(0.01):
-                assert http.fetch(f"{server.url}/good") == b"good"
+                assert client.fetch(f"{server.url}/good") == b"good"
 
         with ThreadPoolExecutor(2) as pool:
             others = [pool.submit(go_on) for _ in range(2)]
             with pytest.raises(SourceError, match="gave up after 8 attempts: status 429"):
-                http.fetch(f"{server.url}/bad")
+                client.fetch(f"{server.url}/bad")
             over.set()
             for each in others:
                 each.result()
@@ -193,7 +198,7 @@ def test_the_limit_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "PROBE_AFTER", 0)
     host = Host("http://x")
     with host.request(), host.request():
-        host.refuse()
+        host.throttled()
     taken = threading.Event()
 
     def two_at_once() -> None:
@@ -209,8 +214,9 @@ def test_the_limit_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_of_two_users_is_one_server() -> None:
-    assert host_of("http://u:p@h:1/a") is host_of("http://h:1/b")
-    assert host_of("http://h:1/a") is not host_of("https://h:1/a")
+    hosts = Hosts()
+    assert hosts.of("http://u:p@h:1/a") is hosts.of("http://h:1/b")
+    assert hosts.of("http://h:1/a") is not hosts.of("https://h:1/a")
 
 
 def test_an_interrupt_is_not_delayed_by_what_waits(files: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from errors import GoneError, SourceError
-from sources import http
+from sources.http import HttpClient
 from support.http_data import DATA, PATH
 from support.source_server import Plan, SourceServer
 
@@ -22,37 +22,37 @@ def test_fetch_under_any_name(server: SourceServer, path: str) -> None:
     server.plan(path.replace("é", "%C3%A9"), Plan(body=DATA))
     server.plan(path.replace("[d]", "%5Bd%5D"), Plan(body=DATA))
     server.plan("/b", Plan(body=DATA))
-    assert http.fetch(server.url + path) == DATA
+    assert HttpClient().fetch(server.url + path) == DATA
 
 
 def test_fetch_asks_once(server: SourceServer) -> None:
-    assert http.fetch(server.url + PATH) == DATA
+    assert HttpClient().fetch(server.url + PATH) == DATA
     assert server.ranges(PATH) == [None]
 
 
 def test_fetch_of_an_empty_file(server: SourceServer) -> None:
     server.files[PATH] = b""
-    assert http.fetch(server.url + PATH) == b""
+    assert HttpClient().fetch(server.url + PATH) == b""
 
 
 def test_fetch_follows(server: SourceServer) -> None:
     server.redirect("/old", server.url + PATH)
-    assert http.fetch(server.url + "/old") == DATA
-    assert http.fetch(server.share("1f2e3d", DATA, uses=1)) == DATA
+    assert HttpClient().fetch(server.url + "/old") == DATA
+    assert HttpClient().fetch(server.share("1f2e3d", DATA, uses=1)) == DATA
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_fetch_of_what_is_gone(server: SourceServer, status: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(GoneError, match=f"{server.url}{PATH}: .*{status}"):
-        http.fetch(server.url + PATH)
+        HttpClient().fetch(server.url + PATH)
 
 
 @pytest.mark.parametrize("status", [403, 500])
 def test_fetch_of_what_is_refused(server: SourceServer, waits: list[float], status: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*{status}") as caught:
-        http.fetch(server.url + PATH)
+        HttpClient().fetch(server.url + PATH)
     assert type(caught.value) is SourceError
 
 
@@ -63,17 +63,17 @@ def test_fetch_of_what_is_refused(server: SourceServer, waits: list[float], stat
 )
 def test_fetch_goes_on_trying(server: SourceServer, waits: list[float], plan: Plan) -> None:
     server.plan(PATH, plan, times=4)
-    assert http.fetch(server.url + PATH) == DATA
+    assert HttpClient().fetch(server.url + PATH) == DATA
     assert len(server.requests) == 5
 
 
 def test_fetch_gives_up(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=3000))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: gave up after 8 attempts"):
-        http.fetch(server.url + PATH)
+        HttpClient().fetch(server.url + PATH)
 
 
 def test_fetch_of_bytes_that_are_packed_on_the_way(server: SourceServer) -> None:
     server.plan(PATH, Plan(headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
-        http.fetch(server.url + PATH)
+        HttpClient().fetch(server.url + PATH)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import GoneError, SourceChangedError, SourceError
-from sources import http
+from sources import retry
 from sources.file_source import FileSource, SpooledSource
+from sources.http import HttpClient
 from sources.http_source import PROGRESS, HttpSource
 from sources.source import ConcatSource, Source, open_source
 from support.http_data import DATA, HTML, LONG, MONDAY, PATH, TUESDAY, opened
@@ -41,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
         server.files |= {"/a": DATA[:700], "/b": DATA[1033:3000], "/c": DATA[3000:]}
         server.plan("/b", Plan(ranges=False))
         names = server.url + "/a", str(folder / "local"), str(folder / "empty"), server.url + "/b", server.url + "/c"
-        yield open_source(names, len(DATA))
+        yield open_source(names, HttpClient(), len(DATA))
 
 
 @settings(max_examples=80, deadline=None)
@@ -62,7 +63,7 @@ def test_parts_are_one_file(whole: Source) -> None:
 
 def test_parts_ask_only_for_what_is_wanted(server: SourceServer) -> None:
     server.files |= {"/a": DATA[:2000], "/b": DATA[2000:]}
-    source = open_source((server.url + "/a", server.url + "/b"))
+    source = open_source((server.url + "/a", server.url + "/b"), HttpClient())
     server.requests.clear()
     assert source.read(1990, 2010) == DATA[1990:2010]
     assert source.read(100, 200) == DATA[100:200]
@@ -98,7 +99,7 @@ def test_slow_is_not_broken(server: SourceServer, plan: Plan) -> None:
 @given(cuts=st.lists(st.integers(0, 700), max_size=7), start=st.integers(0, 50))
 def test_continued_at_the_byte_where_it_broke(cuts: list[int], start: int) -> None:
     with SourceServer() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sources.http.time.sleep", lambda seconds: None)
+        patch.setattr("sources.retry.time.sleep", lambda seconds: None)
         server.files[PATH] = DATA
         source = opened(server)
         for cut in cuts:
@@ -108,7 +109,7 @@ def test_continued_at_the_byte_where_it_broke(cuts: list[int], start: int) -> No
 
 
 def test_progress_renews_patience(server: SourceServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
-    monkeypatch.setattr(http, "ATTEMPTS", 2)
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
     server.files[PATH] = LONG
     source = opened(server)
     server.plan(PATH, Plan(cut=PROGRESS), times=6)
@@ -121,16 +122,13 @@ def test_patience_ends(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=10))
     with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: gave up after 8 attempts"):
         source.read(0, 5000)
-    assert len(server.requests) == http.ATTEMPTS == 8
+    assert len(server.requests) == retry.ATTEMPTS == 8
     assert all(0.75 <= wait / 2 ** (index - 1) <= 1.25 for index, wait in enumerate(waits))
     assert len(waits) == 7
 
 
-def test_silence_is_a_broken_connection(
-    server: SourceServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
-    monkeypatch.setattr(http, "TIMEOUT", (1, 0.2))
-    source = opened(server)
+def test_silence_is_a_broken_connection(server: SourceServer, waits: list[float]) -> None:
+    source = opened(server, client=HttpClient(0.2))
     server.plan(PATH, Plan(stall=1), times=1)  # nothing at all
     server.plan(PATH, Plan(drip=1), times=1)  # headers, and then nothing
     assert source.read(0, 5000) == DATA
@@ -140,7 +138,7 @@ def test_silence_is_a_broken_connection(
 def test_a_connection_that_breaks_while_opening(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=0), times=1)
     server.plan(PATH, Plan(cut=100), times=1)
-    source = open_source((server.url + PATH,), 5000)
+    source = open_source((server.url + PATH,), HttpClient(), 5000)
     assert source.read(0, 5000) == DATA
 
 
@@ -243,7 +241,7 @@ def test_a_retry_after_without_sense_is_no_retry_after(server: SourceServer, wai
 def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(status=429, headers={"Retry-After": "7200"}))
     with pytest.raises(SourceError, match=r"after 1 attempt: status 429 .*asks to wait 7,200 s"):
-        open_source((server.url + PATH,))
+        open_source((server.url + PATH,), HttpClient())
     assert (len(server.requests), waits) == (1, [])
 
 
@@ -254,7 +252,7 @@ def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float])
 def test_gone(server: SourceServer, status: int) -> None:
     source = opened(server)
     server.plan(PATH, Plan(status=status))
-    for attempt in (lambda: open_source((server.url + PATH,)), lambda: source.read(0, 10)):
+    for attempt in (lambda: open_source((server.url + PATH,), HttpClient()), lambda: source.read(0, 10)):
         with pytest.raises(GoneError, match=f"{server.url}{PATH}: .*{status}"):
             attempt()
     assert len(server.requests) == 2
@@ -264,7 +262,7 @@ def test_gone(server: SourceServer, status: int) -> None:
 def test_refused(server: SourceServer, waits: list[float], status: int, tries: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*{status}") as caught:
-        open_source((server.url + PATH,))
+        open_source((server.url + PATH,), HttpClient())
     assert type(caught.value) is SourceError
     assert len(server.requests) == tries
 
@@ -273,32 +271,32 @@ def test_refused(server: SourceServer, waits: list[float], status: int, tries: i
 def test_a_web_page_is_not_a_file(server: SourceServer, ranges: bool) -> None:
     server.plan(PATH, Plan(body=HTML, ranges=ranges))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected a file, got an HTML page"):
-        open_source((server.url + PATH,))
+        open_source((server.url + PATH,), HttpClient())
 
 
 @pytest.mark.parametrize("plan", [Plan(), Plan(ranges=False), Plan(ranges=False, headers={"Content-Length": None})])
 def test_the_size_must_be_right(server: SourceServer, plan: Plan) -> None:
     server.plan(PATH, plan)
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected 5,001 bytes, got 5,000"):
-        open_source((server.url + PATH,), 5001)
+        open_source((server.url + PATH,), HttpClient(), 5001)
 
 
 def test_the_size_of_parts_is_that_of_the_whole(server: SourceServer) -> None:
     with pytest.raises(SourceError, match="expected 9,999 bytes, got 10,000"):
-        open_source((server.url + PATH, server.url + PATH), 9999)
+        open_source((server.url + PATH, server.url + PATH), HttpClient(), 9999)
 
 
 def test_an_empty_file_is_not_an_archive(server: SourceServer) -> None:
     server.files[PATH] = b""
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected a file, got an empty one"):
-        open_source((server.url + PATH,))
+        open_source((server.url + PATH,), HttpClient())
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_bytes_that_are_packed_on_the_way(server: SourceServer, ranges: bool) -> None:
     server.plan(PATH, Plan(ranges=ranges, headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
-        open_source((server.url + PATH,))
+        open_source((server.url + PATH,), HttpClient())
 
 
 def test_an_encoding_that_is_the_files_own(server: SourceServer) -> None:
@@ -311,19 +309,19 @@ def test_an_encoding_that_is_the_files_own(server: SourceServer) -> None:
 def test_a_part_is_not_taken_for_the_whole(server: SourceServer, waits: list[float], value: str | None) -> None:
     server.plan(PATH, Plan(headers={"Content-Range": value}))
     try:
-        got: int | str = open_source((server.url + PATH,)).size
+        got: int | str = open_source((server.url + PATH,), HttpClient()).size
     except SourceError as error:
         got = str(error)
     assert got == 5000 or server.url + PATH in str(got)
 
 
-def test_nobody_listens(waits: list[float]) -> None:
+def test_a_refused_connection(waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/data.bin"
     for attempt in (
-        lambda: open_source((url,)),
-        lambda: HttpSource(url, 9, "").read(0, 9),
-        lambda: http.fetch(url),
+        lambda: open_source((url,), HttpClient()),
+        lambda: HttpSource(url, 9, "", HttpClient()).read(0, 9),
+        lambda: HttpClient().fetch(url),
     ):
         with pytest.raises(SourceError, match=f"{url}.*Connection refused") as caught:
             attempt()
@@ -335,7 +333,7 @@ def test_nobody_listens(waits: list[float]) -> None:
 
 def test_an_expired_share_is_opened_again_from_its_link(server: SourceServer) -> None:
     link = server.share("1f2e3d", DATA, uses=3)
-    source = open_source((link,), 5000)
+    source = open_source((link,), HttpClient(), 5000)
     for at in range(5):
         assert source.read(at, at + 100) == DATA[at : at + 100]
     steps = ["link" if request.path.startswith("/f/") else request.path for request in server.requests]
@@ -346,7 +344,7 @@ def test_an_expired_share_is_opened_again_from_its_link(server: SourceServer) ->
 
 def test_a_share_that_is_taken_back(server: SourceServer) -> None:
     link = server.share("1f2e3d", DATA, uses=1, expired=404)
-    source = open_source((link,))
+    source = open_source((link,), HttpClient())
     server.share("1f2e3d", DATA, uses=0, expired=404)
     with pytest.raises(GoneError, match="1f2e3d"):
         source.read(0, 10)
@@ -355,6 +353,6 @@ def test_a_share_that_is_taken_back(server: SourceServer) -> None:
 @pytest.mark.parametrize("location", ["/loop", "file:///etc/passwd", "ftp://127.0.0.1/data.bin", "http://"])
 def test_redirects_that_lead_nowhere(server: SourceServer, location: str) -> None:
     server.redirect("/loop", location)
-    for attempt in (open_source, lambda urls: http.fetch(urls[0])):
+    for attempt in (lambda urls: open_source(urls, HttpClient()), lambda urls: HttpClient().fetch(urls[0])):
         with pytest.raises(SourceError, match=f"{server.url}/loop"):
             attempt((f"{server.url}/loop",))

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from archives.compressed_tar import CompressedTar
 from archives.spans import Extent, Span
-from commands.verify import repair, verify, verify_deep
+from archives.tar import Tar
+from commands.repair import repair
+from commands.verify import verify, verify_deep
 from errors import ArchiveError
 from gcs import Destination
 from manifest.records import FAILED, LINKED, REFUSED, STORED, Row, Rows
@@ -220,7 +223,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_links_are_read_in_spans() -> None:
     extents = [Extent("a", 0, 500), Extent("b", 900, 500), Extent("c", 9000, 500), Extent("d", 9000, 500)]
     extents += [Extent("e", 20_000, 9000), Extent("f", 20_000, 9000), Extent("g", 1, 0, refusal="no")]
-    plain = [[extent.name for extent in span.extents] for span in spans_with(extents, Span("tar", 0, 99_999))]
+    plain = [[extent.name for extent in span.extents] for span in spans_with(extents, Span(Tar(), 0, 99_999))]
     assert plain == [["a", "b"], ["c", "d"], ["e"], ["f", "g"]]
-    passes = [[extent.name for extent in span.extents] for span in spans_with(extents, Span("gz", 0, 999))]
+    passes = [
+        [extent.name for extent in span.extents] for span in spans_with(extents, Span(CompressedTar("gz"), 0, 999))
+    ]
     assert passes[0][:5] == ["a", "b", "c", "d", "e"] and passes[1][0] == "f"

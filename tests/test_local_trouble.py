@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from errors import SourceError
-from sources import http, sample
+from sources import sample
+from sources.http import HttpClient
 from sources.http_status import RETRYABLE_STATUSES
 from sources.local_files import read_at
-from sources.source import look, open_source
+from sources.source import open_source, probe
 from sources.spool import TemporaryCopy, check_space, leads_to
 from support.program import ROOT, Cli, clean_environment, command
 from support.source_server import Plan, SourceServer
@@ -33,7 +34,11 @@ def special_files(folder: Path) -> list[str]:
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for name in special_files(tmp_path):
-        for attempt in (lambda name: open_source((name,)), look, http.fetch):
+        for attempt in (
+            lambda name: open_source((name,), HttpClient()),
+            lambda name: probe(name, HttpClient()),
+            HttpClient().fetch,
+        ):
             with pytest.raises(SourceError) as caught:
                 attempt(name)
             assert repr(name)[1:-1] in str(caught.value)
@@ -44,7 +49,8 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").chmod(0)
     tmp_path.chmod(0o755)
     program = (
-        "import os, sys\nfrom sources import source\nif not os.getuid(): os.setuid(65534)\nsource.look(sys.argv[1])"
+        "import os, sys\nfrom sources.http import HttpClient\nfrom sources.source import probe\n"
+        "if not os.getuid(): os.setuid(65534)\nprobe(sys.argv[1], HttpClient())"
     )
     for parent in tmp_path.parents[:2]:  # so that this user gets as far as the file
         parent.chmod(0o755)
@@ -55,7 +61,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails(tmp_path: Path) -> None:
-    source = open_source(("/proc/self/cmdline",))  # a plain file
+    source = open_source(("/proc/self/cmdline",), HttpClient())  # a plain file
     with open("/proc/self/mem", "rb") as file, pytest.raises(SourceError, match="x: cannot be read at byte 0: Input"):
         read_at(file.fileno(), 10, 0, "x")  # address 0 is mapped nowhere: EIO
     assert source.size == 0
@@ -75,7 +81,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
             with pytest.raises(
                 SourceError, match=rf"{server.url}/a: its temporary copy in .* after 4,096 bytes: .*TMPDIR"
             ):
-                open_source((server.url + "/a",))
+                open_source((server.url + "/a",), HttpClient())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, handler)
@@ -86,7 +92,7 @@ def test_the_space_is_looked_for_first() -> None:
     with SourceServer() as server:
         server.plan("/a", Plan(body=b"x", ranges=False, headers={"Content-Length": str(10**17)}))
         with pytest.raises(SourceError, match=rf"{server.url}/a: .* expected 100,000,000,000,000,000 bytes .*TMPDIR"):
-            open_source((server.url + "/a",))
+            open_source((server.url + "/a",), HttpClient())
 
 
 def test_a_copy_that_has_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,11 +143,11 @@ def test_local_trouble_belongs_to_its_dataset(tmp_path: Path, mirror: SourceServ
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 506, 507, 508, 509, 520, 522, 530, 555, 599])
 def test_statuses_that_pass(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.http.time.sleep", lambda _: None)
+    monkeypatch.setattr("sources.retry.time.sleep", lambda _: None)
     assert status in RETRYABLE_STATUSES
     with SourceServer() as server:
         server.files["/a"] = DATA
-        source = open_source((server.url + "/a",))
+        source = open_source((server.url + "/a",), HttpClient())
         server.plan("/a", Plan(status=status), times=3)
         assert source.read(5, 500) == DATA[5:500]
 
@@ -151,5 +157,5 @@ def test_statuses_that_do_not(status: int) -> None:
     with SourceServer() as server:
         server.plan("/a", Plan(status=status))
         with pytest.raises(SourceError, match=f"{server.url}/a: expected status 200 or 206, got status {status}"):
-            open_source((server.url + "/a",))
+            open_source((server.url + "/a",), HttpClient())
         assert len(server.requests) == 1

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archives.spans import SpanBoundary
@@ -69,7 +69,7 @@ def test_an_entry_survives_being_written_down(tmp_path: Path) -> None:
     entry = JournalEntry("a.tar/000", "v", Rows.of([ROW]), 5, SpanBoundary(512, 1024, (("path", "x"),), True))
     book.write(entry)
     assert book.journal() == {"a.tar/000": entry}
-    book.forget(["a.tar/000"])
+    book.discard(["a.tar/000"])
     assert book.journal() == {}
 
 
@@ -87,7 +87,7 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     rows = Rows.of([ROW, Row('d/with, "comma"', 0, 0xFFFFFFFF, "http://x/a.tar", 0)])
     book.write(JournalEntry("a.tar/000", "v"))
     assert book.manifest() is None
-    book.finish(rows, [ROW._replace(outcome=FAILED, reason="r")], {"objects": 2})
+    book.commit(rows, [ROW._replace(outcome=FAILED, reason="r")], {"objects": 2})
     assert book.manifest() == (rows, {"objects": 2})
     assert (tmp_path / "_extraction/d/manifest.csv").read_text().splitlines()[:2] == [
         "path,size,crc32c,source,offset",
@@ -97,7 +97,7 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "_extraction/d").iterdir()) == [
         "failures.csv", "manifest.csv", "manifest.json",
     ]  # fmt: skip
-    book.reopen()
+    book.mark_incomplete()
     assert book.manifest() is None
 
 
@@ -111,6 +111,7 @@ ROWS = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(ROWS))
 def test_packed_rows_are_the_rows_in_the_order_of_their_paths(rows: list[Row]) -> None:
     packed = Rows.of(rows)
@@ -120,8 +121,9 @@ def test_packed_rows_are_the_rows_in_the_order_of_their_paths(rows: list[Row]) -
     assert packed.folders == parents(row.path for row in rows if row.outcome == STORED)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(ROWS, max_size=5), max_size=5), st.dictionaries(PATHS, st.integers(0, 3)))
-def test_what_counts_beside_what_is_there_is_what_dictionaries_would_tell(
+def test_what_counts_beside_what_is_there_is_what_dictionaries_would_have(
     units: list[list[Row]], there: dict[str, int]
 ) -> None:
     runs = [Rows.of(rows) for rows in units]

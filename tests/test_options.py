@@ -48,7 +48,6 @@ def test_datasets_on_the_command_line_replace_those_of_the_environment() -> None
         ({"SPOTTED_CONECTIONS": "5"}, "SPOTTED_CONECTIONS: no such option; did you mean SPOTTED_CONNECTIONS?"),
         ({"SPOTTED_CONNECTIONS": "five"}, "SPOTTED_CONNECTIONS: expected a positive integer, got 'five'"),
         ({"SPOTTED_VIA": "ftp"}, "SPOTTED_VIA: expected one of auto, mount, api, got 'ftp'"),
-        ({"SPOTTED_DATASET": "poodles"}, "SPOTTED_DATASET: expected one of stanford, .*, got 'poodles'"),
         ({"SPOTTED_TO": "s3://b"}, "SPOTTED_TO: expected gs://bucket or a directory, got 's3://b'"),
         ({"SPOTTED_FORCE": "maybe"}, "SPOTTED_FORCE: expected 1 or 0, got 'maybe'"),
         ({"SPOTTED_VERIFY": "1", "SPOTTED_PLAN": "1"}, "--plan and --verify cannot be combined"),
@@ -57,6 +56,11 @@ def test_datasets_on_the_command_line_replace_those_of_the_environment() -> None
 def test_a_wrong_variable_is_named(environment: dict[str, str], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         parse(["-a"], environment)
+
+
+def test_an_unknown_dataset_of_the_environment_is_named() -> None:
+    with pytest.raises(UsageError, match="-d poodles: no such dataset: expected one of stanford, "):
+        parse([], {"SPOTTED_DATASET": "poodles"})
 
 
 def test_variables_that_kubernetes_sets_are_not_ours() -> None:

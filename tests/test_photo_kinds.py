@@ -111,15 +111,15 @@ def test_wherever_an_image_is_cut_that_is_seen(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "told"),
+    ("name", "kind", "warning"),
     [
         ("a.heic", "image/heif", ""), ("a.heif", "image/heic", ""), ("a.avif", "image/heic", "HEIC named .avif"),
         ("a.png", "image/jxl", "JXL named .png"), ("a.jpg", "image/svg+xml", "SVG named .jpg"),
         ("a.TIFF", "image/tiff", ""),
     ],
 )  # fmt: skip
-def test_names_of_the_newer_kinds(name: str, kind: str, told: str) -> None:
-    assert is_image(name) and misnamed(name, kind) == told
+def test_names_of_the_newer_kinds(name: str, kind: str, warning: str) -> None:
+    assert is_image(name) and misnamed(name, kind) == warning
 
 
 # ── through the program ──────────────────────────────────────────────────────────────────────────

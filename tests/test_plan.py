@@ -13,6 +13,7 @@ from commands import costs
 from commands.costs import Rates, Work
 from commands.plan import forecast_all
 from datasets import DATASETS
+from gcs import API, DIRECTORY, MOUNT
 from pipeline.options import RunOptions
 from support.archives import some_members, zip_of
 from support.fake_gcs import GcsFront
@@ -48,7 +49,7 @@ def test_what_is_planned_is_what_is_called(cli: Cli, front: GcsFront, bucket: st
     front.reset()
     assert cli(*to, STORAGE_EMULATOR_HOST=front.url).returncode == 0
     called = [sum(front.counts[kind] for kind in kinds) for kinds in (CLASS_A, CLASS_B)]
-    # Two photos of the miniature are gone, which nobody knows beforehand: four objects less, and a failures.csv.
+    # Two photos of the miniature are gone, which is not known beforehand: four objects less, and a failures.csv.
     assert called[0] == cost["api"]["class_a"] - 3
     assert called[1] <= cost["api"]["class_b"]  # a card of six images reads fewer
     assert cost["mount"]["class_a"] > 2 * 132
@@ -95,23 +96,23 @@ def test_without_credentials_only_what_is_there_is_unknown(cli: Cli) -> None:
 
 
 def test_what_an_interrupted_run_left_is_counted(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
-    def outlook(force: bool = False) -> tuple[int, int | None, int]:
+    def forecast(force: bool = False) -> tuple[int, int | None, int]:
         (found,) = forecast_all([DATASETS["tsinghua"]], RunOptions(mirror=mirror.url, force=force), str(out))
         return found.objects, found.there, found.work.objects
 
     out = tmp_path / "out"
-    assert outlook() == (14, 0, 14) and not out.exists()
+    assert forecast() == (14, 0, 14) and not out.exists()
     assert cli("-d", "tsinghua", "--mirror", mirror.url, "--to", out).returncode == 0
-    assert outlook() == (14, 14, 0)
+    assert forecast() == (14, 14, 0)
     (out / "_extraction/tsinghua/manifest.csv").unlink()  # as if it had been killed before it was over
     (out / "tsinghua/low-resolution/200-n000008-Airedale/n101.jpg").unlink()
     before = files_under(out)
-    assert outlook() == (14, 13, 1)
-    assert outlook(force=True) == (14, 0, 14)
+    assert forecast() == (14, 13, 1)
+    assert forecast(force=True) == (14, 0, 14)
     assert files_under(out) == before
 
 
-def test_every_move_is_told_with_v(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+def test_every_move_is_reported_with_v(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     done = cli("-b", "-i", "--plan", "-v", "--mirror", mirror.url, "--to", tmp_path / "out")
     moves = {
         line.partition(" => ")[2]: line.partition(" => ")[0] for line in done.stdout.splitlines() if " => " in line
@@ -130,7 +131,7 @@ def test_no_password_is_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) ->
         assert "/images.tar" in done.stdout and "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_server_without_ranges_is_told_and_not_read(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+def test_a_server_without_ranges_is_reported_and_not_read(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     mirror.plan("/low-resolution.zip", Plan(ranges=False))
     done = cli("-d", "tsinghua", "--plan", "--mirror", mirror.url, "--to", tmp_path / "out", TMPDIR=str(tmp_path))
     assert done.returncode == 0
@@ -150,15 +151,15 @@ def test_a_source_that_does_not_answer(cli: Cli, tmp_path: Path) -> None:
 
 def test_the_dollars_and_minutes_of_everything() -> None:
     everything = Work(objects=312_019, bytes=7_300_000_000, units=1_200, in_the_end=312_019)
-    a, b = costs.calls(everything, "api")
+    a, b = costs.calls(everything, API)
     assert 313_000 < a < 314_000 and b < 1000
     assert costs.dollars(a, b) == pytest.approx(1.57, abs=0.01)
-    a, b = costs.calls(everything, "mount")
+    a, b = costs.calls(everything, MOUNT)
     assert costs.dollars(a, b) == pytest.approx(3.25, abs=0.01)
-    assert costs.calls(everything, "directory") == (0, 0)
-    assert costs.seconds(312_019, 7_300_000_000, "api", Rates(80e6)) == pytest.approx(312, abs=1)  # the ramp
-    assert costs.seconds(312_019, 73_000_000_000, "api", Rates(80e6)) == pytest.approx(912, abs=1)  # the source
-    assert costs.seconds(312_019, 0, "mount", Rates(80e6)) == pytest.approx(780, abs=1)
+    assert costs.calls(everything, DIRECTORY) == (0, 0)
+    assert costs.seconds(312_019, 7_300_000_000, API, Rates(80e6)) == pytest.approx(312, abs=1)  # the ramp
+    assert costs.seconds(312_019, 73_000_000_000, API, Rates(80e6)) == pytest.approx(912, abs=1)  # the source
+    assert costs.seconds(312_019, 0, MOUNT, Rates(80e6)) == pytest.approx(780, abs=1)
 
 
 def test_the_ramp_doubles_every_twenty_minutes() -> None:

@@ -26,12 +26,13 @@ from pipeline import progress
 from pipeline.cluster import start_cluster
 from pipeline.options import WorkerConfig
 from pipeline.planner import plan
-from pipeline.progress import Tally
+from pipeline.progress import DatasetProgress
 from pipeline.results import Progress
 from report import progress_bar
 from report.humanize import amount, duration
 from report.log import JsonFormatter
 from report.progress_bar import DRAW_EVERY, Display, Line, Rate
+from sources.http import HttpClient
 from support.archives import MB, some_members, tar_of, zip_of
 from support.bench import Bench
 from support.program import ROOT, Cli, clean_environment, command
@@ -77,7 +78,7 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
 
 
 def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "TELL_EVERY", 0)
+    monkeypatch.setattr(progress, "REPORT_INTERVAL", 0)
     bench.extract(bench.dataset(a_tar=tar_of([("large.bin", bytes(20 * MB))])))
     seen = [event.bytes for event in bench.events]
     total = bench.events[-1].bytes_total
@@ -200,18 +201,18 @@ def test_a_manifest_that_is_not_there_is_no_case_for_repair(cli: Cli, tmp_path: 
         assert done.stderr.splitlines()[-1].startswith("next:  the same command without --verify or --repair extracts")
 
 
-def test_totals_are_told_only_when_they_are_known(mirror: SourceServer) -> None:
+def test_totals_are_reported_only_when_they_are_known(mirror: SourceServer) -> None:
     seen: dict[str, list[Progress]] = {}
     for name in ("tsinghua", "stanford", "austin"):
-        planned, photos = plan(DATASETS[name], mirror.url, LIMITS)
+        planned, photos = plan(DATASETS[name], mirror.url, LIMITS, HttpClient())
         units = {unit.id: unit for each in planned for unit in each.units} | {unit.id: unit for unit in photos}
-        tally = Tally(DATASETS[name], planned, units, seen.setdefault(name, []).append)
-        tally.begin({})
+        counted = DatasetProgress(DATASETS[name], planned, units, seen.setdefault(name, []).append)
+        counted.begin({})
         unit = next(iter(units))
-        tally.hear(unit, 100, 1)
-        tally.hear("of another run/000", 100, 1)
-        tally.take(units[unit], JournalEntry(unit, ""))
-        tally.hear(unit, 200, 2)  # late news of what is over
+        counted.update(unit, 100, 1)
+        counted.update("of another run/000", 100, 1)
+        counted.record(units[unit], JournalEntry(unit, ""))
+        counted.update(unit, 200, 2)  # late news of what is over
     totals = {
         name: [(each.objects_total, each.bytes_total is None) for each in events] for name, events in seen.items()
     }

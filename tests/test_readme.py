@@ -76,6 +76,7 @@ def newcomers(home: Path, **more: str) -> dict[str, str]:
     return {key: value for key, value in clean.items() if not key.startswith(("GIT_", "MAKE", "MFLAGS"))} | more
 
 
+@pytest.mark.checkout
 def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     clone, login = (block for block in BLOCKS if any(command in block for command in NEWCOMERS))
     escaped = re.search(r"^\$ make run\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -99,8 +100,14 @@ def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     assert (tmp_path / "spotted-data-extraction" / card).is_file()
 
 
+def laid_out_alike(text: str) -> str:
+    """Up to 3.12 Python's help repeats an option's value, "-d NAME, --dataset NAME", and so breaks other lines."""
+    return " ".join(re.sub(r"(-\w) [A-Z]+, --", r"\1, --", text).split())
+
+
 def test_the_options_are_those_of_help(cli: Cli) -> None:
-    assert f"```text\n{cli('--help', COLUMNS='110').stdout.rstrip()}\n```" in OPTIONS
+    shown = f"```text\n{cli('--help', COLUMNS='110').stdout}```"
+    assert laid_out_alike(shown) in laid_out_alike(OPTIONS)
 
 
 @pytest.mark.parametrize("command", OWN)
@@ -194,5 +201,6 @@ def test_the_citation_has_this_version() -> None:
     assert f"version: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+@pytest.mark.checkout
 def test_this_runs_where_make_run_does() -> None:
     assert Path(sys.executable).is_relative_to(ROOT / ".venv")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.spans import Span, SpanBoundary
+from archives.spans import SpanBoundary
 from manifest.journal import VERSION, JournalEntry, joined_parts
 from manifest.records import FAILED, Row, Rows
 from manifest.seal import seal
@@ -223,18 +223,19 @@ def test_a_tar_in_the_tar_goes_on_from_its_parts(bench: Bench, is_inner: bool, m
 
 def writer(written: list[JournalEntry], begin: int = 0) -> PartWriter:
     return PartWriter(
-        written.append, JournalEntry("u", "v", begin=begin), Span("tar", 0, 9 << 20), SpanBoundary(0), time.monotonic()
+        written.append, JournalEntry("u", "v", begin=begin), (0, 9 << 20), SpanBoundary(0), time.monotonic()
     )
 
 
 def test_parts_are_in_order_whatever_is_stored_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "SHORTEST", 0)
+    monkeypatch.setattr(parts, "SHARE", 0)
     written: list[JournalEntry] = []
     to = writer(written)
-    to.take(1, [ROWS[1]], Mark(2048))
+    to.add(1, [ROWS[1]], Mark(2048))
     assert written == []
-    to.take(0, [ROWS[0]], Mark(1024))
-    to.take(2, [ROWS[2]], Mark(3072, (("path", "x"),)))
+    to.add(0, [ROWS[0]], Mark(1024))
+    to.add(2, [ROWS[2]], Mark(3072, (("path", "x"),)))
     assert [(each.begin, each.upto, each.size, list(each.rows)) for each in written] == [
         (0, 2048, 2048, ROWS[:2]), (2048, 3072, 1024, [ROWS[2]]),
     ]  # fmt: skip
@@ -247,9 +248,9 @@ def test_nothing_after_a_member_that_failed_is_a_part(monkeypatch: pytest.Monkey
     monkeypatch.setattr(parts, "SHORTEST", 0)
     written: list[JournalEntry] = []
     to = writer(written)
-    to.take(0, [ROWS[0]], Mark(1024))
-    to.take(1, [ROWS[1]._replace(outcome=FAILED, reason="no")], Mark(2048))
-    to.take(2, [ROWS[2]], Mark(3072))
+    to.add(0, [ROWS[0]], Mark(1024))
+    to.add(1, [ROWS[1]._replace(outcome=FAILED, reason="no")], Mark(2048))
+    to.add(2, [ROWS[2]], Mark(3072))
     to.flush()
     assert [each.upto for each in written] == [1024]
 
@@ -264,16 +265,16 @@ def test_parts_that_do_not_join_do_not_count() -> None:
 
 
 def test_parts_of_a_finished_piece_are_passed_over_and_forgotten_with_it(tmp_path: Path) -> None:
-    book = ManifestStore(FolderBucket(tmp_path), "d")
-    book.write(JournalEntry("a.tar/0-9", "v", Rows.of(ROWS[:1]), begin=0, upto=5))
-    book.write(JournalEntry("a.tar/0-9", "v", Rows.of(ROWS[1:2]), begin=5, upto=7))
-    book.write(JournalEntry("a.tar/sha256", "v", sha256="0" * 64))
-    assert book.journal()["a.tar/0-9"].upto == 7
+    store = ManifestStore(FolderBucket(tmp_path), "d")
+    store.write(JournalEntry("a.tar/0-9", "v", Rows.of(ROWS[:1]), begin=0, upto=5))
+    store.write(JournalEntry("a.tar/0-9", "v", Rows.of(ROWS[1:2]), begin=5, upto=7))
+    store.write(JournalEntry("a.tar/sha256", "v", sha256="0" * 64))
+    assert store.journal()["a.tar/0-9"].upto == 7
     whole = JournalEntry("a.tar/0-9", "v", Rows.of(ROWS), 9)
-    book.write(whole)
-    assert book.journal()["a.tar/0-9"] == whole
-    book.forget(["a.tar/0-9"])
-    assert book.journal() == {}
+    store.write(whole)
+    assert store.journal()["a.tar/0-9"] == whole
+    store.discard(["a.tar/0-9"])
+    assert store.journal() == {}
 
 
 def test_an_entry_of_the_first_version_is_read_and_one_of_a_later_is_not() -> None:

@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import SourceError, redact
-from sources import http, sample
+from sources import sample
+from sources.http import HttpClient
 from sources.source import open_source
 from storage.api import NO_RETRIES, _store
 from storage.names import object_name
@@ -69,19 +70,19 @@ def written(root: Path) -> str:
     return "\n".join(data.decode() for name, data in files_under(root).items() if name.startswith("_extraction/"))
 
 
-def test_a_mirrors_password_is_used_and_never_told(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+def test_a_mirrors_password_is_used_and_never_shown(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     mirror.files["/lists.tar"] = tar_of([("good.mat", b"1"), ("../bad", b"2")])
     mirror.files["/SHA256SUMS"] = sums(mirror)
     done = cli("-a", "-v", "--to", tmp_path / "out", SPOTTED_MIRROR=with_password(mirror.url))
     assert done.returncode == 3, done.stderr
     assert all("Authorization" in request.headers for request in mirror.requests if request.path.endswith(".tar"))
-    told = done.stdout + done.stderr + written(tmp_path / "out")
-    assert "http://***@127.0.0.1" in told and SECRET not in told
+    written_out = done.stdout + done.stderr + written(tmp_path / "out")
+    assert "http://***@127.0.0.1" in written_out and SECRET not in written_out
     assert list((tmp_path / "out/_extraction/stanford/journal").rglob("*.json"))  # it was looked at too
 
 
 @pytest.mark.parametrize("fault", [Plan(status=403), Plan(body=b"<html>no</html>"), Plan(ranges=False, cut=100)])
-def test_no_error_tells_a_password_or_a_signature(cli: Cli, tmp_path: Path, mirror: SourceServer, fault: Plan) -> None:
+def test_no_error_shows_a_password_or_a_signature(cli: Cli, tmp_path: Path, mirror: SourceServer, fault: Plan) -> None:
     mirror.redirect("/images.tar", f"{mirror.url}/signed?X-Goog-Signature={SECRET}")
     mirror.files[f"/signed?X-Goog-Signature={SECRET}"] = DATA["images.tar"]
     mirror.plan(f"/signed?X-Goog-Signature={SECRET}", fault)
@@ -90,7 +91,7 @@ def test_no_error_tells_a_password_or_a_signature(cli: Cli, tmp_path: Path, mirr
     assert done.returncode == 1 and "error: " in done.stderr and SECRET not in done.stdout + done.stderr
 
 
-def test_an_unreachable_redirect_does_not_tell_its_signature(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
+def test_an_unreachable_redirect_does_not_show_its_signature(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
     mirror.redirect("/images.tar", f"http://127.0.0.1:9/x?sig={SECRET}")
     done = cli("-d", "stanford", "-v", "--to", tmp_path, "--mirror", mirror.url)
     assert done.returncode == 1 and "error: " in done.stderr and SECRET not in done.stderr
@@ -175,7 +176,7 @@ class _TlsServer(ThreadingHTTPServer):
 
 @pytest.fixture
 def self_signed(tmp_path: Path) -> Iterator[_TlsServer]:
-    """An HTTPS server for 127.0.0.1 whose certificate nobody signed but itself."""
+    """An HTTPS server for 127.0.0.1 with a self-signed certificate."""
     with _TlsServer(("127.0.0.1", 0), _Answers) as server:
         server.answered = []
         server.socket = certificates.self_signed(tmp_path).wrap_socket(server.socket, server_side=True)
@@ -186,12 +187,15 @@ def self_signed(tmp_path: Path) -> Iterator[_TlsServer]:
         thread.join()
 
 
-def test_a_certificate_that_nobody_signed_is_refused(self_signed: _TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_self_signed_certificate_is_refused(self_signed: _TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"https://127.0.0.1:{self_signed.server_port}"
-    for read in (lambda: open_source((f"{url}/a.tar",)), lambda: http.fetch(f"{url}/photo.png", 1)):
+    for read in (
+        lambda: open_source((f"{url}/a.tar",), HttpClient()),
+        lambda: HttpClient().fetch(f"{url}/photo.png", 1),
+    ):
         with pytest.raises(SourceError, match="(?i)certificate"):
             read()
-    assert http._fetch_fast(f"{url}/photo.png") is None
+    assert HttpClient()._fetch_fast(f"{url}/photo.png") is None
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     with pytest.raises(obstore.exceptions.BaseError):
         obstore.put(_store("bucket", AnonymousCredentials(), NO_RETRIES), "a", b"1", use_multipart=False)
@@ -202,9 +206,9 @@ def test_a_certificate_that_nobody_signed_is_refused(self_signed: _TlsServer, mo
 def test_redirects_go_to_http_and_https_only(mirror: SourceServer, to: str) -> None:
     mirror.redirect("/there", to)
     with pytest.raises(SourceError):
-        http.fetch(f"{mirror.url}/there")
+        HttpClient().fetch(f"{mirror.url}/there")
     with pytest.raises(SourceError):
-        open_source((f"{mirror.url}/there",))
+        open_source((f"{mirror.url}/there",), HttpClient())
 
 
 # ── nothing but the prefix is written, nothing local is read ─────────────────────────────────────

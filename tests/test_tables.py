@@ -145,7 +145,7 @@ def test_odd_images_and_annotations(bench: Bench, caplog: pytest.LogCaptureFixtu
     assert [record.message for record in caplog.records if "parsed" in record.message] == [
         "mini: 1 annotations cannot be parsed, their images have no boxes in the table: mini/boxes/n1-a/4.xml: not XML"
     ]
-    labels = bench.about()["labels"]
+    labels = bench.metadata()["labels"]
     assert isinstance(labels, dict)
     assert labels["unparsed"] == {"count": 1, "examples": ["mini/boxes/n1-a/4.xml: not XML"]}
     assert labels["outside"] == {"count": 1, "examples": ["mini/images/n2-b, c/6.jpg"]}
@@ -226,8 +226,8 @@ def test_a_dataset_that_an_older_version_completed_stays_as_it_is(
 ) -> None:
     dataset = mini(bench, MEMBERS)
     bench.extract(dataset)
-    about = {key: value for key, value in bench.about().items() if key not in ("tables", "labels", "crc32c")}
-    bench.bucket.put("_extraction/mini/manifest.json", seal(about, indent=2))
+    metadata = {key: value for key, value in bench.metadata().items() if key not in ("tables", "labels", "crc32c")}
+    bench.bucket.put("_extraction/mini/manifest.json", seal(metadata, indent=2))
     bench.bucket.delete([f"_extraction/mini/{name}" for name in (*NAMES, "croissant.json", "card.html", "card.json")])
     with caplog.at_level(logging.INFO, "spotted"):
         assert bench.extract(dataset).was_complete
@@ -245,7 +245,7 @@ def test_images_find_their_annotations_whatever_the_order_of_the_names(tmp_path:
     rows += [Row(f"mini/boxes/{stem}", 1, 1, "", 0, note=f'[["{stem}",1,1,1,1]]') for stem in stems[::3]]
     noted = NotedRows(replace(LAYOUT, annotation="mini/boxes/{stem}"))
     for row in sorted(rows):
-        noted.take(row)
+        noted.add(row)
     found = list(noted.images(FolderBucket(tmp_path)))
     assert [image.path for image in found] == sorted(f"mini/images/{stem}.jpg" for stem in stems)
     assert all(box.kind == image.path[12:-4] for image in found for box in image.said.boxes)
@@ -254,7 +254,7 @@ def test_images_find_their_annotations_whatever_the_order_of_the_names(tmp_path:
 
 
 def test_the_journal_says_which_version_it_is(tmp_path: Path) -> None:
-    book = ManifestStore(FolderBucket(tmp_path), "d")
+    store = ManifestStore(FolderBucket(tmp_path), "d")
     entry = JournalEntry("a.tar/0", "v", Rows.of([Row("d/a", 1, 2, "s", 3, note="jpeg 1 1"), Row("d/b", 1, 2, "s", 3)]))
-    book.write(entry)
-    assert [row.note for row in book.journal()["a.tar/0"].rows] == ["jpeg 1 1", ""]
+    store.write(entry)
+    assert [row.note for row in store.journal()["a.tar/0"].rows] == ["jpeg 1 1", ""]

@@ -17,6 +17,7 @@ from archives.tar_headers import number
 from errors import ArchiveError
 from support.archive_kinds import KINDS, SOUND, TARS
 from support.archives import SPANS, Memory, extract, truth
+from support.program import unlock
 from support.tars import END, block, changed, extended, member, padded, record, signed
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", b""
@@ -26,6 +27,7 @@ def by_tool(tool: str, packed: bytes, to: Path) -> tuple[dict[str, bytes | None]
     """What a program takes out of it, a folder being None, and its exit status."""
     to.mkdir()
     status = subprocess.run([tool, "-xf", "-", "-C", to], input=packed, capture_output=True, check=False).returncode
+    unlock(to)
     found = ((str(path.relative_to(to)), path) for path in to.rglob("*"))
     return {name: None if path.is_dir() else path.read_bytes() for name, path in found}, status
 
@@ -123,7 +125,7 @@ def test_a_pax_size_that_is_none_loses_no_member_without_a_word(size: str) -> No
             extract(packed, span)
 
 
-def test_a_first_header_that_is_bad_is_told() -> None:
+def test_a_first_header_that_is_bad_is_reported() -> None:
     with pytest.raises(ArchiveError, match="impossible size"):
         extract(extended(b"x", record("size", "-1024")) + member("a", b"1") + END)
 
@@ -142,7 +144,7 @@ def test_numbers(field: bytes, expected: int | None) -> None:
 
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("kind", TARS)
-def test_another_tar_after_the_end_is_told_and_not_read(
+def test_another_tar_after_the_end_is_reported_and_not_read(
     kind: str, span: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     packed = KINDS[kind].pack(SOUND)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.verify import DIFFERENT, EXTRA, MISSING, UNREAD, repair, verify, verify_deep
+from commands.repair import repair
+from commands.verify import DIFFERENT, EXTRA, MISSING, UNREAD, verify, verify_deep
 from datasets import Dataset
 from errors import ExtractionError
 from pipeline.options import RunOptions
@@ -31,7 +32,7 @@ def findings(bench: Bench, dataset: Dataset) -> dict[str, str]:
 
 
 def damage(bench: Bench) -> dict[str, str]:
-    """One object gone, two that are others, one that nobody knows, one folder without its placeholder."""
+    """One object gone, two that are others, one that is unknown, one folder without its placeholder."""
     bench.bucket.delete(["mini/f3/3.jpg"])
     bench.bucket.put("mini/f4/4.jpg", b"half")
     bench.bucket.put("mini/f6/293.jpg", bytes(len(dict(MEMBERS)["f6/293.jpg"]) + 1))
@@ -147,15 +148,15 @@ def test_deep_finds_another_sha256_where_no_member_differs(bench: Bench) -> None
     assert [(row.path, row.outcome) for row in deep.missing] == [("a.tar", DIFFERENT)]
 
 
-def test_in_a_directory_only_deep_sees_other_bytes_of_the_same_size(bench: Bench) -> None:
+def test_in_a_directory_other_bytes_of_the_same_size_are_seen_where_the_file_was_changed(bench: Bench) -> None:
     dataset = bench.dataset(a_tar=tar_of(MEMBERS))
     bench.extract(dataset)
     bench.bucket.put("mini/f3/3.jpg", bytes(len(dict(MEMBERS)["f3/3.jpg"])))
-    assert findings(bench, dataset) == {}
+    assert findings(bench, dataset) == {"mini/f3/3.jpg": DIFFERENT}
     deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
     assert [(row.path, row.outcome) for row in deep.missing] == [("mini/f3/3.jpg", DIFFERENT)]
-    order = RunOptions(deep=True)
-    assert repair(dataset, order, bench.bucket, bench.workers, bench.events.append).status == 0
+    options = RunOptions(deep=True)
+    assert repair(dataset, options, bench.bucket, bench.workers, bench.events.append).status == 0
     assert bench.objects() == dict(MEMBERS)
 
 

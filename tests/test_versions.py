@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from errors import SourceChangedError
+from sources.http import HttpClient
 from sources.http_answers import Version
 from sources.http_source import HttpSource
 from sources.source import Source, open_source, proven
@@ -32,7 +33,7 @@ def server() -> Iterator[SourceServer]:
 
 
 def opened(server: SourceServer, is_proven: bool = False) -> Source:
-    source = open_source((server.url + PATH,), None, is_proven)
+    source = open_source((server.url + PATH,), HttpClient(), None, is_proven)
     server.requests.clear()
     return source
 
@@ -104,7 +105,7 @@ def test_else_they_are_another_version(server: SourceServer, is_proven: bool, pl
 
 
 def test_parts_are_proven_together(server: SourceServer) -> None:
-    source = proven(open_source((server.url + PATH,) * 2), True)
+    source = proven(open_source((server.url + PATH,) * 2, HttpClient()), True)
     server.plan(PATH, REPLICA)
     assert source.read(4990, 5010) == DATA[-10:] + DATA[:10]
 

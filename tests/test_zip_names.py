@@ -61,7 +61,7 @@ def test_the_encoding_of_a_name(raw: bytes, flags: int, extra: bytes, name: str)
     assert names(ZipRecord(raw, b"1", flags=flags, extra=extra)) == [name]
 
 
-def test_names_that_are_neither_ascii_nor_utf_8_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_are_neither_ascii_nor_utf_8_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     entries = [
         ZipRecord(CP437),
         ZipRecord("ä.jpg".encode("cp437")),
@@ -75,15 +75,15 @@ def test_names_that_are_neither_ascii_nor_utf_8_are_told_once(caplog: pytest.Log
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_decomposed_names_stay_as_they_are_and_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_decomposed_names_stay_as_they_are_and_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "spotted")
     decomposed = [unicodedata.normalize("NFD", name) for name in ("é.jpg", "ö/ä.jpg")]
     assert names(*(ZipRecord(name.encode(), flags=UTF_8) for name in (*decomposed, "é.jpg"))) == [
         *decomposed,
         "é.jpg",
     ]
-    told = [record.getMessage() for record in caplog.records]
-    assert told == ["memory.bin: 2 names have decomposed letters (NFD), and are kept so"]
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == ["memory.bin: 2 names have decomposed letters (NFD), and are kept so"]
 
 
 def test_names_that_become_equal_are_one_name() -> None:
@@ -215,7 +215,7 @@ def test_names_are_as_other_programs_have_them(kind: str, reader: str, tmp_path:
     assert (ours == theirs) == ((kind, reader) not in EXCEPT), theirs
 
 
-def test_a_local_header_that_spells_it_otherwise_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_local_header_that_spells_it_otherwise_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "spotted")
     entries = [ZipRecord(b"a.jpg", b"1", local_name=b"A.JPG"), ZipRecord(b"b.jpg", b"2", local_name=b"B.JPG")]
     assert [got.data for got in extract(pack(entries))] == [b"1", b"2"]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from archives import kinds
 from archives.spans import SpanBoundary
+from archives.zip import Zip
 from archives.zip_directory import read_directory
 from errors import ArchiveError
 from support.archives import Memory, extract, flipped, frugal, taken
@@ -225,7 +226,7 @@ def test_cut_off_is_said_only_where_it_is(packed: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize("head", [bytes(34), A.local()], ids=["none of them", "one of three"])
-def test_the_last_part_of_a_split_zip_is_told(head: bytes) -> None:
+def test_the_last_part_of_a_split_zip_is_reported(head: bytes) -> None:
     _, directory = body([A, B, C])
     packed = head + bytes(40) + directory + end_record(3, len(directory), 0, disk=2)
     with pytest.raises(ArchiveError, match=r"memory\.bin: one of multiple disks \(3\)"):
@@ -279,7 +280,7 @@ def test_offsets_and_sizes_modulo_4_gib(sizes: tuple[int, ...]) -> None:
     assert [entry.size for entry in entries] == [size for large in sizes for size in (4, large)]
     spans = kinds.plan(reader, 1 << 20)
     small = [span for span in spans if span.stop - span.start < 100 << 20]
-    got = [taken(member) for span in small for member in kinds.members(reader, span, SpanBoundary())]
+    got = [taken(member) for span in small for member in span.kind.members(reader, span, SpanBoundary())]
     assert [each.data for each in got if each.name.startswith("small")] == [b"data"] * len(sizes)
 
 
@@ -325,7 +326,7 @@ def test_whatever_the_records_say(parts: list[bytes], span: int) -> None:
     packed = b"".join(parts)
     try:
         members = [
-            got for part in kinds.plan(Memory(packed), span) if part.kind == "zip" for got in extract(packed, span)
+            got for part in kinds.plan(Memory(packed), span) if part.kind == Zip() for got in extract(packed, span)
         ]
     except ArchiveError:
         return

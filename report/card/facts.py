@@ -26,8 +26,9 @@ SAMPLE = 240  # images read back, at most, in even steps through the manifest: a
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back
+LARGEST_ANNOTATION = 1 << 20  # bytes of one whose boxes are drawn
 IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
-MOST_GROUPS = 200  # shown by name; of more, only how large they are
+MAX_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
 ODD = ("outside", "unparsed")
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
@@ -100,7 +101,7 @@ class Card:
     grouped_by: str
     groups: int
     groups_published: int | None
-    images_of: dict[str, int]  # by group, the largest first; empty where there are more than MOST_GROUPS
+    images_of: dict[str, int]  # by group, the largest first; empty where there are more than MAX_GROUPS
     images_per_group: Histogram | None
     annotations: int
     without_annotation: CountWithExamples
@@ -125,7 +126,7 @@ def describe(
 ) -> tuple[Card, list[Look]]:
     """The facts of a dataset of which these images were read, and the images of its contact sheet."""
     layout = survey.layout
-    seen, odd = [each for each in looks if not each.error], survey.odd.told()
+    seen, odd = [each for each in looks if not each.error], survey.odd.counts()
     card = Card(
         dataset=dataset.name,
         title=dataset.title,
@@ -142,7 +143,7 @@ def describe(
         grouped_by=layout.grouped_by,
         groups=len(survey.groups),
         groups_published=layout.groups,
-        images_of=dict(survey.groups.most_common()) if len(survey.groups) <= MOST_GROUPS else {},
+        images_of=dict(survey.groups.most_common()) if len(survey.groups) <= MAX_GROUPS else {},
         images_per_group=Histogram.of(survey.groups.values()),
         annotations=len(survey.annotations),
         without_annotation=odd.get(NO_ANNOTATION, CountWithExamples(0, ())),
@@ -151,10 +152,10 @@ def describe(
         looked_at=len(looks),
         widths=Histogram.of(each.width for each in seen),
         heights=Histogram.of(each.height for each in seen),
-        unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).told(),
+        unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).counts(),
         wrong_format={reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()},
         duplicates=sorted(map(tuple, survey.same.values())),
-        failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).told(),
+        failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).counts(),
         labels=Labels.of(metadata["labels"]) if "labels" in metadata else None,
     )
     return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
@@ -189,7 +190,7 @@ class Survey:
         content = _content(row)
         (self.repeated if content in self.contents else self.contents).add(content)
         if row.size <= LARGEST:
-            self.sample.take(row)
+            self.sample.add(row)
 
     def _name(self, row: Row) -> None:
         if _content(row) in self.repeated and is_photo(self.layout, row.path):
@@ -198,9 +199,9 @@ class Survey:
             return
         if is_photo(self.layout, row.path):
             if hash(annotation_of(self.layout, row.path)) not in self.annotations:
-                self.odd.take(row._replace(reason=NO_ANNOTATION))
+                self.odd.add(row._replace(reason=NO_ANNOTATION))
         elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
-            self.odd.take(row._replace(reason=NO_IMAGE))
+            self.odd.add(row._replace(reason=NO_IMAGE))
 
 
 def _content(row: Row) -> int:
@@ -214,7 +215,7 @@ class _Sample:
     def __init__(self) -> None:
         self._rows, self._every, self._passed = list[Row](), 1, 0
 
-    def take(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
         """Pass on a row."""
         if self._passed % self._every == 0:
             self._rows.append(row)
@@ -241,7 +242,7 @@ def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
     largest = max([1, *(row.size for row in chosen)])
     with ThreadPoolExecutor(min(bucket.max_in_flight, IN_MEMORY // largest)) as pool:
         boxes = {
-            path: pool.submit(bucket.get, name)
+            path: pool.submit(_small, bucket, name)
             for path in shown
             if hash(name := annotation_of(survey.layout, path)) in survey.annotations
         }
@@ -251,3 +252,13 @@ def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
             return look(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
 
         return list(pool.map(read, chosen))
+
+
+def _small(bucket: Bucket, name: str) -> bytes:
+    """An annotation; nothing of one that is too large to be looked at."""
+    data = b""
+    for chunk in bucket.read(name) or ():
+        data += chunk
+        if len(data) > LARGEST_ANNOTATION:
+            return b""
+    return data

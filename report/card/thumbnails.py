@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import dataclass
 
 from PIL import Image
@@ -12,7 +13,8 @@ from labels.annotations import Box, boxes
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 QUALITY = 78
-MOST_PIXELS = 64_000_000  # of an image that is decoded
+MAX_PIXELS = 24_000_000  # of an image that is decoded: 72 MB, of which there is one at a time
+_decoding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            thumbnail = _thumbnail(image) if is_shown and width * height <= MOST_PIXELS else b""
+            thumbnail = _thumbnail(image) if is_shown and width * height <= MAX_PIXELS else b""
     except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
         what = "truncated" if "truncated" in str(error) else "not readable as an image"
         return Look(path, error=what)
@@ -41,10 +43,11 @@ def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
 
 
 def _thumbnail(image: Image.Image) -> bytes:
-    image.draft("RGB", (EDGE, EDGE))  # a JPEG is decoded at a fraction of its size
-    image.thumbnail((EDGE, EDGE))
     file = io.BytesIO()
-    image.convert("RGB").save(file, "JPEG", quality=QUALITY)
+    with _decoding:
+        image.draft("RGB", (EDGE, EDGE))  # a JPEG is decoded at a fraction of its size
+        image.thumbnail((EDGE, EDGE))
+        image.convert("RGB").save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from datasets import Dataset
-from errors import ExtractionError
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
 from report.card.facts import Survey, describe, look_at
@@ -17,7 +16,7 @@ from report.card.page import render
 
 log = logging.getLogger("spotted")
 
-MOST = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
+MAX_OBJECTS = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
 
 
 def write_missing(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any]) -> None:
@@ -53,7 +52,7 @@ def _optional(dataset: Dataset) -> Iterator[None]:
     """The dataset is complete without a card: an error here is only logged."""
     try:
         yield
-    except (ExtractionError, OSError) as error:
+    except Exception as error:  # whatever it is: the card is no reason to end a run
         log.warning("%s: no card could be made: %s", dataset.name, error)
 
 
@@ -63,8 +62,8 @@ def _draw(
     """The page, and what it shows as JSON; None for a dataset that gets no card."""
     if dataset.layout is None:
         return None
-    if len(rows) > MOST:
-        why = f"for more than {MOST:,} objects it would take too much memory"
+    if len(rows) > MAX_OBJECTS:
+        why = f"for more than {MAX_OBJECTS:,} objects it would take too much memory"
         log.info("%s: no card: %s", dataset.name, why)
         return None
     survey = Survey(dataset.layout, rows)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from archives import kinds
 from archives.spans import Buffer, Member, SpanBoundary
-from archives.tar import broken_link
 from errors import MemberError
 
 MB = 1 << 20
@@ -79,12 +78,12 @@ def extract(data: bytes, span: int = 4096, chunk: int = 1000, seed: int = 0) -> 
 
     def read(index: int) -> None:
         links[index] = SpanBoundary()
-        found[index] = [taken(member) for member in kinds.members(reader, spans[index], links[index])]
+        found[index] = [taken(member) for member in spans[index].kind.members(reader, spans[index], links[index])]
 
     for index in random.Random(seed).sample(range(len(spans)), len(spans)):
         read(index)
     repairs = 0
-    while spans[0].kind == "tar" and (broken := broken_link(reader.name, spans, links)):
+    while broken := spans[0].kind.broken_link(reader.name, spans, links):
         repairs += 1
         assert repairs <= 2 * len(spans), "the chain does not come to an end"
         index, mended = broken

@@ -61,14 +61,14 @@ class Bench:
             found.append(Archive((f"{self.server.url}/{name}",), "mini/", name, *pins))
         return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
 
-    def extract(self, dataset: Dataset, order: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
-        return extract(dataset, order, self.bucket, self.workers, Hooks(self.events.append, card))
+    def extract(self, dataset: Dataset, options: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
+        return extract(dataset, options, self.bucket, self.workers, Hooks(self.events.append, card))
 
     def objects(self) -> dict[str, bytes | None]:
         listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
         return {name.removeprefix("mini/"): self.bucket.get(name) for name in listed}
 
-    def about(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.bucket.get("_extraction/mini/manifest.json") or b"{}")
         return found
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from support.fake_gcs import GcsFront
 from support.fault_harness import Fault, Provoke, Site
-from support.source_faults import ALWAYS, nobody
+from support.source_faults import ALWAYS, closed_port
 
 PUTS = 90  # objects that a run puts, or a few more
 
@@ -21,9 +21,9 @@ def bucket(act: Callable[[GcsFront, random.Random], object]) -> Provoke:
     return provoke
 
 
-def some(kind: str, status: int, most: int = 20) -> Provoke:
+def some(kind: str, status: int) -> Provoke:
     """Some of the requests of a kind are answered so, a random number from a random one on."""
-    return bucket(lambda front, rng: front.fail(kind, status, rng.randint(1, most), after=rng.randrange(PUTS // 2)))
+    return bucket(lambda front, rng: front.fail(kind, status, rng.randint(1, 20), after=rng.randrange(PUTS // 2)))
 
 
 def once(kind: str, status: int, name: str | None = None, latest: int = 1) -> Provoke:
@@ -91,7 +91,7 @@ BUCKET = (
     Fault("one bit flipped on the way", bucket(lambda front, _: front.corrupt("xml.put", name=VICTIM))),
     Fault(
         "one bit flipped each time",
-        bucket(lambda front, _: front.corrupt("xml.put", ALWAYS, VICTIM)),
+        bucket(lambda front, _: front.corrupt("xml.put", VICTIM, ALWAYS)),
         3,
         "the bucket's listing lacks it, or has another size or checksum",
         spoils=True,
@@ -121,8 +121,8 @@ BUCKET = (
     Fault("the bucket's name is taken", once("json.bucket.create", 409), 1, "the name belongs to another project"),
     Fault("the bucket may not be created", once("json.bucket.create", 403), 1, "may not create it"),
     Fault(
-        "nobody answers for the bucket",
-        lambda site, _: site.environment.update(STORAGE_EMULATOR_HOST=nobody()),
+        "no answer for the bucket",
+        lambda site, _: site.environment.update(STORAGE_EMULATOR_HOST=closed_port()),
         1,
         "no answer from Google Cloud Storage",
         is_long=True,

@@ -1,4 +1,4 @@
-"""A certificate that nobody signed but itself, for a server of the tests."""
+"""A certificate that is self-signed, for a server of the tests."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ def docker(*arguments: str, timeout: float = 300) -> Done:
 
 
 def options(front: GcsFront, bucket: str, **more: str) -> list[str]:
-    """docker run's options for a run on the sample that is told all by its environment."""
-    told = {"STORAGE_EMULATOR_HOST": front.url, "SPOTTED_SAMPLE": "1", "SPOTTED_TO": f"gs://{bucket}", **more}
-    return ["--network", "host", *(part for key, value in told.items() for part in ("--env", f"{key}={value}"))]
+    """docker run's options for a run on the sample whose options are all in its environment."""
+    environment = {"STORAGE_EMULATOR_HOST": front.url, "SPOTTED_SAMPLE": "1", "SPOTTED_TO": f"gs://{bucket}", **more}
+    return ["--network", "host", *(part for key, value in environment.items() for part in ("--env", f"{key}={value}"))]
 
 
 @contextmanager
@@ -47,8 +47,8 @@ def ended(name: str) -> tuple[int, str]:
     return status, logs.stdout + logs.stderr
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
     while not is_so():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

@@ -99,9 +99,9 @@ class GcsFront(Store):
         """Answer the next `times` requests of a kind with these very bytes; nothing is stored."""
         self._plans.append(Plan(kind, status, times, headers or {}, None, stores=False, body=body))
 
-    def drop(self, kind: str, times: int = 1, name: str | None = None, after: int = 0) -> None:
+    def drop(self, kind: str, times: int = 1, after: int = 0) -> None:
         """Reset the connection of the next `times` requests instead of answering; nothing is stored."""
-        self._plans.append(Plan(kind, None, times, {}, name, stores=False, after=after))
+        self._plans.append(Plan(kind, None, times, {}, None, stores=False, after=after))
 
     def commit_then_fail(
         self, kind: str, times: int = 1, status: int | None = None, name: str | None = None, after: int = 0
@@ -109,15 +109,15 @@ class GcsFront(Store):
         """Carry out the next `times` requests, then reset the connection, or answer `status`."""
         self._plans.append(Plan(kind, status, times, {}, name, stores=True, after=after))
 
-    def commit_then_hang(self, kind: str, times: int = 1, after: int = 0) -> None:
+    def commit_then_hang(self, kind: str, times: int, after: int) -> None:
         """Carry out the next `times` requests, and never answer."""
         self._plans.append(Plan(kind, SILENCE, times, {}, None, stores=True, after=after))
 
-    def lose(self, kind: str, times: int = 1, after: int = 0) -> None:
+    def lose(self, kind: str, times: int, after: int) -> None:
         """Answer the next `times` requests as if they were carried out."""
         self._plans.append(Plan(kind, None, times, {}, None, stores=False, loses=True, after=after))
 
-    def corrupt(self, kind: str, times: int = 1, name: str | None = None) -> None:
+    def corrupt(self, kind: str, name: str, times: int = 1) -> None:
         """Change one bit in the middle of the body of the next `times` requests that have one, and carry them out."""
         self._plans.append(Plan(kind, None, times, {}, name, stores=True, flips=True))
 

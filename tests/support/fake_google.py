@@ -29,7 +29,7 @@ class Google:
 
     def __init__(self, front: GcsFront, folder: Path) -> None:
         self.front, self.folder = front, folder
-        self.told, self.life = 3600.0, 3600.0  # seconds that a token is said to live, and that it does
+        self.claimed, self.life = 3600.0, 3600.0  # seconds that a token is said to live, and that it does
         self.issued: dict[str, float] = {}  # token → when
         self.project: str | None = "test-project"  # that the metadata server names
         self._stack = ExitStack()
@@ -103,7 +103,9 @@ class _Metadata(_Quiet):
             case path if path in (f"{ACCOUNTS}/default", f"{ACCOUNTS}/{EMAIL}"):
                 body = json.dumps({"email": EMAIL, "aliases": ["default"], "scopes": []})
             case path if path in (f"{ACCOUNTS}/default/token", f"{ACCOUNTS}/{EMAIL}/token"):
-                body = json.dumps({"access_token": google.token(), "expires_in": google.told, "token_type": "Bearer"})
+                body = json.dumps(
+                    {"access_token": google.token(), "expires_in": google.claimed, "token_type": "Bearer"}
+                )
             case _:
                 self.send_error(404)
                 return

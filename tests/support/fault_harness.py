@@ -129,7 +129,7 @@ class Run:
 
 
 class Site:
-    """Sources that can be told to misbehave, a destination of its own, and the program between them.
+    """Sources that can be made to misbehave, a destination of its own, and the program between them.
 
     `place` is "api", a bucket of the emulator; "google", the same behind what Google demands; or "folder".
     """
@@ -139,6 +139,7 @@ class Site:
         self.datasets = [each for each in DATASETS.values() if each.name in data]
         self.source = SourceServer()
         self.options, self.environment = list[str](), dict[str, str]()  # of the next runs
+        self.wrapper = list[str]()  # a program that starts the runs
         self.after: Callable[[], object] = lambda: None  # what is otherwise from then on, when all is well again
         self._stack = ExitStack()
 
@@ -168,7 +169,7 @@ class Site:
         if self.place == "api":
             self.environment["STORAGE_EMULATOR_HOST"] = self.front.url
         if self.place == "google":
-            self.google.told = self.google.life = 3600
+            self.google.claimed = self.google.life = 3600
             self.environment |= self.google.environment
             self.front.accepts = self.google.accepts
 
@@ -179,7 +180,7 @@ class Site:
         return self.source.struck + (0 if self.place == "folder" else self.front.struck) + slow
 
     def with_tls(self) -> SourceServer:
-        """Another server of the same files, which speaks TLS with a certificate that nobody signed."""
+        """Another server of the same files, which speaks TLS with a self-signed certificate."""
         server = self._stack.enter_context(SourceServer(self_signed(self.home)))
         server.files = self.source.files
         return server
@@ -191,7 +192,7 @@ class Site:
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Begin a run; at the latest it ends with the site."""
         process = subprocess.Popen(
-            command(*self.data, "--to", self.to, *self.options, *options),
+            [*self.wrapper, *command(*self.data, "--to", self.to, *self.options, *options)],
             env=clean_environment(self.home, self.environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -371,10 +372,10 @@ def ends_well(site: Site, run: Run, spoils: bool) -> Iterator[str]:
     if again.status != 0:
         yield f"the same command again: status {again.status}: {again.said}"
     found = [*site.wrong(), *site.lacking()]
-    told = re.search(r"(\d+) objects in its folder are none of the dataset", again.said)
+    counted = re.search(r"(\d+) objects in its folder are none of the dataset", again.said)
     strange = [each for each in found if each.endswith(STRANGE)]
-    if len(strange) != (int(told[1]) if told else 0):  # what an older source left and no journal tells of
-        yield f"{len(strange)} objects are none of the dataset, and that is not what was told: {again.said}"
+    if len(strange) != (int(counted[1]) if counted else 0):  # what an older source left and no journal tells of
+        yield f"{len(strange)} objects are none of the dataset, and that is not the logged number: {again.said}"
     yield from (f"after the same command again: {each}" for each in found if each not in strange)
 
 

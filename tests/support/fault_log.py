@@ -35,8 +35,8 @@ def row(tries: Sequence[Mapping[str, str]]) -> str:
     """How many tries, how they ended, and the line that most of their users saw."""
     ends = collections.Counter(END.get(each["survived"], each["survived"]) for each in tries)
     lines = collections.Counter(brief(each["line"]) for each in tries)
-    told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-    return f"{len(tries)} | {told} | `{lines.most_common(1)[0][0]}`"
+    counted = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return f"{len(tries)} | {counted} | `{lines.most_common(1)[0][0]}`"
 
 
 def brief(line: str) -> str:

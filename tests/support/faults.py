@@ -15,7 +15,7 @@ from support.source_server import Plan
 
 def old_tokens(site: Site, _: random.Random) -> None:
     """Tokens that live for a few seconds; google-auth asks for a new one 225 s before it is over."""
-    site.google.told, site.google.life = 225 + 2, 4
+    site.google.claimed, site.google.life = 225 + 2, 4
     site.source.plan(TAR, Plan(drip=0.008))
 
 
@@ -54,7 +54,7 @@ ALIKE = frozenset(
         "each answer a second late",
         "a redirect to ftp://",
         "an empty archive",
-        "nobody listens",
+        "connection refused",
         "500 to photos, a few times",
         "408 to some puts",
         "500 to some puts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from sources.http import HttpClient
 from sources.source import Source, open_source
 from support.source_server import SourceServer
 
@@ -14,9 +15,9 @@ PATH = "/data.bin"
 PROBE = "bytes=0-511"
 
 
-def opened(server: SourceServer, path: str = PATH, size: int | None = None) -> Source:
+def opened(server: SourceServer, path: str = PATH, client: HttpClient | None = None) -> Source:
     """The source at `path`, with what opening it asked for forgotten."""
-    source = open_source((server.url + path,), size)
+    source = open_source((server.url + path,), client or HttpClient())
     server.requests.clear()
     return source
 

@@ -49,6 +49,11 @@ def files_under(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+def unlock(root: Path) -> None:
+    """Let the user read what another program has extracted, with whatever mode the archive says."""
+    subprocess.run(["chmod", "-R", "u+rwX", root], check=True)
+
+
 def dataset_files(root: Path) -> dict[str, bytes]:
     return {name: data for name, data in files_under(root).items() if not name.startswith("_extraction/")}
 

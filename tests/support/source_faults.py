@@ -108,7 +108,7 @@ def mirror(url: str) -> Provoke:
     return lambda site, _: site.environment.update(SPOTTED_MIRROR=url)
 
 
-def nobody() -> str:
+def closed_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
@@ -201,7 +201,7 @@ SOURCE = (
     Fault("a redirect to ftp://", leads_to("ftp://127.0.0.1/images.tar"), 1, "images.tar: No connection adapters"),
     Fault("a self-signed certificate", self_signed, 1, "(?i)images.tar: gave up after 1 attempt: .*certificate"),
     Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: gave up after 4 attempts"),
-    Fault("nobody listens", mirror(nobody()), 1, "SHA256SUMS: gave up after 4 attempts: .*refused"),
+    Fault("connection refused", mirror(closed_port()), 1, "SHA256SUMS: gave up after 4 attempts: .*refused"),
     Fault("a slow drip", source(Plan(drip=0.001))),
     Fault("each answer a second late", source(Plan(stall=1))),
     Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: gave up"),

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from support.program import unlock
+
 FULL = 0xFFFFFFFF
 FAT, UNIX, NTFS, MACOS = 0, 3, 10, 19
 READERS = {
@@ -110,6 +112,7 @@ def files_by(reader: str, packed: bytes, folder: Path) -> dict[str, bytes | None
     to = {"unzip": [file, "-d", str(out)], "7z": [f"-o{out}", file], "bsdtar": ["-f", file, "-C", str(out)]}
     command = [*READERS[reader], *to[reader]]
     subprocess.run(command, env=os.environ | {"LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60, check=False)
+    unlock(out)
     found = sorted(path for path in out.rglob("*") if not path.is_symlink())
     return {
         str(path.relative_to(out)) + "/" * path.is_dir(): None if path.is_dir() else path.read_bytes() for path in found

@@ -1,0 +1,81 @@
+"""A failed request becomes a wait and another try, or the error that ends them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+
+import requests
+import urllib3
+
+from errors import SourceError, printable
+from sources.hosts import Host
+from sources.http_answers import PassingError
+
+log = logging.getLogger("spotted")
+
+ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
+FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
+LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
+FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
+LONGEST_FREE_WAIT = 8  # seconds after such a refusal
+RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+
+
+class ThrottledError(PassingError):
+    """The server accepts no more parallel requests. `others` of this process are in flight, `served` were answered."""
+
+    def __init__(self, reason: str, host: Host, wait: float = 0) -> None:
+        super().__init__(reason, wait)
+        self.others, self.served = host.throttled(), host.served
+
+
+class Tries:
+    """The tries of one request: how many failed, and the wait before the next."""
+
+    def __init__(self, attempts: int, count: Callable[[], None]) -> None:
+        """`count` is called for each request that is made again."""
+        self.attempts, self._count, self._served = attempts, count, 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Count from the beginning, for there was progress."""
+        self.failures = self.refusals = 0
+
+    def wait(self, what: str, error: Exception) -> None:
+        """Wait after a failed try; raises SourceError when it was the last one."""
+        if isinstance(error, ThrottledError) and self._is_free(error):
+            self.refusals += 1
+            self._pause(what, error, self.refusals, min(error.wait, LONGEST_WAIT), LONGEST_FREE_WAIT)
+            return
+        self.failures += 1
+        asked = error.wait if isinstance(error, PassingError) else 0
+        if self.failures >= self.attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            later = f"; it asks to wait {asked:,.0f} s" if asked else ""
+            attempts = "1 attempt" if self.failures == 1 else f"{self.failures} attempts"
+            raise SourceError(f"{what}: gave up after {attempts}: {innermost(error)}{later}") from error
+        self._pause(what, error, self.failures, asked)
+
+    def _is_free(self, error: ThrottledError) -> bool:
+        """Whether the server refused this request for the sake of others of this process, which it answers."""
+        before, self._served = self._served or error.served, error.served
+        return self.refusals < FREE_REFUSALS and (error.others > 0 or error.served > before)
+
+    def _pause(self, what: str, error: Exception, failures: int, asked: float, longest: float = LONGEST_WAIT) -> None:
+        log.debug("%s: try %d: %s", what, failures, innermost(error))
+        self._count()
+        # Jitter, so that not all return together.
+        time.sleep(max(asked, min(2 ** (failures - 2), longest) * random.uniform(0.75, 1.25)))
+
+
+def innermost(error: BaseException) -> str:
+    """The reason in one line: Google's library wraps requests' error, which wraps urllib3's, and that the socket's."""
+    while inner := next(
+        (arg for name in ("cause", "reason") if isinstance(arg := getattr(error, name, None), Exception)),
+        next((arg for arg in error.args if isinstance(arg, Exception)), None),
+    ):
+        error = inner
+    return printable(re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error))) or type(error).__name__

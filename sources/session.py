@@ -1,0 +1,78 @@
+"""A session whose credentials go only to the host that they are for, and whose redirects lead to no inner network."""
+
+from __future__ import annotations
+
+import ipaddress
+import netrc
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests.utils import get_auth_from_url
+
+from errors import SourceError
+
+
+class _OwnCredentials(AuthBase):
+    """User and password of the URL itself, or of .netrc's entry for exactly its host; never those of `default`."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        user, password = _credentials(request.url or "")
+        return HTTPBasicAuth(user, password)(request) if user or password else request
+
+
+def _credentials(url: str) -> tuple[str, str]:
+    user, password = get_auth_from_url(url)
+    if user or password:
+        return user, password
+    found = _netrc().get(urlsplit(url).hostname or "")
+    return (found[0] or found[1] or "", found[2] or "") if found else ("", "")
+
+
+def _netrc() -> dict[str, tuple[str, str | None, str | None]]:
+    """The entries of .netrc by host; none where it is missing or damaged, as requests has it."""
+    named = os.environ.get("NETRC")
+    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        try:
+            return {host: entry for host, entry in netrc.netrc(str(path)).hosts.items() if host != "default"}
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return {}
+
+
+class OwnSession(requests.Session):
+    """As described above; everything else is as requests has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _OwnCredentials()
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        headers, before, after = prepared_request.headers, response.request.url or "", prepared_request.url or ""
+        if "Authorization" in headers and self.should_strip_auth(before, after):  # type: ignore[no-untyped-call]
+            del headers["Authorization"]
+        if any(_credentials(after)):
+            prepared_request.prepare_auth(_OwnCredentials())
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        here = resp.request.url or ""
+        to = urlsplit(target or "").hostname
+        if to and to != urlsplit(here).hostname and _is_inside(to) and not _is_inside(urlsplit(here).hostname or ""):
+            raise SourceError(
+                f"{here}: leads to {to}, an address inside this network or machine, which a source outside must not"
+                " name; if that is meant, give it as --mirror"
+            )
+        return target
+
+
+def _is_inside(host: str) -> bool:
+    """Whether a name means an address that only this machine or network has; False for one that is not known here."""
+    try:
+        found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(address).is_global for address in found)

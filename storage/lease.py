@@ -1,0 +1,144 @@
+"""One writer at a time: a lease on a dataset is an object that is renewed. That of a directory is in storage/lock.py.
+
+An object is created and renewed with the generation that it must have (ifGenerationMatch), so that of two runs one gets
+it. A run that was paused for longer than a lease lasts renews it before it writes anything more, and ends where another
+run has taken it over meanwhile. https://cloud.google.com/storage/docs/request-preconditions
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import google.api_core.exceptions
+from google.cloud import storage
+
+from errors import BucketError, BusyError
+from storage.api_errors import judge
+from storage.bucket import Lease, reason
+from storage.bucket_admin import NO_ANSWER, understood
+from storage.lock import UNHELD, Holder, described, is_gone, myself, now
+from storage.rate_limit import RateLimiter
+
+log = logging.getLogger("spotted")
+
+LASTS = 30.0  # seconds without a renewal, after which a lease is free
+RENEWED = 8.0  # seconds between two renewals
+LOOK = 0.5  # seconds between two looks at another's lease
+DENIED = (google.api_core.exceptions.Forbidden, google.api_core.exceptions.Unauthorized)
+
+
+class ObjectLease(Lease):
+    """A lease that is an object of a bucket; its metadata say who holds it."""
+
+    def __init__(
+        self, bucket: storage.Bucket, name: str, limiter: RateLimiter, clock: Callable[[], float] = now
+    ) -> None:
+        self._bucket, self._name, self.where = bucket, name, f"gs://{bucket.name}/{name}"
+        self._limiter, self._clock, self._renewed, self._generation = limiter, clock, clock(), 0
+        self._lock, self._over, self._holder = threading.Lock(), threading.Event(), myself()
+        self._is_kept = False  # whether the bucket lets it be neither renewed nor removed
+        self._lost = ""  # who has taken it over
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[ObjectLease]:
+        """Take it, and renew it while the context lasts; raises BusyError where another run holds it."""
+        self._take()
+        thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            ending = threading.Thread(target=self._release, daemon=True)  # an interrupted program does not wait for it
+            ending.start()
+            ending.join(1)
+
+    def check(self) -> None:
+        """Raise BucketError where another run has taken it over."""
+        if self._lost:
+            raise BucketError(f"{self._lost}, since this run was silent for too long; it ends")
+        if self._clock() - self._renewed > LASTS and not self._is_kept:
+            self._renew(LASTS)
+
+    def renew(self) -> None:
+        """Hold it for LASTS seconds from now; raises BucketError where another run has taken it over."""
+        self._renew(0)
+
+    def _take(self) -> None:
+        seen, since = 0, self._clock()
+        while found := self._find():
+            generation, holder = found
+            if not seen:
+                log.info(
+                    "%s; waiting for up to %.0f s to see whether it still does", described(self.where, holder), LASTS
+                )
+            elif generation != seen:
+                who = described(self.where, holder)
+                raise BusyError(
+                    f"{who}: wait for its end, or end it; what is left of a run that has ended is taken over after"
+                    f" {LASTS:.0f} s"
+                )
+            seen = generation
+            if (is_gone(holder) or self._clock() - since > LASTS) and self._write(generation):
+                log.info("%s: taken over, for its run has ended", self.where)
+                return
+            time.sleep(LOOK)
+        if not self._write(0):  # another run was faster
+            self._take()
+
+    def _find(self) -> tuple[int, Holder] | None:
+        with understood(self.where, "the lease"):
+            try:
+                found = self._bucket.get_blob(self._name, timeout=30)
+            except DENIED:
+                return None
+            except NO_ANSWER as error:
+                raise BucketError(f"{self.where}: no lease can be taken: {reason(error)}") from error
+        return (int(found.generation or 0), found.metadata or {}) if found else None
+
+    def _write(self, generation: int) -> bool:
+        """Write it where it has this generation; whether it had, or was written by an answer that was lost."""
+        blob = self._bucket.blob(self._name)
+        blob.metadata = self._holder
+        try:
+            with understood(self.where, "the answer to the lease"):
+                self._limiter.run(
+                    lambda: blob.upload_from_string(b"", if_generation_match=generation, timeout=30, retry=None), judge
+                )
+                self._generation = int(blob.generation or 0)
+        except google.api_core.exceptions.PreconditionFailed:
+            found = self._find()
+            if found is None or found[1] != self._holder:
+                return False
+            self._generation = found[0]
+        except DENIED as error:
+            log.warning(UNHELD, self.where, reason(error))
+            self._is_kept = True
+        except NO_ANSWER as error:
+            raise BucketError(f"{self.where}: no lease can be taken: {reason(error)}") from error
+        self._renewed = self._clock()
+        return True
+
+    def _keep(self) -> None:
+        while not self._over.wait(RENEWED) and not self._is_kept and not self._lost:
+            with contextlib.suppress(Exception):  # is tried again; a write that comes too late raises by `check`
+                self._renew(0)
+
+    def _renew(self, age: float) -> None:
+        """Renew it where that was longer ago."""
+        with self._lock:
+            is_young = self._clock() - self._renewed < age
+            if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
+                return
+            found = self._find()
+            self._lost = described(self.where, found[1] if found else {})
+        self.check()
+
+    def _release(self) -> None:
+        with self._lock, contextlib.suppress(Exception):  # the next run sees that it is no longer renewed
+            if not self._is_kept:
+                self._bucket.blob(self._name).delete(if_generation_match=self._generation, timeout=10)

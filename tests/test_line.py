@@ -1,0 +1,54 @@
+"""On a slow line to the bucket no more is in flight than arrives in time; on a fast one it bounds nothing."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from gcs import Destination, open_bucket
+from storage import api
+from storage.line import FIRST, MOST, Line
+from support.fake_gcs import GcsFront
+from support.slow_line import SlowLine
+
+
+def test_large_members_on_a_slow_line_all_arrive(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once, each would take 24 seconds, of 16 that a put may take here."""
+    monkeypatch.setitem(api.CLIENT, "timeout", timedelta(seconds=16))
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    with SlowLine(front.url, 1_000_000) as line:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", line.url)
+        bucket = open_bucket(Destination(f"gs://{name}", "api"))
+        bucket.ready()
+        with ThreadPoolExecutor(24) as pool:
+            list(pool.map(lambda number: bucket.put(f"a/{number}", bytes(1_000_000)), range(24)))
+        bucket.close()
+    assert len(front.objects(name)) == 24
+    assert front.counts["xml.put"] == 24  # nothing was sent twice
+
+
+def sent(line: Line, now: list[float], speed: float, sizes: list[int]) -> None:
+    for size in sizes:
+        with line.sending(size):
+            now[0] += size / speed
+
+
+def test_the_window_follows_the_line() -> None:
+    now = [0.0]
+    line = Line(lambda: now[0])
+    assert line.window == FIRST
+    line._in_flight = 1  # it is never idle
+    sent(line, now, 300_000, [300_000] * 30)
+    assert line.window == pytest.approx(3_000_000, rel=0.1)
+    sent(line, now, 500_000_000, [2_000_000] * 2000)
+    assert line.window == MOST
+
+
+def test_one_object_is_always_sent() -> None:
+    line = Line()
+    line.window = 1
+    with line.sending(1 << 20):
+        pass
