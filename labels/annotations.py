@@ -47,9 +47,9 @@ def _boxes(root: ElementTree.Element) -> Iterator[Box]:
 
 
 def _number(text: str | None) -> float:
-    if text and text.isdecimal():  # nearly all
-        return int(text)
     try:
+        if text and text.isdecimal():  # nearly all
+            return int(text)
         value = float(text or "")
     except ValueError as error:
         raise ValueError("a box without four numbers") from error
@@ -62,7 +62,7 @@ def facts(annotation: bytes) -> dict[str, Any]:
     """The values of an annotation of Austin, unknown ones as None. Raises ValueError for what is no JSON object."""
     try:
         fields = json.loads(annotation)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
     if not isinstance(fields, dict):
         raise ValueError("not JSON")

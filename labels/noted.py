@@ -16,6 +16,8 @@ from typing import NamedTuple
 from datasets import Layout
 from labels.layout import annotation_of, group, is_annotation, is_photo
 from labels.notes import (
+    LARGEST_ANNOTATION,
+    TOO_LARGE,
     Annotation,
     ImageHeader,
     annotation_note,
@@ -59,7 +61,8 @@ class NotedRows:
             self.groups.add(group(self.layout, row.path))
             self._write_image((row.path, row.size, row.crc32c, row.note))
         elif is_annotation(self.layout, row.path):
-            self._write_annotation((row.path, row.note))
+            is_large = row.size > LARGEST_ANNOTATION  # then it is not even read back
+            self._write_annotation((row.path, row.note or (TOO_LARGE if is_large else "")))
 
     @classmethod
     def of(cls, layout: Layout, rows: Iterable[Row]) -> NotedRows:

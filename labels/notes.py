@@ -27,6 +27,10 @@ from sources.content_type import content_type
 
 IMAGE = "image/"
 LARGEST = 16 << 20  # bytes of an image in which its size is looked for
+LARGEST_ANNOTATION = 1 << 20  # bytes of one that is parsed: its tree takes many times as much memory
+TOO_LARGE = "!larger than 1 MB"
+LARGEST_NOTE = 100_000  # characters, in which csv reads 131,072 at most
+TOO_MUCH = "!more than 100 KB of boxes or facts"
 XML = "application/xml"
 NOTHING = "-"
 COMPACT = json.JSONEncoder(separators=(",", ":")).encode
@@ -78,10 +82,13 @@ def annotation_note(data: bytes) -> str:
 
 
 def _note(parse: Callable[[bytes], object], data: bytes) -> str:
+    if len(data) > LARGEST_ANNOTATION:
+        return TOO_LARGE
     try:
-        return COMPACT(parse(data))
+        note = COMPACT(parse(data))
     except ValueError as error:
         return f"!{error}"
+    return note if len(note) <= LARGEST_NOTE else TOO_MUCH
 
 
 def image_note(chunks: Iterable[bytes]) -> str:

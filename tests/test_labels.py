@@ -92,6 +92,10 @@ def test_notes_of_images_are_read_as_they_were_written() -> None:
 # ── annotations ──────────────────────────────────────────────────────────────────────────────────
 
 
+CORNERS = "<xmin>1000</xmin><ymin>1000</ymin><xmax>2000</xmax><ymax>2000</ymax>"
+BOX_LINE = f"{CORNERS}</bndbox><bndbox>"
+
+
 def voc(box: str, kind: str = "") -> bytes:
     return f"<a><object><{kind}bndbox>{box}</{kind}bndbox></object></a>".encode()
 
@@ -125,6 +129,10 @@ def test_boxes(annotation: bytes, expected: list[Box]) -> None:
                                       for i in range(9)) + b"]><a>&e8;</a>", "not XML"),
         (b'{"internal_id": 1', "not JSON"),
         (b'{"internal_id": "\xff"}', "not JSON"),
+        (b'{"internal_id": ' + b"[" * 100_000, "not JSON"),
+        (voc(f"<xmin>{'1' * 5000}</xmin><ymin>1</ymin><xmax>3</xmax><ymax>4</ymax>"), "a box without four numbers"),
+        (voc(BOX_LINE * 20_000 + CORNERS), "larger than 1 MB"),
+        (voc(BOX_LINE * 10_000 + CORNERS), "more than 100 KB of boxes or facts"),
     ],
 )  # fmt: skip
 def test_annotations_that_cannot_be_parsed_say_why(annotation: bytes, why: str) -> None:

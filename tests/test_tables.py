@@ -17,6 +17,7 @@ from xml.dom import minidom
 import pytest
 from PIL import Image
 
+from commands.repair import repair
 from datasets import DATASETS, Dataset, Layout
 from labels.noted import PIECE, NotedRows
 from labels.table import tables
@@ -24,6 +25,7 @@ from manifest.journal import VERSION, JournalEntry
 from manifest.records import Row, Rows
 from manifest.seal import seal, unseal
 from manifest.store import ManifestStore
+from pipeline.options import RunOptions
 from sources import sample
 from storage.directory import FolderBucket
 from support.archives import tar_of, zip_of
@@ -219,6 +221,29 @@ def test_verify_names_a_lost_table_and_repair_does_not_touch_it(cli: Cli, tmp_pa
         assert "_extraction/tsinghua/metadata.jsonl" in done.stdout + done.stderr
     assert cli("-d", "tsinghua", "--sample", "--to", tmp_path).returncode == 0
     assert cli("-d", "tsinghua", "--sample", "--verify", "--to", tmp_path).returncode == 0
+
+
+def test_a_repair_that_corrects_an_image_makes_the_table_again(any_bench: Bench) -> None:
+    bench, whole = any_bench, tar_of(list({**MEMBERS, **BOXES}.items()))
+    dataset, at = mini(bench, {**MEMBERS, **BOXES}), whole.index(sample.picture(1)) + 300
+    assert bench.extract(dataset).state == "complete"
+    right = table_of(bench)
+    bench.server.files["/a.tar"] = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    assert bench.extract(dataset, RunOptions(force=True)).state == "complete"
+    assert table_of(bench) != right
+    bench.server.files["/a.tar"] = whole
+    assert repair(dataset, RunOptions(deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert table_of(bench) == right
+    assert bench.extract(dataset).was_complete
+
+
+def test_photos_that_are_kept_have_their_facts(cli: Cli, tmp_path: Path) -> None:
+    assert cli("-i", "--sample", "--to", tmp_path).returncode == 0
+    table = tmp_path / "_extraction/austin/metadata.csv"
+    before = table.read_bytes()
+    next((tmp_path / "austin/full_quality").iterdir()).unlink()
+    assert cli("-i", "--sample", "--to", tmp_path).returncode == 0
+    assert table.read_bytes() == before
 
 
 def test_a_dataset_that_an_older_version_completed_stays_as_it_is(

@@ -17,6 +17,7 @@ from typing import Any
 
 from datasets import Dataset, Layout
 from labels.layout import annotation_of, group, is_annotation, is_photo, label
+from labels.notes import LARGEST_ANNOTATION
 from manifest.counters import CountWithExamples, ReasonCounter
 from manifest.records import Row, Rows
 from report.card.thumbnails import Look, look
@@ -26,7 +27,6 @@ SAMPLE = 240  # images read back, at most, in even steps through the manifest: a
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back
-LARGEST_ANNOTATION = 1 << 20  # bytes of one whose boxes are drawn
 IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MAX_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
