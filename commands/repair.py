@@ -191,7 +191,8 @@ def _unchanged(found: Found, reading: DatasetRun) -> set[str]:
 
 def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> None:
     """The manifest and the table of images, with these rows in the place of those of their names."""
-    rows = Rows.of_sorted(right.get(row.path, row)._replace(outcome=STORED, reason="") for row in found.rows)
+    now = (right.get(row.path, row) for row in found.rows)
+    rows = Rows.of_sorted(row._replace(outcome=STORED, reason="", note="") for row in now)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     failures = store.failures()
     store.mark_incomplete()

@@ -173,12 +173,20 @@ class ManifestStore:
         self._put(name, _whole(chunks, size), kind)
 
     def lost_tables(self, metadata: Mapping[str, Any]) -> list[Row]:
-        """The files sealed by the manifest that the bucket's listing lacks, or shows with another size or checksum."""
+        """The files sealed by the manifest that the bucket's listing lacks, or shows with another size or checksum.
+
+        In a directory, those are read that were changed after the manifest was.
+        """
         rows = [
             Row(self.folder + name, sealed["size"], decode_crc32c(sealed["crc32c"]), "", 0)
             for name, sealed in metadata.get("tables", {}).items()
         ]
-        listing = {stored.name: stored for stored in self.bucket.list(self.folder)} if rows else {}
+        names = {row.path for row in rows}
+        listed = (stored for stored in (self.bucket.list(self.folder) if rows else ()) if stored.name in names)
+        if self.bucket.is_local:
+            moment = self.bucket.changed_at(self.table)
+            listed = (self.bucket.with_checksum(stored, moment) for stored in listed)
+        listing = {stored.name: stored for stored in listed}
         return [row for row in rows if not matches(row, listing.get(row.path))]
 
     def _put_metadata(self, metadata: Mapping[str, Any]) -> None:

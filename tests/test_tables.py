@@ -204,12 +204,14 @@ def test_a_lost_table_is_made_again_and_nothing_is_stored_for_it(
     dataset = mini(bench, {**MEMBERS, **BOXES})
     bench.extract(dataset)
     before = table_of(bench)
-    bench.bucket.put("_extraction/mini/metadata.csv", b"another")
-    with caplog.at_level(logging.WARNING, "spotted"):
-        assert bench.extract(dataset).state == "complete"
-    assert "1 objects of the complete dataset are missing or changed" in caplog.text
-    assert table_of(bench) == before
-    assert bench.extract(dataset).was_complete
+    for other in (b"another", (before["metadata.csv"] or b"")[:-1] + b"x"):
+        caplog.clear()
+        bench.bucket.put("_extraction/mini/metadata.csv", other)
+        with caplog.at_level(logging.WARNING, "spotted"):
+            assert bench.extract(dataset).state == "complete"
+        assert "1 objects of the complete dataset are missing or changed" in caplog.text
+        assert table_of(bench) == before
+        assert bench.extract(dataset).was_complete
 
 
 def test_verify_names_a_lost_table_and_repair_does_not_touch_it(cli: Cli, tmp_path: Path) -> None:
@@ -234,6 +236,8 @@ def test_a_repair_that_corrects_an_image_makes_the_table_again(any_bench: Bench)
     bench.server.files["/a.tar"] = whole
     assert repair(dataset, RunOptions(deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
     assert table_of(bench) == right
+    lines = (bench.bucket.get("_extraction/mini/manifest.csv") or b"").decode().splitlines()
+    assert {line.count(",") for line in lines} == {4}
     assert bench.extract(dataset).was_complete
 
 
