@@ -133,7 +133,8 @@ def _size(archive: str, value: str, at: int) -> int:
 
 
 def _name(pax: str | None, long: bytes | None, short: bytes) -> str:
-    return pax or (long or short).decode("utf-8", "surrogateescape")
+    # An empty pax value deletes the record (POSIX.1-2001, pax); GNU's long name counts also where it is empty.
+    return pax or (short if long is None else long).decode("utf-8", "surrogateescape")
 
 
 class HeaderReader:

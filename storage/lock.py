@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -20,6 +21,7 @@ from storage.part_files import folder
 log = logging.getLogger("spotted")
 
 UNHELD = "%s: no lease can be held here: see that no other run writes here (%s)"
+SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 Holder = Mapping[str, str]
 
 
@@ -83,8 +85,8 @@ def locked_file(root: str, name: str) -> Iterator[Lease]:
     with folder(root, path, is_made=True) as at:
         descriptor = _locked(at, file, f"{root}/{name}")
         try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(myself()).encode(), 0)
+            with open(os.open(file, os.O_WRONLY | os.O_TRUNC | SAFE, dir_fd=at), "w") as lock:
+                json.dump(myself(), lock)
             yield Lease()
         finally:
             with contextlib.suppress(OSError):
@@ -94,18 +96,27 @@ def locked_file(root: str, name: str) -> Iterator[Lease]:
 
 def _locked(at: int, file: str, where: str) -> int:
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=at)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _holder(os.pread(descriptor, 4096, 0))
-            os.close(descriptor)
-            raise BusyError(f"{described(where, holder)}: wait for its end, or end it") from error
-        except OSError as error:
-            log.warning(UNHELD, where, reason(error))
+        descriptor = _flock(at, file, where)
         if _is_at(at, file, descriptor):
             return descriptor
         os.close(descriptor)
+
+
+def _flock(at: int, file: str, where: str, access: int = os.O_RDONLY) -> int:
+    # A file that is open for writing would keep its file system from becoming read-only. NFS locks no other (flock(2)).
+    descriptor = os.open(file, access | os.O_CREAT | SAFE, 0o666, dir_fd=at)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = _holder(os.pread(descriptor, 4096, 0))
+        os.close(descriptor)
+        raise BusyError(f"{described(where, holder)}: wait for its end, or end it") from error
+    except OSError as error:
+        if error.errno == errno.EBADF and access == os.O_RDONLY:
+            os.close(descriptor)
+            return _flock(at, file, where, os.O_RDWR)
+        log.warning(UNHELD, where, reason(error))
+    return descriptor
 
 
 def _is_at(at: int, file: str, descriptor: int) -> bool:

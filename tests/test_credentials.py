@@ -56,6 +56,7 @@ INSIDE = """
 import sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from errors import SourceError
+from sources.http import HttpClient
 from sources.source import open_source
 from support.source_server import SourceServer
 
@@ -74,11 +75,11 @@ with SourceServer() as inside:
     outside = ThreadingHTTPServer(("8.8.4.4", 8000), Leads)
     threading.Thread(target=outside.serve_forever, daemon=True).start()
     try:
-        open_source(("http://8.8.4.4:8000/a.tar",))
+        open_source(("http://8.8.4.4:8000/a.tar",), HttpClient())
     except SourceError as error:
         print(error)
     print(len(inside.requests), "requests")
-    print(open_source((to,)).size, "bytes where the source itself is inside")
+    print(open_source((to,), HttpClient()).size, "bytes where the source itself is inside")
 """
 
 

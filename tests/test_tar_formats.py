@@ -125,6 +125,11 @@ def test_a_pax_size_that_is_none_loses_no_member_without_a_word(size: str) -> No
             extract(packed, span)
 
 
+def test_an_empty_long_name_is_a_member_without_a_name() -> None:
+    found = extract(member("before") + extended(b"L", b"\0") + member("f", b"1") + member("after") + END)
+    assert [got.name for got in found] == ["before", "", "after"]  # as GNU tar and libarchive list them
+
+
 def test_a_first_header_that_is_bad_is_reported() -> None:
     with pytest.raises(ArchiveError, match="impossible size"):
         extract(extended(b"x", record("size", "-1024")) + member("a", b"1") + END)

@@ -10,6 +10,7 @@ came to written under .cache/chaos; support.fault_log brings docs/reliability.md
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -221,8 +222,9 @@ class Site:
             return self.front.objects(self.bucket) if self.front.has_bucket(self.bucket) else {}
         root, found = Path(self.to), dict[str, Content]()
         for path in root.rglob("*"):
-            name, data = str(path.relative_to(root)), b"" if path.is_dir() else path.read_bytes()
-            found[f"{name}/" if path.is_dir() else name] = len(data), google_crc32c.value(data)
+            with contextlib.suppress(FileNotFoundError):  # a part file that a run has just renamed
+                name, data = str(path.relative_to(root)), b"" if path.is_dir() else path.read_bytes()
+                found[f"{name}/" if path.is_dir() else name] = len(data), google_crc32c.value(data)
         return found
 
     def read(self, name: str) -> bytes | None:
