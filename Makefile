@@ -16,12 +16,12 @@ SUITES ?= bookworm trixie
 AT_ONCE := -n 4 --dist worksteal
 # Some wait for a moment of the program, which a busy machine can let pass: what failed beside others is run again alone.
 ALONE := --last-failed --last-failed-no-failures none
-PLAIN := "not container and not browser and not reading"
+PLAIN := "not container and not browser and not reading and not croissant"
 
-.PHONY: help setup run test test-browser test-reading test-image test-in-image test-debian test-3.14 audit fuzz chaos check format bench lock clean
+.PHONY: help setup run test test-browser test-reading test-croissant test-image test-in-image test-debian test-3.14 audit fuzz chaos check format bench lock clean
 
 help:  ## show these targets
-	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.from-lock  ## make the virtual environment from Pipfile.lock
 
@@ -48,6 +48,14 @@ test-browser: setup  ## look at the dataset card in headless Chromium
 
 test-reading: setup .cache/reading/.made  ## run the examples of docs/reading.md with torch, tensorflow and datasets (7 GB)
 	$(RUN) -m pytest -m reading
+
+test-croissant: setup .cache/croissant/.made  ## load croissant.json with mlcroissant
+	$(RUN) -m pytest -m croissant
+
+.cache/croissant/.made:
+	$(PYTHON) -m venv .cache/croissant
+	.cache/croissant/bin/pip install --quiet mlcroissant==1.1.1
+	touch $@
 
 .cache/reading/.made: tests/reading-requirements.txt
 	$(PYTHON) -m venv .cache/reading

@@ -24,6 +24,7 @@ class Archive:
     size: int | None = None
     sha256: str = ""
     objects: int | None = None
+    is_optional: bool = False  # the dataset is complete without it, where its source does not have it
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -43,11 +44,25 @@ class PhotoTables:
 
 
 @dataclass(frozen=True)
+class Split:
+    """A part of a dataset's images: by a list among its objects, of so many images as published; or `percent` of all.
+
+    The latter is for a dataset without lists: its groups are dealt out by their names' hash.
+    """
+
+    name: str
+    list: str = ""
+    images: int | None = None
+    percent: int = 0
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where a dataset's images lie, where the annotation of each is, and how many of them are published.
 
     Images are grouped by the folder below `images` that they are in, or where there is none, by their name up to
     the last "_". In `annotation`, {name} is an image's path below `images`, and {stem} the same without its ending.
+    `columns` are keys of an annotation in JSON that become columns of the table of images.
     """
 
     images: str
@@ -55,6 +70,8 @@ class Layout:
     photos: int | None = None
     groups: int | None = None
     grouped_by: str = "breed"
+    columns: tuple[str, ...] = ()
+    splits: tuple[Split, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +91,15 @@ class Dataset:
     home: str = ""
     licence: str = ""
     citation: str = ""
+    creator: str = ""
+    published: str = ""  # year, or date: YYYY-MM-DD
     objects: int = 0  # published, or counted by others; 0 where unknown
     size: int = 0  # bytes to fetch, 0 where unknown; exact where the archives' own sizes are published
+
+
+def _thu_splits(lists: str) -> tuple[Split, ...]:
+    folder = f"{lists}TrainAndValList/"
+    return Split("train", f"{folder}train.lst", 65_228), Split("validation", f"{folder}validation.lst", 5_200)
 
 
 def _tsinghua(token: str) -> str:
@@ -111,11 +135,15 @@ STANFORD = Dataset(
         Archive((_STANFORD + "lists.tar",), "stanford/lists/", "lists.tar", 481_280,
                 "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c", 3),
     ),
-    layout=Layout("stanford/Images/", "stanford/Annotation/{stem}", 20_580, 120),
+    layout=Layout("stanford/Images/", "stanford/Annotation/{stem}", 20_580, 120, splits=(
+        Split("train", "stanford/lists/train_list.mat", 12_000), Split("test", "stanford/lists/test_list.mat", 8_580),
+    )),
     home=_STANFORD,
     licence="None stated. The photos are ImageNet's, which gives them for non-commercial research and education only.",
     citation="Aditya Khosla, Nityananda Jayadevaprakash, Bangpeng Yao and Li Fei-Fei: Novel dataset for Fine-Grained "
              "Image Categorization. First Workshop on Fine-Grained Visual Categorization, CVPR, 2011.",
+    creator="Stanford University",
+    published="2011",
     objects=41_163,
     size=815_912_960,
 )  # fmt: skip
@@ -126,13 +154,22 @@ TSINGHUA = Dataset(
     "breed",
     (
         Archive((_tsinghua("80013ef29c5f42728fc8"),), "tsinghua/", "low-resolution.zip", objects=70_428),
+        Archive((_THU + "TrainValSplit.zip",), "tsinghua/lists/", "TrainValSplit.zip", objects=2, is_optional=True),
         Archive((_THU + "low-annotations.zip",), "tsinghua/", "low-annotations.zip", objects=70_428),
     ),
-    layout=Layout("tsinghua/low-resolution/", "tsinghua/Low-Annotations/{name}.xml", 70_428, 130),
+    layout=Layout(
+        "tsinghua/low-resolution/",
+        "tsinghua/Low-Annotations/{name}.xml",
+        70_428,
+        130,
+        splits=_thu_splits("tsinghua/lists/"),
+    ),
     home=_THU,
     licence=_THU_LICENCE,
     citation=_THU_CITATION,
-    objects=140_856,
+    creator="Tsinghua University",
+    published="2020",
+    objects=140_858,
     size=2_500_000_000,
 )
 TSINGHUA_HIGH = Dataset(
@@ -142,13 +179,24 @@ TSINGHUA_HIGH = Dataset(
     "",
     (
         Archive(tuple(map(_tsinghua, _HIGH_PARTS)), "tsinghua/", "high-resolution.zip", objects=70_428),
+        Archive(
+            (_THU + "TrainValSplit.zip",), "tsinghua/high-lists/", "TrainValSplit.zip", objects=2, is_optional=True
+        ),
         Archive((_THU + "high-annotations.zip",), "tsinghua/", "high-annotations.zip", objects=70_428),
     ),
-    layout=Layout("tsinghua/high-resolution/", "tsinghua/High-Annotations/{name}.xml", 70_428, 130),
+    layout=Layout(
+        "tsinghua/high-resolution/",
+        "tsinghua/High-Annotations/{name}.xml",
+        70_428,
+        130,
+        splits=_thu_splits("tsinghua/high-lists/"),
+    ),
     home=_THU,
     licence=_THU_LICENCE,
     citation=_THU_CITATION,
-    objects=140_856,
+    creator="Tsinghua University",
+    published="2020",
+    objects=140_858,
     size=38_800_000_000,
 )
 AUSTIN = Dataset(
@@ -159,10 +207,18 @@ AUSTIN = Dataset(
     tables=PhotoTables(
         _AUSTIN + "apa_dogs.csv", _AUSTIN + "apa_photos.csv", "austin/full_quality/", "austin/annotations/"
     ),
-    layout=Layout("austin/full_quality/", "austin/annotations/{stem}.json", grouped_by="dog"),
+    layout=Layout(
+        "austin/full_quality/",
+        "austin/annotations/{stem}.json",
+        grouped_by="dog",
+        columns=("name", "sex", "weight_pounds", "dob", "breed", "color", "pattern"),
+        splits=(Split("train", percent=80), Split("validation", percent=10), Split("test", percent=10)),
+    ),
     home="https://github.com/alex-coward/spotted_dog_finder",
     licence="None stated. The photos are the shelter's and its helpers', as published on shelterluv.com.",
     citation="Austin Pets Alive!, dogs and photos on Shelterluv, collected for spotted_dog_finder.",
+    creator="Austin Pets Alive!",
+    published="2024-08-11",
     objects=130_000,
     size=4_000_000_000,
 )
@@ -177,11 +233,16 @@ OXFORD = Dataset(
         Archive((_OXFORD + "annotations.tar.gz",), "oxford/", "annotations.tar.gz", 19_173_078,
                 "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91"),
     ),
-    layout=Layout("oxford/images/", "oxford/annotations/xmls/{stem}.xml", 7_390, 37),
+    layout=Layout("oxford/images/", "oxford/annotations/xmls/{stem}.xml", 7_390, 37, splits=(
+        Split("trainval", "oxford/annotations/trainval.txt", 3_680),
+        Split("test", "oxford/annotations/test.txt", 3_669),
+    )),
     home="https://www.robots.ox.ac.uk/~vgg/data/pets/",
     licence="CC BY-SA 4.0; the copyright of the photos remains with their owners.",
     citation="Omkar M. Parkhi, Andrea Vedaldi, Andrew Zisserman and C. V. Jawahar: Cats and Dogs. IEEE Conference on "
              "Computer Vision and Pattern Recognition, 2012.",
+    creator="University of Oxford and IIIT Hyderabad",
+    published="2012",
     size=811_092_049,
 )  # fmt: skip
 GROUPS = ("breed", "individual")

@@ -30,6 +30,7 @@ class Work:
     in_the_end: int = 0  # objects in the bucket afterwards
     kept: int = 0  # journal entries of an earlier run
     checksums: int = 0  # archives that are compared with a published one, each with a journal entry
+    lists: int = 0  # of the dataset's splits, which are read back
 
 
 def calls(work: Work, way: Way) -> tuple[int, int]:
@@ -40,12 +41,12 @@ def calls(work: Work, way: Way) -> tuple[int, int]:
     if not way.is_billed:
         return 0, 0
     if not work.units:  # complete: its manifest's two files are read, and compared with the listing
-        return pages(work.listed) + 1, 2  # whether a journal is left, and a card is there
+        return pages(work.listed) + 2, 2  # whether a journal is left, and the table and the card are there
     look_ups = work.objects + work.folders if way.looks_up else 0
     lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
-    own = 7  # the manifest's two files, the card's two, the lease twice, and what was there before
+    own = 10  # the manifest's two files, the card's two, the table's three, the lease twice, and what was there before
     a = lists + work.objects + work.folders + work.units - work.kept + work.checksums + own
-    return a + look_ups, 3 + work.kept + look_ups + card_reads(work.in_the_end)
+    return a + look_ups, 3 + work.kept + work.lists + look_ups + card_reads(work.in_the_end)
 
 
 def card_reads(objects: int) -> int:

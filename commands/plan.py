@@ -231,12 +231,16 @@ class _Survey:
         folders = parents(self.names) - existing.folders
         work = Work(
             self.objects - there, self.bytes, self.units, len(folders), existing.objects, self.objects, len(self.kept),
-            self.checksums,
+            self.checksums, _lists(self.dataset),
         )  # fmt: skip
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
         found = Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.is_counted)
         found.notes = self.notes
         return found
+
+
+def _lists(dataset: Dataset) -> int:
+    return sum(bool(split.list) for split in dataset.layout.splits) if dataset.layout else 0
 
 
 def _names(unit: Unit) -> dict[str, str]:

@@ -18,6 +18,8 @@ from commands.verify import DIFFERENT, Found, against_sources, compare, describe
 from datasets import Dataset
 from errors import ArchiveError, MemberError, redact
 from gcs import open_bucket
+from labels.noted import NotedRows
+from labels.write import write_tables
 from manifest.compare import last_wins
 from manifest.journal import JournalEntry
 from manifest.records import STORED, Row, Rows
@@ -63,10 +65,10 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     check_kind(dataset, options, bucket, found.metadata)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
-        lost = [row for row in found.wrong if not row.is_folder]
+        lost = [row for row in found.wrong if row.path.startswith(dataset.folder) and not row.is_folder]
         if lost:
             _put_right(found, lost, DatasetRun(dataset, options, cluster, report))
-        for row in sorted(set(found.wrong) - set(lost)):
+        for row in sorted(row for row in found.wrong if row.is_folder):
             _put_folder(found, row, bucket)
     rest = _correct(found, bucket, lambda: DatasetRun(dataset, options, cluster, report)) if options.deep else []
     again = compare(dataset, bucket, options.deep)
@@ -188,9 +190,12 @@ def _unchanged(found: Found, reading: DatasetRun) -> set[str]:
 
 
 def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> None:
-    """The manifest with these rows in the place of those of their names."""
-    rows = Rows.of_sorted(right.get(row.path, row)._replace(outcome=STORED, reason="") for row in found.rows)
+    """The manifest and the table of images, with these rows in the place of those of their names."""
+    now = (right.get(row.path, row) for row in found.rows)
+    rows = Rows.of_sorted(row._replace(outcome=STORED, reason="", note="") for row in now)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     failures = store.failures()
     store.mark_incomplete()
-    store.commit(rows, failures, {**found.metadata, "bytes": rows.size, "finished": finished})
+    noted = NotedRows.of(found.dataset.layout, rows) if found.dataset.layout else None
+    tables = write_tables(found.dataset, store, noted, found.metadata["sample"])
+    store.commit(rows, failures, {**found.metadata, "bytes": rows.size, "finished": finished, **tables})

@@ -96,6 +96,7 @@ def compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | 
             folders.discard(stored.name)
         elif stored and not each:
             unnamed.append(stored)
+    found.wrong += map(_lost_table, store.lost_tables(found.metadata))
     if folders and not bucket.has_folders:
         found.wrong += [_lost_folder(name) for name in sorted(folders)]
     found.extra = [_extra(stored, bucket) for stored in _not_by_others(found.dataset, bucket, unnamed)]
@@ -117,6 +118,11 @@ def difference(row: Row, stored: Stored | None) -> Row:
 def _lost_folder(name: str) -> Row:
     why = "the folder has no placeholder object: a GCSFuse mount without --implicit-dirs does not show it"
     return Row(name, 0, 0, "", 0, MISSING, why)
+
+
+def _lost_table(row: Row) -> Row:
+    why = "the table of images is missing or changed: extract the dataset again, objects that are right are kept"
+    return row._replace(outcome=MISSING, reason=why)
 
 
 def described(it: Row | Stored) -> str:

@@ -12,7 +12,8 @@ from archives.spans import SpanBoundary
 from manifest.records import FAILED, Rows
 from manifest.seal import seal, unseal
 
-VERSION = 1  # of journal entries; 0 had no parts, and no field that says the version
+# Of journal entries; 0 had no parts, and no field that says the version; rows of 1 had no notes.
+VERSION = 2
 # Of an entry's name, after the unit's id: where a part begins, and its number among the entries of this name.
 ENTRY_END = re.compile(r"(?P<part>\.\d{15})?(?:~(?P<version>\d+))?\.json$")
 

@@ -37,6 +37,7 @@ class Row(NamedTuple):
     offset: int  # bytes into the archive; 0 for a photo
     outcome: str = STORED
     reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
+    note: str = ""  # what the table of images needs of its bytes (labels/notes.py)
 
     @property
     def is_folder(self) -> bool:
@@ -47,7 +48,8 @@ class Row(NamedTuple):
 class Rows:
     """Rows sorted by path, those of one path by their offset; can be read any number of times.
 
-    `packed` is gzipped CSV with the columns of manifest.csv, and two more for a row with an outcome or a reason.
+    `packed` is gzipped CSV with the columns of manifest.csv, and up to three more for a row with an outcome, a reason
+    or a note.
     """
 
     packed: bytes = b""
@@ -157,10 +159,10 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
         line = row.path, row.size, encode_crc32c(row.crc32c), redacted, row.offset
         if row.outcome == LINKED:  # its reason is a name to the letter
             yield (*line, row.outcome, row.reason)
-        elif row.outcome == STORED and not row.reason:
+        elif row.outcome == STORED and not row.reason and not row.note:
             yield line
         else:
-            yield (*line, row.outcome, shown(row.reason))
+            yield (*line, row.outcome, shown(row.reason), *filter(None, [row.note]))
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:

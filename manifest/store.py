@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, shown
+from manifest.compare import matches
 from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
-from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease
+from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease, decode_crc32c
 from storage.names import is_unfinished
 
 log = logging.getLogger("spotted")
@@ -31,6 +32,7 @@ log = logging.getLogger("spotted")
 FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # as Rows has them
 CARD = ("card.html", "card.json")
+TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
 READS_AT_ONCE = 32  # journal entries
 IN_ONE = 8 << 20  # bytes of a manifest that is put in one piece; a longer one is sent in chunks
 
@@ -46,6 +48,7 @@ class ManifestStore:
         self.bucket, self.folder = bucket, f"{METADATA_PREFIX}{dataset}/"
         self.lock = f"{self.folder}lock"
         self.table, self.card = f"{self.folder}manifest.csv", {self.folder + name for name in CARD}
+        self.image_tables = {self.folder + name for name in TABLES}
 
     def write(self, entry: JournalEntry) -> None:
         """Write down a finished unit or part, after its members are stored.
@@ -160,10 +163,31 @@ class ManifestStore:
         failures_written.result()
         table = _Table(rows)
         self.bucket.sync()  # all that the manifest says is on the disk before it is
-        data = b"".join(table) if rows.text_size < IN_ONE else table
+        data = _whole(table, rows.text_size)
         self._wrap(self.bucket.create, "manifest.csv", data, "text/csv")
         self.bucket.sync()
         self.clean_up()
+
+    def put_beside(self, name: str, chunks: Iterable[bytes], size: int, kind: str) -> None:
+        """Write a file beside the manifest: in one piece, or a long one in chunks."""
+        self._put(name, _whole(chunks, size), kind)
+
+    def lost_tables(self, metadata: Mapping[str, Any]) -> list[Row]:
+        """The files sealed by the manifest that the bucket's listing lacks, or shows with another size or checksum.
+
+        In a directory, those are read that were changed after the manifest was.
+        """
+        rows = [
+            Row(self.folder + name, sealed["size"], decode_crc32c(sealed["crc32c"]), "", 0)
+            for name, sealed in metadata.get("tables", {}).items()
+        ]
+        names = {row.path for row in rows}
+        listed = (stored for stored in (self.bucket.list(self.folder) if rows else ()) if stored.name in names)
+        if self.bucket.is_local:
+            moment = self.bucket.changed_at(self.table)
+            listed = (self.bucket.with_checksum(stored, moment) for stored in listed)
+        listing = {stored.name: stored for stored in listed}
+        return [row for row in rows if not matches(row, listing.get(row.path))]
 
     def _put_metadata(self, metadata: Mapping[str, Any]) -> None:
         sealed = seal(metadata, indent=2)
@@ -193,7 +217,7 @@ class ManifestStore:
 
     def mark_incomplete(self) -> None:
         """Mark the dataset as incomplete, before anything of it is changed."""
-        if self.folder + "manifest.csv" in self.bucket.delete([self.folder + "manifest.csv", *self.card]):
+        if self.folder + "manifest.csv" in self.bucket.delete([self.table, *self.card, *self.image_tables]):
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
                 " removed (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"
@@ -222,6 +246,11 @@ class _Table:
 
     def __iter__(self) -> Iterator[bytes]:
         return itertools.chain([_table(MANIFEST, ())], self.rows.text())
+
+
+def _whole(chunks: Iterable[bytes], size: int) -> Data:
+    """In one piece, but for a long one."""
+    return b"".join(chunks) if size < IN_ONE else chunks
 
 
 def _versions(stem: str, end: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import google_crc32c
 from archives.spans import Pax, Span
 from archives.tar import NOWHERE
 from errors import redact
+from labels.notes import facts_note
 from manifest.journal import JournalEntry
 from manifest.records import Row, Rows
 from pipeline.unit import Unit
@@ -42,7 +43,7 @@ def rest_of_photos(unit: Unit, so_far: JournalEntry | None, vouched: Mapping[str
             and image.source == redact(photo.url)
             and label.crc32c == google_crc32c.value(photo.annotation)
         ):
-            rows += [image, label]
+            rows += [image, label._replace(note=facts_note(photo.annotation))]
         else:
             rest.append(photo)
     if not rows:

@@ -21,7 +21,7 @@ from sources.http_status import FORBIDDEN_STATUSES
 from sources.local_files import is_http, local_path
 from sources.photo_tables import Photo, join
 from sources.retry import FIRST_ATTEMPTS
-from sources.source import Source, open_source
+from sources.source import Source, open_source, probe
 
 log = logging.getLogger("spotted")
 
@@ -65,11 +65,27 @@ class ArchiveLocation:
 def locate(dataset: Dataset, mirror: str, client: HttpClient) -> list[ArchiveLocation]:
     """The archives of a dataset, at their sources or on a mirror, whose own checksums replace the published ones."""
     sums = _checksums(mirror, client) if mirror and dataset.archives else None
-    return [_located(archive, mirror, sums) for archive in dataset.archives]
+    wanted = (archive for archive in dataset.archives if _is_wanted(dataset, archive, mirror, client))
+    return [_located(archive, mirror, sums) for archive in wanted]
+
+
+def _is_wanted(dataset: Dataset, archive: Archive, mirror: str, client: HttpClient) -> bool:
+    """All archives are, but for an optional one that the source does not have."""
+    try:
+        for url in _urls(archive, mirror) if archive.is_optional else ():
+            probe(url, client)
+    except GoneError as error:
+        log.warning("%s: going on without %s: %s", dataset.name, archive.file, error)
+        return False
+    return True
+
+
+def _urls(archive: Archive, mirror: str) -> tuple[str, ...]:
+    return tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
 
 
 def _located(archive: Archive, mirror: str, sums: ChecksumList | None) -> ArchiveLocation:
-    urls = tuple(_mirrored(mirror, file) for file in archive.files) if mirror else archive.urls
+    urls = _urls(archive, mirror)
     if sums is None:
         return ArchiveLocation(archive, urls, archive.size, archive.sha256)
     sha256 = sums.of(archive.file)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from labels.noted import NotedRows
 from manifest.compare import Resolved, matches
 from manifest.counters import ReasonCounter
 from manifest.records import FAILED, Row, Rows
@@ -25,6 +26,7 @@ class ListingDiff(NamedTuple):
     lost: list[Resolved]  # that do not
     misnamed: ReasonCounter
     strangers: ReasonCounter  # objects in the dataset's folder that do not belong to it
+    noted: NotedRows | None  # what the table of images is made of
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""
@@ -48,6 +50,7 @@ def prove(run: DatasetRun, bucket: Bucket) -> ListingDiff:
 
 def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> ListingDiff:
     lost, misnamed, strangers = list[Resolved](), ReasonCounter(), ReasonCounter()
+    noted = NotedRows(run.dataset.layout) if run.dataset.layout else None
 
     def proved() -> Iterator[Row]:
         for each, stored in compared(bucket, run.dataset, run.runs()):
@@ -60,9 +63,11 @@ def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> Listing
                 lost.append(each)
             elif not each.row.is_folder:
                 misnamed.add(each.row)
-                yield each.row._replace(reason="") if each.row.reason else each.row
+                if noted:
+                    noted.add(each.row)
+                yield each.row._replace(reason="", note="")
 
-    return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers)
+    return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers, noted)
 
 
 def _is_contested(run: DatasetRun, each: Resolved, stored: Stored) -> bool:

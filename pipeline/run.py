@@ -64,11 +64,14 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
     for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
         unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
+    lost += len(store.lost_tables(metadata))
     if lost:
         log.warning(
             "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
         )
         return None
+    if "tables" not in metadata and dataset.layout:
+        log.info("%s: no metadata.csv: an older version completed it; --force makes the table", dataset.name)
     store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
     left = store.clean_up()  # the run that wrote the manifest may have been killed right after it
     if store.lock in left:

@@ -16,6 +16,7 @@ import google_crc32c
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
+from labels.notes import IMAGE, facts_note, note_of
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, REFUSED, STORED, Row, Rows
 from pipeline.context import WorkerContext
@@ -174,7 +175,9 @@ class _Task:
     def _put(self, row: Row, data: Buffer) -> Row:
         data = bytes(data)  # not before its turn has come: what waits is in memory once
         kind = content_type(data)
-        row = row._replace(crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind))
+        row = row._replace(
+            crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind), note=row.note or note_of(data, kind)
+        )
         if self.context.stop.is_set():  # what waits its turn would keep the program, and its mount, for long
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
@@ -190,6 +193,7 @@ class _Task:
         try:
             first = next(chunks, b"")
             kind = content_type(first)
+            row = row._replace(note=note_of(first, kind, is_whole=False) if kind.startswith(IMAGE) else "")
             counted = _counted(itertools.chain([first], chunks), checksum)
             if self._is_wanted(row):
                 # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
@@ -230,7 +234,9 @@ class _Task:
         image = Row(work.image_of(photo), 0, 0, photo.url, 0)
         if photo.refusal:
             return [image._replace(outcome=REFUSED, reason=photo.refusal)]
-        label = Row(work.annotation_of(photo), len(photo.annotation), 0, photo.url, 0)
+        label = Row(
+            work.annotation_of(photo), len(photo.annotation), 0, photo.url, 0, note=facts_note(photo.annotation)
+        )
         with self.context.fetching:
             if self.context.stop.is_set():
                 raise ExtractionError("interrupted")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from datasets import Dataset, shares_folder
 from errors import redact
+from labels.write import write_tables
 from manifest.counters import ReasonCounter
 from manifest.records import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED, Row, Rows
 from manifest.store import ManifestStore
@@ -48,7 +49,8 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
     else:
         if run.lease:
             run.lease.renew()
-        metadata = _metadata(run, result, diff.misnamed)
+        tables = write_tables(run.dataset, store, diff.noted, run.options.sample)
+        metadata = _metadata(run, result, diff.misnamed) | tables
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
             store.commit(diff.rows, failures, metadata)
     return result

@@ -52,7 +52,7 @@ class _Table:
         objects, size = (self._number(each) or 0 for each in NUMBERS)
         return Dataset(
             name, self._text("title", name), folder, "", archives, next(iter(tables), None), next(iter(layouts), None),
-            home, licence, citation, objects, size,
+            home, licence, citation, objects=objects, size=size,
         )  # fmt: skip
 
     def archive(self, folder: str) -> Archive:

@@ -144,6 +144,13 @@ def sources() -> dict[str, bytes]:
         "high-annotations.zip": _zip(
             "High-Annotations", {f"{name}.xml": _voc(name, "body", "head") for name in tsinghua}
         ),
+        "TrainValSplit.zip": _zip(
+            "TrainAndValList",
+            {
+                "train.lst": _thu_list(name for name in tsinghua if "n101" in name),
+                "validation.lst": _thu_list(name for name in tsinghua if "n101" not in name),
+            },
+        ),
         **_oxford(),
     }
     sums = {**archives, "high-resolution.zip": high}
@@ -246,6 +253,11 @@ def _list(names: Iterable[str]) -> bytes:
     )
     numbers = _element(9, struct.pack(f"<{len(labels)}d", *labels))
     return header + _matrix(1, "file_list", len(names), 1, cells) + _matrix(6, "labels", len(names), 1, numbers)
+
+
+def _thu_list(names: Iterable[str]) -> bytes:
+    """A list of Tsinghua's: text that begins with a byte order mark."""
+    return "".join(f".//{name}\n" for name in names).encode("utf-8-sig")
 
 
 def _matrix(kind: int, name: str, rows: int, columns: int, data: bytes) -> bytes:

@@ -19,10 +19,11 @@ from PIL import Image
 
 from datasets import Dataset, Layout
 from errors import BucketError
+from labels.layout import label
 from pipeline.options import RunOptions
 from pipeline.results import Result
-from report.card.facts import BINS, Histogram, label, round_step
-from report.card.thumbnails import Box, Look, boxes, look
+from report.card.facts import BINS, Histogram, round_step
+from report.card.thumbnails import Look, look
 from report.humanize import amount
 from sources import sample
 from sources.content_type import content_type, misnamed
@@ -34,7 +35,7 @@ from support.program import Cli
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
 SAFE = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "footer", "div", "p", "h1", "h2",
         "h3", "dl", "dt", "dd", "ul", "ol", "li", "b", "i", "em", "span", "strong", "small", "a", "figure",
-        "figcaption", "svg", "image", "rect", "line", "text", "table", "tr", "td"}  # fmt: skip
+        "figcaption", "svg", "image", "rect", "line", "text", "table", "tr", "td", "pre"}  # fmt: skip
 ENTITY = b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'
 LAYOUT = Layout("mini/images/", "mini/boxes/{stem}.xml", 4, 2)
 
@@ -81,7 +82,10 @@ def check_page(page: str) -> Page:
             assert (attributes["href"] or "").startswith("data:image/jpeg;base64,")
         elif "href" in attributes:
             assert tag == "a"
-            assert re.match(r"https?://|manifest\.csv$|card\.json$", attributes["href"] or "")
+            assert re.match(
+                r"https?://|(manifest|metadata)\.csv$|metadata\.jsonl$|(card|croissant)\.json$",
+                attributes["href"] or "",
+            )
     assert not re.search(r"@import|url\(", page)
     return found
 
@@ -99,7 +103,7 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
         return [cards[name][key] for key in ("images", "groups", "annotations", "objects")]
 
     assert counts("stanford") == [18, 3, 18, 39]
-    assert counts("tsinghua") == [6, 3, 6, 12]
+    assert counts("tsinghua") == [6, 3, 6, 14]
     assert counts("austin") == [58, 12, 58, 116]
     assert counts("oxford") == [12, 3, 6, 12 + 1 + 6 + 24 + 3]
     for name, page in pages.items():
@@ -117,6 +121,16 @@ def test_the_cards_of_the_sample(cli: Cli, tmp_path: Path) -> None:
         6,
     ]
     assert len(pages["tsinghua"].all("rect", "box-head")) == 6  # of those twelve
+    labels = {name: card["labels"] for name, card in cards.items()}
+    assert labels["stanford"]["splits"] == {"test": 6, "train": 12}
+    assert labels["tsinghua"]["boxes_per_image"] == {"2": 6} and labels["oxford"]["boxes_per_image"] == {"0": 6, "1": 6}
+    assert labels["oxford"]["labels"]["Maine Coon"] == {"test": 2, "trainval": 2}
+    assert "published: 12,000" in pages["stanford"].texts and "12 images" in pages["stanford"].texts
+    assert "test 2, train 4" in pages["stanford"].texts and "every box lies in its image" in pages["oxford"].texts
+    assert any("ours, by the SHA-256" in text for text in pages["austin"].texts)
+    for page in pages.values():
+        assert {"metadata.csv", "croissant.json"} <= {link["href"] for link in page.all("a")}
+        assert "import pandas as pd" in "".join(page.texts)
     assert [cards["stanford"]["widths"][key] for key in ("median", "largest")] == [128, 128]
     assert cards["oxford"]["without_annotation"]["count"] == 6
     odd = cards["oxford"]["wrong_format"]
@@ -287,26 +301,6 @@ def test_a_histogram_counts_everything_once(values: list[int]) -> None:
 def test_steps_are_round_and_not_much_larger_than_they_must_be(least: float) -> None:
     step = round_step(least)
     assert least <= step <= max(2.5 * least, 1) and re.fullmatch("(1|2|5|25)0*", str(step))
-
-
-@pytest.mark.parametrize(
-    ("annotation", "expected"),
-    [
-        (b"<a><bndbox><xmin>1</xmin><ymin>2.5</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></a>",
-         (Box("", 1, 2.5, 3, 4),)),
-        (b"\xef\xbb\xbf\r\n<a><headbndbox><ymin>2</ymin><xmin>1</xmin><xmax>3</xmax><ymax>4</ymax></headbndbox></a>",
-         (Box("head", 1, 2, 3, 4),)),
-        (b"<a><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax></bndbox></a>", ()),
-        (b"<a><bndbox><xmin>1</xmin><ymin>x</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></a>", ()),
-        (b"<a><bndbox><xmin>inf</xmin><ymin>1</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></a>", ()),
-        (b'{"internal_id": 1}', ()),
-        (b"", ()),
-        (b"<!DOCTYPE a [" + b"".join(b'<!ENTITY e%d "%s">' % (i, b"&e%d;" % (i - 1) * 20 if i else b"lol" * 99)
-                                      for i in range(9)) + b"]><a>&e8;</a>", ()),
-    ],
-)  # fmt: skip
-def test_boxes(annotation: bytes, expected: tuple[Box, ...]) -> None:
-    assert boxes(annotation) == expected
 
 
 def test_a_thumbnail_is_small_whatever_the_image() -> None:

@@ -57,7 +57,7 @@ def test_all_is_well(cli: Cli, front: GcsFront, bucket: str) -> None:
         "bucket",
         "rights",
         *["stanford"] * 3,
-        *["tsinghua"] * 2,
+        *["tsinghua"] * 3,
         *["austin"] * 3,
     ]
     assert front.objects(bucket.removeprefix("gs://")) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,21 @@ def test_seven_lines_are_a_dataset(cli: Cli, tmp_path: Path) -> None:
     assert "Flowers of the garden" in card and "<dt>Licence</dt>" not in card
     again = cli("-d", "flowers", "--verify", "--to", tmp_path / "out", SPOTTED_DATASETS_FILE=str(file))
     assert again.returncode == 0, again.stderr
+    described = json.loads((tmp_path / "out/_extraction/flowers/croissant.json").read_text())
+    assert described["name"] == "flowers" and not described.keys() & {"url", "license", "citeAs", "creator"}
+    with (tmp_path / "out/_extraction/flowers/metadata.csv").open() as table:
+        assert [line["path"] for line in csv.DictReader(table)] == ["flowers/jpg/rose_1.jpg"]
+
+
+def test_a_dataset_without_a_layout_has_no_table(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "flowers.tar").write_bytes(tar_of([("jpg/rose_1.jpg", b"\xff\xd8rose\xff\xd9"), ("readme", b"hello")]))
+    without = SEVEN_LINES.partition("[flowers.layout]")[0].replace('title = "Flowers of the garden"\n', "")
+    file = written(tmp_path, without.format(url=(tmp_path / "flowers.tar").as_uri()))
+    for command in ((), (), ("--verify",), ("--repair", "--deep"), ("--force",)):
+        done = cli("-d", "flowers", "--datasets-file", file, "--to", tmp_path / "out", *command)
+        assert done.returncode == 0 and "metadata.csv" not in done.stderr, done.stderr
+    names = {path.name for path in (tmp_path / "out/_extraction/flowers").iterdir()}
+    assert "manifest.csv" in names and not names & {"metadata.csv", "metadata.jsonl", "croissant.json"}
 
 
 def test_every_field_is_read(tmp_path: Path) -> None:

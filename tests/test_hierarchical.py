@@ -103,7 +103,7 @@ def test_the_plan_has_its_rate_its_prices_and_no_placeholders(cli: Cli, front: G
     assert plan() == new
     rates: list[object] = [each["objects_a_second"] for each in (flat, new)]
     assert rates == [1000, 8000]
-    assert new["api"]["class_a"] == flat["api"]["class_a"] - 12
+    assert new["api"]["class_a"] == flat["api"]["class_a"] - 14
     calls = int(new["api"]["class_a"]), int(new["api"]["class_b"])
     assert round(costs.dollars(*calls), 4) < new["api"]["dollars"] == round(costs.dollars(*calls, True), 4)
 

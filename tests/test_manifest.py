@@ -107,7 +107,7 @@ PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 ROWS = st.builds(
     Row, PATHS, st.integers(0, 1 << 40), st.integers(0, 0xFFFFFFFF), st.sampled_from(["http://x/a.tar", "http://x/b,c"]),
     st.integers(0, 1 << 40), st.sampled_from([STORED, STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED]),
-    st.sampled_from(["", "b,c"]),
+    st.sampled_from(["", "b,c"]), st.sampled_from(["", "jpeg 1 1", '[["\\r",1,2,3,4]]']),
 )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def test_into_a_directory(cli: Cli, tmp_path: Path) -> None:
     found, text = plan(cli, "--to", out)  # as after a run that was killed
     assert not any(each["complete"] for each in found.values())
     assert all(each["bytes_to_fetch"] for each in found.values())
-    assert found["tsinghua"]["to_store"] == 0 and found["tsinghua"]["there"] == 12
+    assert found["tsinghua"]["to_store"] == 0 and found["tsinghua"]["there"] == 14
     assert f"oxford          {found['oxford']['there']} or more" in text
 
 
@@ -76,4 +76,4 @@ def test_a_file_where_the_directory_should_be(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     done = cli("-d", "tsinghua", "--sample", "--plan", "--to", tmp_path / "out")
     assert "cannot tell what is there already: " in done.stderr and "expected a directory, got a file" in done.stderr
-    assert done.stdout.splitlines()[1].split()[:3] == ["tsinghua", "12", "unknown"]
+    assert done.stdout.splitlines()[1].split()[:3] == ["tsinghua", "14", "unknown"]

@@ -12,13 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
+from labels.mat import cell_texts
 from support.program import ROOT, clean_environment, command
 
 READING_PYTHON = os.environ.get("READING_PYTHON", str(ROOT / ".cache/reading/bin/python"))
-LISTS = {  # as in Tsinghua's TrainValSplit.zip, which is no part of the dataset that the tool extracts
-    "train": "\ufeff.//200-n000008-Airedale/n101.jpg\n.//220-n000032-Fila Braziliero/n101.jpg\n",
-    "validation": "\ufeff.//200-n000008-Airedale/n102.jpeg\n",
-}
 
 
 class Example(NamedTuple):
@@ -59,16 +56,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         command(*found[1].split()), cwd=where, env=clean_environment(where, {}), check=True, capture_output=True
     )
-    (where / "TrainAndValList").mkdir()
-    for name, text in LISTS.items():
-        (where / f"TrainAndValList/{name}.lst").write_text(text, "utf-8")
     return where
 
 
 def test_every_example_has_its_output_and_every_framework_an_example() -> None:
-    assert len(EXAMPLES) == DOCUMENT.count("```python") and len(PLAIN) == 3
+    assert len(EXAMPLES) == DOCUMENT.count("```python") and len(PLAIN) == 2
     packages = set().union(*(example.packages for example in EXAMPLES))
-    assert packages == {"datasets", "pandas", "scipy", "tensorflow", "torch", "torchvision"}
+    assert packages == {"PIL", "datasets", "pandas", "tensorflow", "torch", "torchvision"}
 
 
 @pytest.mark.parametrize("example", PLAIN, ids=range(len(PLAIN)))
@@ -80,3 +74,11 @@ def test_examples_that_need_python_alone(example: Example, place: Path) -> None:
 @pytest.mark.parametrize("example", OTHERS, ids=["-".join(sorted(example.packages)) for example in OTHERS])
 def test_examples_with_frameworks(example: Example, place: Path) -> None:
     assert example.run(READING_PYTHON, place) == example.output
+
+
+@pytest.mark.reading
+def test_scipy_reads_the_same_from_stanfords_lists(place: Path) -> None:
+    path = place / "data/stanford/lists/train_list.mat"
+    code = f"import scipy.io; print(*scipy.io.loadmat({str(path)!r})['file_list'][:, 0].tolist(), sep='\\n')"
+    names = [f"['{name}']" for name in cell_texts(path.read_bytes(), "file_list")]
+    assert Example(code, "").run(READING_PYTHON, place).splitlines() == names

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from archives.spans import SpanBoundary
-from manifest.journal import JournalEntry, joined_parts
+from manifest.journal import VERSION, JournalEntry, joined_parts
 from manifest.records import FAILED, Row, Rows
 from manifest.seal import seal
 from manifest.store import ManifestStore
@@ -288,4 +288,4 @@ def test_an_entry_of_the_first_version_is_read_and_one_of_a_later_is_not() -> No
         "a.tar/0", "v", size=5, link=SpanBoundary(512, 1024, (("path", "x"),), True)
     )
     with pytest.raises(ValueError, match="newer"):
-        JournalEntry.decode(seal({**fields, "version": 2}))
+        JournalEntry.decode(seal({**fields, "version": VERSION + 1}))

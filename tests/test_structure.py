@@ -12,7 +12,18 @@ import pytest
 from datasets import DATASETS, select
 from support.program import ROOT, product_files
 
-RANKS = ("cli", "commands", "report", "pipeline", "manifest", "gcs", "storage", "archives sources", "datasets errors")
+RANKS = (
+    "cli",
+    "commands",
+    "report",
+    "pipeline",
+    "labels",
+    "manifest",
+    "gcs",
+    "storage",
+    "archives sources",
+    "datasets errors",
+)
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms.split()}
 
 

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from datasets import Dataset, Layout
+from labels.layout import annotation_of, group, is_annotation, is_photo, label
+from labels.notes import LARGEST_ANNOTATION
 from manifest.counters import CountWithExamples, ReasonCounter
 from manifest.records import Row, Rows
 from report.card.thumbnails import Look, look
-from sources.content_type import is_image
 from storage.bucket import Bucket
 
 SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
 SHARE = 20  # of a smaller dataset, one in so many
 THUMBNAILS = 12  # of those
 LARGEST = 16 << 20  # bytes of an image that is read back
-LARGEST_ANNOTATION = 1 << 20  # bytes of one whose boxes are drawn
 IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MAX_GROUPS = 200  # shown by name; of more, only how large they are
 BINS = 24
+ODD = ("outside", "unparsed")
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
 
 
@@ -61,6 +60,26 @@ def round_step(least: float) -> int:
     """The smallest of 1, 2, 5, 10, 20, 25, 50, 100, 200, 250 … that is not below."""
     power = int(10 ** max(len(str(math.ceil(least))) - 2, 0))
     return next(step * power for step in (1, 2, 5, 10, 20, 25, 50, 100) if step * power >= least)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the table of images shows together, as manifest.json has it (labels/table.py)."""
+
+    images: int
+    splits: dict[str, int]  # images by split; "" for those that no list names
+    splits_origin: str  # whose the splits are; "" where there are none
+    splits_published: dict[str, int]
+    labels: dict[str, dict[str, int]]  # images by label and split; empty where there are very many labels
+    boxes_per_image: dict[str, int]  # images by the number of their boxes
+    outside: CountWithExamples  # images with a box that is not inside them
+    unparsed: CountWithExamples  # annotations that cannot be parsed
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Labels:
+        """From manifest.json."""
+        odd = {key: CountWithExamples(fields[key]["count"], tuple(fields[key]["examples"])) for key in ODD}
+        return cls(**{**fields, **odd})
 
 
 @dataclass(frozen=True)
@@ -95,6 +114,7 @@ class Card:
     wrong_format: dict[str, CountWithExamples]  # of all: what each is, and what its name says
     duplicates: list[tuple[str, ...]]  # images of the same size and checksum
     failures: dict[str, CountWithExamples]
+    labels: Labels | None  # None of a dataset that an older version completed
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -136,6 +156,7 @@ def describe(
         wrong_format={reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()},
         duplicates=sorted(map(tuple, survey.same.values())),
         failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).counts(),
+        labels=Labels.of(metadata["labels"]) if "labels" in metadata else None,
     )
     return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
 
@@ -153,7 +174,7 @@ class Survey:
         self.contents, self.repeated = set[int](), set[int]()
         self.sample, self.odd, self.same = _Sample(), ReasonCounter(), defaultdict[int, list[str]](list)
         for row in rows:
-            if self._is_image(row.path):
+            if is_photo(self.layout, row.path):
                 self._count(row)
             elif is_annotation(layout, row.path):
                 self.annotations.add(hash(row.path))
@@ -161,9 +182,6 @@ class Survey:
         if self.repeated or not self._are_paired:
             for row in rows:
                 self._name(row)
-
-    def _is_image(self, path: str) -> bool:
-        return path.startswith(self.layout.images) and is_image(path)
 
     def _count(self, row: Row) -> None:
         self.groups[group(self.layout, row.path)] += 1
@@ -175,11 +193,11 @@ class Survey:
             self.sample.add(row)
 
     def _name(self, row: Row) -> None:
-        if _content(row) in self.repeated and self._is_image(row.path):
+        if _content(row) in self.repeated and is_photo(self.layout, row.path):
             self.same[_content(row)].append(row.path)
         if self._are_paired:
             return
-        if self._is_image(row.path):
+        if is_photo(self.layout, row.path):
             if hash(annotation_of(self.layout, row.path)) not in self.annotations:
                 self.odd.add(row._replace(reason=NO_ANNOTATION))
         elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
@@ -211,41 +229,10 @@ class _Sample:
         return [self._rows[index * len(self._rows) // count] for index in range(count)]
 
 
-def group(layout: Layout, path: str) -> str:
-    """The group of an image: its folder, or its name up to the last "_"."""
-    folder, slash, name = path.removeprefix(layout.images).rpartition("/")
-    return folder if slash else name.rpartition("_")[0] or name
-
-
 def title(layout: Layout, path: str) -> str:
     """What an image shows, in words."""
     its = label(group(layout, path))
     return its if layout.grouped_by == "breed" else f"{layout.grouped_by} {its}"
-
-
-def label(group: str) -> str:
-    """The display name of a group: "n02085620-Japanese_spaniel" is Japanese spaniel."""
-    return re.sub(r"^(\d+-)?n\d+-", "", group).replace("_", " ")
-
-
-def annotation_of(layout: Layout, image: str) -> str:
-    """The name that an image's annotation must have."""
-    before, key, after = _annotation(layout)
-    name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
-    return f"{before}{name}{after}"
-
-
-def is_annotation(layout: Layout, path: str) -> bool:
-    """Whether an annotation can have this name."""
-    before, _, after = _annotation(layout)
-    return path.startswith(before) and path.endswith(after)
-
-
-@lru_cache(maxsize=8)
-def _annotation(layout: Layout) -> tuple[str, str, str]:
-    before, _, rest = layout.annotation.partition("{")
-    key, _, after = rest.partition("}")
-    return before, key, after
 
 
 def look_at(bucket: Bucket, survey: Survey) -> list[Look]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from labels.layout import label
 from manifest.counters import EXAMPLES, CountWithExamples
 from manifest.records import GONE, NOT_AN_IMAGE
-from report.card.facts import Card, label
+from report.card.facts import Card
 from report.card.thumbnails import Look
 from report.humanize import amount
 
@@ -70,6 +71,9 @@ def _checks(card: Card) -> Iterator[Check]:
     yield Check("Annotations without image", _one("", card.without_image))
     yield Check("Format differs from the name", card.wrong_format, "every image is what its name says")
     yield Check("Unreadable images", card.unreadable, f"none of the {card.looked_at:,} that were opened")
+    if card.labels:
+        yield Check("Annotations that cannot be parsed", _one("", card.labels.unparsed))
+        yield Check("Images with boxes outside", _one("", card.labels.outside), "every box lies in its image")
     twins = CountWithExamples.of(" = ".join(paths) for paths in card.duplicates)
     yield Check(
         "Identical images", _one(f"sets of equal images, {sum(map(len, card.duplicates)):,} images together", twins)

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import io
-import math
 import threading
 from dataclasses import dataclass
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 from PIL import Image
+
+from labels.annotations import Box, boxes
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 QUALITY = 78
 MAX_PIXELS = 24_000_000  # of an image that is decoded: 72 MB, of which there is one at a time
 _decoding = threading.Lock()
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-class Box(NamedTuple):
-    """A box of an annotation, in pixels of the image."""
-
-    kind: str
-    left: float
-    top: float
-    right: float
-    bottom: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
     except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
         what = "truncated" if "truncated" in str(error) else "not readable as an image"
         return Look(path, error=what)
-    return Look(path, width, height, "", thumbnail, boxes(annotation))
+    return Look(path, width, height, "", thumbnail, _boxes(annotation))
 
 
 def _thumbnail(image: Image.Image) -> bytes:
@@ -63,19 +51,9 @@ def _thumbnail(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def boxes(annotation: bytes) -> tuple[Box, ...]:
-    """The boxes of an annotation in the form of Pascal VOC; none where it is in another form.
-
-    Stanford and Oxford have `bndbox`, Tsinghua `headbndbox` and `bodybndbox`.
-    """
+def _boxes(annotation: bytes) -> tuple[Box, ...]:
+    """The boxes of an annotation; none where it is in another form."""
     try:
-        root = ElementTree.fromstring(annotation)  # noqa: S314 - expat since 2.4.1 stops at entities that multiply
-        found = [_box(each) for each in root.iter() if each.tag.endswith("bndbox")]
-    except (ElementTree.ParseError, ValueError, TypeError):
+        return tuple(boxes(annotation))
+    except ValueError:
         return ()
-    return tuple(box for box in found if all(map(math.isfinite, box[1:])))
-
-
-def _box(element: ElementTree.Element) -> Box:
-    left, top, right, bottom = (float(element.findtext(corner, "nan")) for corner in CORNERS)
-    return Box(element.tag.removesuffix("bndbox"), left, top, right, bottom)

@@ -56,7 +56,8 @@ METADATA_PREFIX = "_extraction/"
 MIXTURE = "a random mixture of these, and kills"
 KILLED = -signal.SIGKILL
 STRANGE = " is none of the dataset"
-ALL_BOOKS = ("manifest.csv", "manifest.json", "failures.csv", "card.html", "card.json")
+TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")
+ALL_BOOKS = ("manifest.csv", "manifest.json", "failures.csv", "card.html", "card.json", *TABLES)
 
 Content = tuple[int, int]  # size and crc32c of an object
 Provoke = Callable[["Site", random.Random], None]  # makes a fault happen in the next run

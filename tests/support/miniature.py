@@ -23,9 +23,13 @@ def expected_objects() -> dict[str, bytes]:
     ):
         with tarfile.open(fileobj=io.BytesIO(DATA[name])) as archive:
             found |= {prefix + each.name: file.read() for each in archive if (file := archive.extractfile(each))}
-    for name in ("low-resolution.zip", "low-annotations.zip"):
+    for name, prefix in (
+        ("low-resolution.zip", "tsinghua/"),
+        ("low-annotations.zip", "tsinghua/"),
+        ("TrainValSplit.zip", "tsinghua/lists/"),
+    ):
         with zipfile.ZipFile(io.BytesIO(DATA[name])) as archive_:
-            found |= {f"tsinghua/{each}": archive_.read(each) for each in archive_.namelist() if not each.endswith("/")}
+            found |= {prefix + each: archive_.read(each) for each in archive_.namelist() if not each.endswith("/")}
     return found
 
 

@@ -1,0 +1,45 @@
+"""An object's name by the layout of its dataset: an image, an annotation, and what the image shows."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from datasets import Layout
+from sources.content_type import is_image
+
+
+def is_photo(layout: Layout, path: str) -> bool:
+    """Whether this is the name of one of the dataset's images."""
+    return path.startswith(layout.images) and is_image(path)
+
+
+def group(layout: Layout, path: str) -> str:
+    """The group of an image: its folder, or its name up to the last "_"."""
+    folder, slash, name = path.removeprefix(layout.images).rpartition("/")
+    return folder if slash else name.rpartition("_")[0] or name
+
+
+def label(group: str) -> str:
+    """The display name of a group: "n02085620-Japanese_spaniel" is Japanese spaniel."""
+    return re.sub(r"^(\d+-)?n\d+-", "", group).replace("_", " ")
+
+
+def annotation_of(layout: Layout, image: str) -> str:
+    """The name that an image's annotation must have."""
+    before, key, after = _annotation(layout)
+    name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
+    return f"{before}{name}{after}"
+
+
+def is_annotation(layout: Layout, path: str) -> bool:
+    """Whether an annotation can have this name."""
+    before, _, after = _annotation(layout)
+    return path.startswith(before) and path.endswith(after)
+
+
+@lru_cache(maxsize=8)
+def _annotation(layout: Layout) -> tuple[str, str, str]:
+    before, _, rest = layout.annotation.partition("{")
+    key, _, after = rest.partition("}")
+    return before, key, after

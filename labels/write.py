@@ -1,0 +1,47 @@
+"""The notes of a complete dataset become its table in the bucket, and what the manifest says of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from datasets import Dataset
+from labels.croissant import FILE as CROISSANT
+from labels.croissant import KIND as CROISSANT_KIND
+from labels.croissant import croissant
+from labels.noted import NotedRows
+from labels.splits import compare_counts, read_splits, split_fields
+from labels.table import COLUMNS, KINDS, Tally, sealed, tables
+from manifest.store import ManifestStore
+
+log = logging.getLogger("spotted")
+
+
+def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None, is_sample: bool) -> dict[str, Any]:
+    """Write the files of the table; returns what the manifest says of them: checksums, and counts for the card.
+
+    They are written before the manifest, which seals them; without it they count for nothing. There is
+    none of a dataset without a layout.
+    """
+    if noted is None:
+        return {}
+    splits = read_splits(dataset, noted.layout, store.bucket)
+    files, tally = tables(noted, store.bucket, splits.of)
+    described = croissant(dataset, files, (*COLUMNS, *noted.layout.columns))
+    for file in files:
+        store.put_beside(file.name, file.text, file.size, KINDS[file.name])
+    store.put_beside(CROISSANT, [described], len(described), CROISSANT_KIND)
+    _warn(dataset, tally)
+    if not is_sample:
+        compare_counts(dataset, noted.layout.splits, tally.splits)
+    labels = tally.encode() | split_fields(splits)
+    tables_sealed = {file.name: file.encode() for file in files} | {CROISSANT: sealed(described)}
+    return {"tables": tables_sealed, "labels": labels}
+
+
+def _warn(dataset: Dataset, tally: Tally) -> None:
+    if tally.unparsed_count:
+        log.warning(
+            "%s: %d annotations cannot be parsed, their images have no boxes in the table: %s",
+            dataset.name, tally.unparsed_count, "; ".join(tally.unparsed),
+        )  # fmt: skip
