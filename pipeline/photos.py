@@ -47,7 +47,7 @@ def _fetch_whole(url: str, client: HttpClient, max_size: int) -> bytes:
     """A photo that its own format shows to be whole: not every server sends a length."""
 
     def attempt() -> bytes:
-        data = client.fetch(url, max_size=max_size)
+        data = client.fetch_photo(url, max_size)
         if lack := cut_off(data, image_type(data)):
             raise PassingError(f"damaged: the image is cut off: {lack}")
         return data

@@ -148,15 +148,21 @@ class HttpClient:
     # ── small files ──────────────────────────────────────────────────────────────────────────────
 
     def fetch(self, url: str, attempts: int = ATTEMPTS, max_size: int = LARGEST) -> bytes:
-        """The whole of a small file: a table, a list of checksums, a photo.
+        """The whole of a small file, such as a table or a list of checksums.
 
-        The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
-        get is requested again by the path that archives take, whose answer counts.
         Raises GoneError, TooLargeError (for more than `max_size` bytes), SourceError.
         """
         if not is_http(url):
             return _read_file(local_path(url), max_size)
-        return self._fetch_fast(url, max_size) or self.persist(url, lambda: self._fetch_once(url, max_size), attempts)
+        return self.persist(url, lambda: self._fetch_once(url, max_size), attempts)
+
+    def fetch_photo(self, url: str, max_size: int) -> bytes:
+        """The same for one of many.
+
+        The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
+        get is requested again by the path that archives take, whose answer counts.
+        """
+        return (self._fetch_fast(url, max_size) if is_http(url) else None) or self.fetch(url, max_size=max_size)
 
     def _fetch_fast(self, url: str, max_size: int = LARGEST) -> bytes | None:
         import obstore

@@ -164,8 +164,8 @@ def reason(error: BaseException) -> str:
     """An error in one short line; for obstore, whose message has the server's whole answer, its status and details."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     status = OBSTORE_STATUS.search(text)
-    told = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]
-    told += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
-    if status and told:
-        text = f"{status[0]}: {' '.join(told[0][1].split())}"
+    parts = [found for found in [re.search(r'"message": *"([^"]*)', text)] if found]
+    parts += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
+    if status and parts:
+        text = f"{status[0]}: {' '.join(parts[0][1].split())}"
     return text.splitlines()[0][:400]

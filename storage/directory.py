@@ -66,7 +66,7 @@ class FolderBucket(Bucket):
             raise MemberError(reason(error)) from error
 
     def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        self.put(name, data, content_type)  # the lease is a lock, which nobody takes over
+        self.put(name, data, content_type)  # the lease is a lock, which cannot be taken over
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
         return locked_file(self._at, name)

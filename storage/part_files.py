@@ -1,6 +1,6 @@
 """Files below a folder of untrusted users: no link is followed, and no file is ever half written under its name.
 
-Each file is opened relative to its folder's descriptor, to which one walks without following links: whoever may write
+Each file is opened relative to its folder's descriptor, which is reached without following links. A user who may write
 there can neither lead a write elsewhere, nor guess the name of a file that is being written (openat(2)).
 """
 
@@ -23,7 +23,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def part_name() -> str:
-    """A name that nobody can guess, of a file that is still being written."""
+    """A name that cannot be guessed, of a file that is still being written."""
     return PARTIAL_PREFIX + secrets.token_hex(12)
 
 

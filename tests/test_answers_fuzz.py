@@ -145,7 +145,9 @@ def _open(url: str) -> None:
 
 
 def _fetch(url: str) -> None:
-    HttpClient().fetch(url, 2)
+    client = HttpClient()
+    client._fetch_fast(url)  # as a photo at first; what it does not get comes from `fetch`
+    client.fetch(url, 2)
 
 
 def _error_of(attempt: Callable[[str], object], url: str) -> str | None:

@@ -302,7 +302,7 @@ def test_a_cluster_without_workers_is_waited_for_and_reported(tmp_path: Path, mo
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
         with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
             with start_cluster(WorkerConfig(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
-                pytest.fail("nobody is there to work")
+                pytest.fail("no worker is there")
 
 
 def test_workers_that_never_come_back_end_the_run(

@@ -322,6 +322,7 @@ def test_a_refused_connection(waits: list[float]) -> None:
         lambda: open_source((url,), HttpClient()),
         lambda: HttpSource(url, 9, "", HttpClient()).read(0, 9),
         lambda: HttpClient().fetch(url),
+        lambda: HttpClient().fetch_photo(url, 1 << 20),
     ):
         with pytest.raises(SourceError, match=f"{url}.*Connection refused") as caught:
             attempt()

@@ -191,7 +191,7 @@ def test_a_self_signed_certificate_is_refused(self_signed: _TlsServer, monkeypat
     url = f"https://127.0.0.1:{self_signed.server_port}"
     for read in (
         lambda: open_source((f"{url}/a.tar",), HttpClient()),
-        lambda: HttpClient().fetch(f"{url}/photo.png", 1),
+        lambda: HttpClient().fetch_photo(f"{url}/photo.png", 1 << 20),
     ):
         with pytest.raises(SourceError, match="(?i)certificate"):
             read()
