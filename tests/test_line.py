@@ -16,18 +16,18 @@ from support.slow_line import SlowLine
 
 
 def test_large_members_on_a_slow_line_all_arrive(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All at once, each would take 24 seconds, of 16 that a put may take here."""
-    monkeypatch.setitem(api.CLIENT, "timeout", timedelta(seconds=16))
+    """All at once, each would take 36 seconds, of 28 that a put may take here."""
+    monkeypatch.setitem(api.CLIENT, "timeout", timedelta(seconds=28))
     name = f"test-{uuid.uuid4().hex[:12]}"
     with SlowLine(front.url, 1_000_000) as line:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", line.url)
         bucket = open_bucket(Destination(f"gs://{name}", "api"))
         bucket.ready()
-        with ThreadPoolExecutor(24) as pool:
-            list(pool.map(lambda number: bucket.put(f"a/{number}", bytes(1_000_000)), range(24)))
+        with ThreadPoolExecutor(36) as pool:
+            list(pool.map(lambda number: bucket.put(f"a/{number}", bytes(1_000_000)), range(36)))
         bucket.close()
-    assert len(front.objects(name)) == 24
-    assert front.counts["xml.put"] == 24  # nothing was sent twice
+    assert len(front.objects(name)) == 36
+    assert front.counts["xml.put"] == 36  # nothing was sent twice
 
 
 def sent(line: Line, now: list[float], speed: float, sizes: list[int]) -> None:
