@@ -82,7 +82,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
 FROM tool AS test
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends libarchive-tools nginx-light p7zip-full perl unzip \
+ && apt-get install --yes --no-install-recommends libarchive-tools nginx-light p7zip-full perl strace unzip \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=test-packages /opt/test /opt/test
 RUN echo /opt/test > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-test.pth"

@@ -16,7 +16,7 @@ SUITES ?= bookworm trixie
 AT_ONCE := -n 4 --dist worksteal
 # Some wait for a moment of the program, which a busy machine can let pass: what failed beside others is run again alone.
 ALONE := --last-failed --last-failed-no-failures none
-PLAIN := "not container and not browser and not reading and not croissant"
+PLAIN := "not container and not browser and not reading and not croissant$(shell [ "$$(id -u)" = 0 ] || echo " and not root")"
 
 .PHONY: help setup run test test-browser test-reading test-croissant test-image test-in-image test-debian test-3.14 audit fuzz chaos check format bench lock clean
 
