@@ -337,7 +337,7 @@ def try_out(fault: Fault, place: str, number: int) -> Trial:
 
 def try_mixture(faults: Sequence[Fault], number: int) -> Trial:
     """Several runs, each with a few of these faults at once, of which some are killed; then one without any."""
-    trial, rng = Trial(MIXTURE, "api", number), random_for(MIXTURE, number)
+    trial, rng, spoils = Trial(MIXTURE, "api", number), random_for(MIXTURE, number), False
     with Site("api", ("-d", "stanford", "-d", "tsinghua", "-d", "austin")) as site:
         for _ in range(rng.randint(2, 4)):
             site.heal()
@@ -347,9 +347,10 @@ def try_mixture(faults: Sequence[Fault], number: int) -> Trial:
             run = site.run(until=rng.uniform(1, 12) if rng.random() < 0.4 else LIMIT)
             trial.said += f"{', '.join(fault.name for fault in chosen)}: {run.status}\n{run.said}"
             trial.wrong += judged(run, Fault(MIXTURE, chosen[0].provoke, (0, 1, 3, KILLED)))
-            trial.wrong += site.wrong()
+            spoils = run.status != 0 and (spoils or any(fault.spoils for fault in chosen))
+            trial.wrong += [each for each in site.wrong() if not spoils or "manifest" in each]
         trial.status, trial.line, trial.seconds = run.status, run.line, round(run.seconds, 1)
-        trial.wrong += ends_well(site, run, spoils=False)
+        trial.wrong += ends_well(site, run, spoils)
     note(trial)
     return trial
 

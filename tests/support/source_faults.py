@@ -136,9 +136,7 @@ SOURCE = (
         "Content-Range of other bytes",
         source(lambda rng: Plan(headers={"Content-Range": f"bytes {rng.randrange(9)}-99/{SIZE}"}), 2, after=MIDDLE),
     ),
-    Fault(
-        "Content-Range that is none", source(Plan(headers={"Content-Range": "nonsense"})), 1, "expected a Content-Range"
-    ),
+    Fault("Content-Range that is none", source(Plan(headers={"Content-Range": "nonsense"}))),
     Fault("Content-Length too long", source(Plan(headers={"Content-Length": "99999999"}), 3, after=MIDDLE)),
     Fault(
         "Content-Length too short",
