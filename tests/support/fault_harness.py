@@ -347,7 +347,8 @@ def try_mixture(faults: Sequence[Fault], number: int) -> Trial:
             run = site.run(until=rng.uniform(1, 12) if rng.random() < 0.4 else LIMIT)
             trial.said += f"{', '.join(fault.name for fault in chosen)}: {run.status}\n{run.said}"
             trial.wrong += judged(run, Fault(MIXTURE, chosen[0].provoke, (0, 1, 3, KILLED)))
-            spoils = run.status != 0 and (spoils or any(fault.spoils for fault in chosen))
+            # A killed run has not compared what it stored with the listing.
+            spoils = run.status != 0 and (spoils or run.status == KILLED or any(fault.spoils for fault in chosen))
             trial.wrong += [each for each in site.wrong() if not spoils or "manifest" in each]
         trial.status, trial.line, trial.seconds = run.status, run.line, round(run.seconds, 1)
         trial.wrong += ends_well(site, run, spoils)
