@@ -10,6 +10,7 @@ from contextlib import contextmanager
 FIRST = 4 << 20  # bytes in flight before anything has arrived
 AHEAD = 10.0  # seconds that what is in flight takes to arrive
 SPAN = 5.0  # seconds over which the speed is measured, at least
+SHORTEST = 1.0  # seconds that a measurement counts for at least: what buffers take in is no speed
 MOST = 1 << 30  # bytes in flight: the memory of what waits is bounded elsewhere
 
 
@@ -41,7 +42,7 @@ class Line:
 
     def _measure(self, size: int) -> None:
         self._arrived += size
-        seconds = max(self._clock() - self._begin, 1e-3)
+        seconds = max(self._clock() - self._begin, SHORTEST)
         wanted = min(int(self._arrived / seconds * AHEAD), MOST)
         # Growth is believed at once: the first answers show a fast line. A slow one shows over seconds.
         if wanted > self.window or seconds >= SPAN:
