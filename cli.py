@@ -289,7 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _log_format(arguments: Sequence[str]) -> str:
-    """What a command line and the environment ask for, whatever else they say."""
+    """The log format of a command line and the environment, also where other options are wrong."""
     wanted = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     wanted.add_argument("--log-format", nargs="?", default=os.environ.get("SPOTTED_LOG_FORMAT"))
     return str(wanted.parse_known_args(arguments)[0].log_format)

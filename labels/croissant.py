@@ -39,7 +39,7 @@ FIELDS = {
     "split": (TEXT, "The part of the dataset that the image belongs to."),
     "width": (NUMBER, "Pixels."),
     "height": (NUMBER, "Pixels."),
-    "format": (TEXT, "The format of the image's bytes, whatever its name says."),
+    "format": (TEXT, "The format by the image's first bytes, not by its name."),
     "boxes": (TEXT, "A JSON list of boxes: kind, xmin, ymin, xmax, ymax in pixels, as the annotation has them."),
     "annotation": (TEXT, "The annotation's name below the root."),
     "size": (INTEGER, "Bytes of the image."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -86,6 +87,15 @@ def versions() -> tuple[bytes, bytes]:
     )
 
 
+def kill_and_replace(site: Site, process: subprocess.Popen[str], archive: bytes) -> None:
+    """End the run, and have the source offer another version."""
+    process.kill()
+    process.wait()
+    site.source.files["/images.tar"] = archive
+    site.source.plan("/images.tar", Plan(etag='"2"'))
+    site.publish()
+
+
 @PLACES
 def test_nothing_is_left_of_the_version_that_a_killed_run_stored(place: str) -> None:
     old, new = versions()
@@ -97,11 +107,7 @@ def test_nothing_is_left_of_the_version_that_a_killed_run_stored(place: str) -> 
         while len([name for name in site.stored() if name.startswith("stanford/Images/")]) < 50:
             assert process.poll() is None
             time.sleep(0.02)
-        process.kill()
-        process.wait()
-        site.source.files["/images.tar"] = new
-        site.source.plan("/images.tar", Plan(etag='"2"'))
-        site.publish()
+        kill_and_replace(site, process, new)
         run = site.run()
         assert run.status == 0 and all_well(site) == [], run.said
         assert site.run("--verify").status == 0
@@ -122,11 +128,7 @@ def test_what_others_put_there_before_stays(place: str) -> None:
         process = site.start()
         while len(site.stored()) < 20 and process.poll() is None:
             time.sleep(0.02)
-        process.kill()
-        process.wait()
-        site.source.files["/images.tar"] = new
-        site.source.plan("/images.tar", Plan(etag='"2"'))
-        site.publish()
+        kill_and_replace(site, process, new)
         assert site.run().status == 0
         assert site.read("stanford/mine.txt") == b"mine"
         assert [each for each in all_well(site) if "mine.txt" not in each] == []
