@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import parse
+from commands.command_line import parse
 from support.program import ROOT, Cli, clean_environment, message
 
 # ── wrong use ─────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +99,7 @@ def test_wrong_use_is_json_where_the_log_is(
 
 
 def test_a_defect_is_json_where_the_log_is(tmp_path: Path) -> None:
-    code = "import commands, cli\ncommands.run = lambda *_: 1 / 0\nraise SystemExit(cli.main())"
+    code = "import cli\ncli.run = lambda *_: 1 / 0\nraise SystemExit(cli.main())"
     arguments = [sys.executable, "-c", code, "-a", "--sample", "--log-format", "json"]
     done = subprocess.run(arguments, cwd=ROOT, env=clean_environment(tmp_path, {}), capture_output=True, text=True,
                           check=False)  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import parse
+from commands.command_line import parse
 from datasets import DATASETS, Archive, Layout
 from errors import UsageError
 from sources.datasets_file import read_datasets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli import parse
+from commands.command_line import parse
 from errors import UsageError
 from pipeline.options import RunOptions
 from support.program import Cli

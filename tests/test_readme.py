@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import VERSION, parse
+from commands.command_line import VERSION, parse
 from support.fake_gcs import GcsFront
 from support.program import ROOT, Cli, clean_environment, product_files
 from support.source_server import SourceServer

@@ -23,7 +23,7 @@ import gcs
 from archives import kinds
 from archives.archive_kind import ArchiveKind
 from archives.spans import Member, Piece, Reader, Span, SpanBoundary
-from cli import parse
+from commands.command_line import parse
 from errors import BucketError, UsageError
 from gcs import Destination, Scheme, Way, open_bucket
 from pipeline import parts

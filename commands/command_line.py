@@ -1,0 +1,246 @@
+"""The command line: its options, each of them an environment variable too, read into RunOptions."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from archives.spans import Limits
+from datasets import DATASETS, GROUPS, select
+from errors import UsageError
+from pipeline.options import DEFAULT_TO, RunOptions
+from sources.datasets_file import read_datasets
+
+VERSION = "1.0.0"
+log = logging.getLogger("spotted")
+
+DESCRIPTION = """\
+Download public dog image datasets, extract them and store them in a Google Cloud Storage bucket, in one pass and
+without unpacking to local disk. If a run is interrupted, run the same command again: it continues where it stopped.
+"""
+EPILOG = """\
+examples:
+  python cli.py -a --sample --to /tmp/sample     try it: a small sample of everything, in seconds
+  python cli.py -a --check --to gs://my-bucket   is everything ready for the real run?
+  python cli.py -a --plan --to gs://my-bucket    what would it do, cost and take?
+  python cli.py -a --to gs://my-bucket           extract stanford, tsinghua and austin
+
+Every option --like-this can also be set in the environment as SPOTTED_LIKE_THIS; the command line wins.
+These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL,
+GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+
+exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
+"""
+
+
+def destination(text: str) -> str:
+    """A bucket's URL, or a directory."""
+    from gcs import scheme_of  # with what is needed to write; --help is quick without it
+
+    try:
+        scheme_of(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def positive(text: str) -> int:
+    """A positive integer; argparse shows the reason of the error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+class Option(NamedTuple):
+    """One option: how it is written, what the help says, how its value is read (None: a switch)."""
+
+    flags: str
+    help: str
+    read: Callable[[str], Any] | None = None
+    metavar: str | None = None
+    choices: Sequence[str] | None = None
+    is_repeated: bool = False
+
+    @property
+    def dest(self) -> str:
+        """The name of its value."""
+        return self.flags.split()[-1].removeprefix("--").replace("-", "_")
+
+    def read_value(self, name: str, text: str) -> Any:
+        """The value of a text; raises UsageError that names where the text came from."""
+        try:
+            value = self.read(text) if self.read else True
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{name}: {error}") from None
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{name}: expected one of {', '.join(self.choices)}, got {text!r}")
+        return value
+
+
+WHAT, WHERE = "what to extract (these options add up)", "where to, where from"
+LOOK = "look first (these change nothing)"
+AGAIN, LIMITS, OUTPUT = "check and repair what is stored", "performance and limits", "output"
+OPTIONS = {
+    WHAT: (
+        Option("-a --all", "the datasets of both groups: the same as -b -i"),
+        Option("-b --breed", "the breed datasets: stanford, tsinghua"),
+        Option("-i --individual", "the dataset of individual dogs: austin"),
+        Option("-d --dataset", f"one dataset by name; can be repeated: {', '.join(DATASETS)}", str, "NAME",
+               is_repeated=True),
+        Option("--datasets-file", "a TOML file that describes more datasets, for -d (docs/datasets.md)", str, "FILE"),
+    ),
+    WHERE: (
+        Option("--to", f"gs://bucket or a directory (default: {DEFAULT_TO})", destination, "DEST"),
+        Option("--via", "how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API", str,
+               choices=("auto", "mount", "api")),
+        Option("--hierarchical", "create the bucket with a hierarchical namespace: 8 times as many objects/s at first"),
+        Option("--mirror", "download everything from this URL or directory, not from the original sites", str, "URL"),
+        Option("--sample", "use the small sample that comes with the tool, not the real sources; alone: all of -a"),
+    ),
+    LOOK: (
+        Option("--list", "list the datasets: options, size, objects, licence, home page"),
+        Option("--dry-run --plan",
+               "show what would be done, its cost and its time; with -v also each source => destination"),
+        Option("--source-rate", "for --plan: the download speed to assume, in MB/s (default: 10 per connection)",
+               positive, "MB"),
+        Option("--check", "test credentials, bucket, mount, sources and cluster; for each: ok, or what to do"),
+    ),
+    AGAIN: (
+        Option("--verify", "compare the bucket with the manifest; changes nothing"),
+        Option("--deep", "with --verify or --repair: also download the sources again and compare their bytes"),
+        Option("--repair", "verify, then store again only what is missing or different"),
+        Option("--force", "extract everything again, even what is complete"),
+    ),
+    LIMITS: (
+        Option("--connections", "parallel connections to each source (default: 8)", positive, "N"),
+        Option("--uploads", "parallel writes of objects (default: 256 by the API, 128 through a mount)", positive, "N"),
+        Option("--timeout", "seconds without a byte until a source is asked again (default: 30)", positive, "S"),
+        Option("--write-rate", "objects/s to write to a bucket at first (default: 1,000; more while it takes them)",
+               positive, "N"),
+        Option("--max-ratio", "refuse an archive that unpacks to more than N times its size (default: 100)", positive,
+               "N"),
+        Option("--max-unpacked", "refuse an archive that unpacks to more than this (default: 1000)", positive, "GB"),
+        Option("--workers", "use N processes on this machine (default: 1)", positive, "N"),
+        Option("--scheduler", "use the dask cluster at tcp://host:8786", str, "ADDRESS"),
+        Option("--no-checksum",
+               "do not compare the archives with their published SHA-256, nor read anything again for it"),
+    ),
+    OUTPUT: (
+        Option("--log-format", "json: one JSON object per line, as Cloud Logging reads it (default: text)", str, None,
+               ("text", "json")),
+        Option("--quiet", "show only warnings, errors and the result"),
+        Option("-v --verbose", "also show retries, and the traceback of an error"),
+    ),
+}  # fmt: skip
+KUBERNETES = re.compile("_SERVICE_(HOST|PORT)|_PORT(_|$)")  # set by Kubernetes for a service of that name
+COMMANDS = ("list", "plan", "check", "verify", "repair")
+CONFLICTS = (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"), ("repair", "force"),
+             *itertools.combinations(COMMANDS, 2))  # fmt: skip
+# Options of which one on the command line overrides all others of its group in the environment.
+OVERRIDES = ({"all", "breed", "individual", "dataset"}, *(set(pair) for pair in CONFLICTS))
+
+
+class Grammar(argparse.ArgumentParser):
+    """Its errors are messages like all others where the log is JSON; elsewhere the usage goes before them."""
+
+    def error(self, message: str) -> NoReturn:
+        if log.handlers:
+            raise UsageError(message)
+        super().error(message)
+
+
+def grammar() -> argparse.ArgumentParser:
+    """The command line's grammar. What is not given is absent from the result."""
+    parser = Grammar("cli.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     argument_default=argparse.SUPPRESS)  # fmt: skip
+    for title, options in OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            how: dict[str, Any] = {"action": "store_true"}
+            if option.read:
+                how = {"action": "append" if option.is_repeated else "store", "type": option.read,
+                       "metavar": option.metavar, "choices": option.choices}  # fmt: skip
+            group.add_argument(*option.flags.split(), dest=option.dest, help=option.help, **how)
+    parser.add_argument("--version", action="version", version=f"spotted-data-extraction {VERSION}")
+    return parser
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> RunOptions:
+    """The options of a command line and its environment; raises UsageError, or leaves by argparse with status 2."""
+    parser = grammar()
+    given = vars(parser.parse_args(arguments))
+    overridden = set[str]().union(*(group for group in OVERRIDES if group & given.keys()))
+    values = {name: value for name, value in from_environment(environment).items() if name not in overridden} | given
+    for one, other in CONFLICTS:
+        if one in values and other in values:
+            raise UsageError(f"--{one} and --{other} cannot be combined")
+    if "deep" in values and not values.keys() & {"verify", "repair"}:
+        raise UsageError("--deep needs --verify or --repair")
+    return _options(values, parser)
+
+
+def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOptions:
+    values["command"] = next((name for name in COMMANDS if values.pop(name, False)), "extract")
+    groups = [name for name in GROUPS if values.pop(name, False)]
+    groups = list(GROUPS) if values.pop("all", False) else groups
+    names, file = values.pop("dataset", []), values.pop("datasets_file", "")
+    known = {**DATASETS, **(read_datasets(Path(file)) if file else {})}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"-d {name}: no such dataset: expected one of {', '.join(known)}")
+    datasets = select(groups, names, known)
+    if not datasets and values["command"] in ("list", "check"):
+        datasets = list(known.values())
+    if not datasets and values.get("sample"):
+        datasets = select(GROUPS, [])
+    if not datasets:
+        if not log.handlers:
+            parser.print_help(sys.stderr)
+        raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
+    limits = {field: values.pop(name) for name, field in (("max_ratio", "ratio"), ("max_unpacked", "total"))
+              if name in values}  # fmt: skip
+    return RunOptions(datasets=tuple(datasets), limits=Limits(**limits), **values)
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values of SPOTTED_… variables by option; SPOTTED_DATASET takes several names, separated by commas."""
+    known = {f"SPOTTED_{option.dest.upper()}": option for option in itertools.chain(*OPTIONS.values())}
+    found: dict[str, Any] = {}
+    if _is_true("GCS_HIERARCHICAL", environment.get("GCS_HIERARCHICAL") or "0"):
+        found["hierarchical"] = True
+    for name, text in environment.items():
+        if name in known and text:
+            found |= _read(name, known[name], text)
+        elif name.startswith("SPOTTED_") and name not in (*known, "SPOTTED_USER") and not KUBERNETES.search(name):
+            nearest = difflib.get_close_matches(name, known, 1, 0)[0]
+            raise UsageError(f"{name}: no such option; did you mean {nearest}?")
+    return found
+
+
+def _read(name: str, option: Option, text: str) -> dict[str, Any]:
+    if option.read is None:
+        return {option.dest: True} if _is_true(name, text) else {}
+    values = [option.read_value(name, each.strip()) for each in (text.split(",") if option.is_repeated else [text])]
+    return {option.dest: values if option.is_repeated else values[0]}
+
+
+def _is_true(name: str, value: str) -> bool:
+    if value.lower() not in ("0", "1", "false", "no", "off", "on", "true", "yes"):
+        raise UsageError(f"{name}: expected 1 or 0, got {value!r}")
+    return value.lower() in ("1", "on", "true", "yes")
+
+
+def log_format(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The log format of a command line and its environment, also where other options are wrong."""
+    wanted = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    wanted.add_argument("--log-format", nargs="?", default=environment.get("SPOTTED_LOG_FORMAT"))
+    return str(wanted.parse_known_args(arguments)[0].log_format)
