@@ -10,18 +10,21 @@ import bz2
 import logging
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from archives.spans import Buffer
 from errors import ArchiveError
 
 log = logging.getLogger("spotted")
 
-XZ_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
+LZMA_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
+GZIP = 31  # wbits of a gzip member, whose CRC-32 and length zlib checks (RFC 1952)
+ERRORS = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError)  # of the decompressors, for a damaged stream
 FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one call, and that come out at most
 
 
-class _Decompressor(Protocol):
+class Decompressor(Protocol):
     """The interface of the decompressors of bz2 and lzma."""
 
     @property
@@ -33,11 +36,11 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class _Gzip:
-    """zlib's decompressor for one gzip member, whose CRC-32 and length it checks (RFC 1952)."""
+class Zlib:
+    """zlib's decompressor with that interface; `wbits` is the format, as in `zlib.decompress`."""
 
-    def __init__(self) -> None:
-        self._zlib, self._is_full = zlib.decompressobj(wbits=31), False
+    def __init__(self, wbits: int) -> None:
+        self._zlib, self._is_full = zlib.decompressobj(wbits), False
 
     @property
     def eof(self) -> bool:
@@ -59,13 +62,13 @@ class _Gzip:
 
 class _Format(NamedTuple):
     magic: bytes
-    begin: Callable[[], _Decompressor]
+    begin: Callable[[], Decompressor]
 
 
 FORMATS = {
-    "gz": _Format(b"\x1f\x8b", _Gzip),
+    "gz": _Format(b"\x1f\x8b", lambda: Zlib(GZIP)),
     "bz2": _Format(b"BZh", bz2.BZ2Decompressor),
-    "xz": _Format(b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY)),
+    "xz": _Format(b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY)),
 }
 
 
@@ -76,7 +79,7 @@ def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """
     magic, begin = FORMATS[kind]
     stream, between = begin(), b""
-    for fed in _pieces(chunks):
+    for fed in pieces(chunks):
         between += fed if stream.eof else b""
         if not stream.eof:
             yield from _fed(name, kind, stream, fed)
@@ -95,17 +98,22 @@ def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         pass  # the caller computes a checksum over all bytes
 
 
-def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    return (chunk[at : at + FED] for chunk in chunks for at in range(0, len(chunk), FED))
+def pieces(chunks: Iterable[Buffer]) -> Iterator[bytes]:
+    """The same bytes in small pieces: what a decompressor has not used of its input, it copies at each call."""
+    return (bytes(chunk[at : at + FED]) for chunk in chunks for at in range(0, len(chunk), FED))
 
 
-def _fed(name: str, kind: str, stream: _Decompressor, data: bytes) -> Iterator[bytes]:
-    """All output for these bytes."""
+def _fed(name: str, kind: str, stream: Decompressor, data: bytes) -> Iterator[bytes]:
+    try:
+        yield from feed(stream, data)
+    except ERRORS as error:
+        raise ArchiveError(f"{name}: not a whole .{kind} file: {error}") from error
+
+
+def feed(stream: Decompressor, data: bytes) -> Iterator[bytes]:
+    """All output for these bytes, in chunks of 256 KiB at most; raises one of ERRORS for a damaged stream."""
     while True:
-        try:
-            out = stream.decompress(data, UNPACKED)
-        except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise ArchiveError(f"{name}: not a whole .{kind} file: {error}") from error
+        out = stream.decompress(data, UNPACKED)
         if out:
             yield out
         if stream.eof or stream.needs_input:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SPAN = 8 << 20  # bytes of archive that one unit of work reads and holds in memory
 LARGE = SPAN  # bytes; a larger member is handed on in chunks
-CHUNK = 1 << 20  # bytes of such a chunk
 LONGEST_HEADER = 1 << 20  # bytes; a name or pax record beyond this is an attack, not a header
 LONGEST_HEADERS = 4 << 20  # bytes of all the headers that one member has
 ALWAYS_ALLOWED = 1 << 30  # bytes that any archive may unpack to, however small it is

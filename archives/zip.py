@@ -13,7 +13,7 @@ from dataclasses import replace
 from archives.archive_kind import ArchiveKind
 from archives.spans import LARGE, SPAN, Buffer, Member, Pax, Reader, Span, SpanBoundary, ZipEntry, check_unpacked
 from archives.zip_directory import LOCAL_SIZE, Record, has_end, read_directory
-from archives.zip_methods import AES, DEFLATED, MOST_INFLATED, STORED, method_refusal, unpack
+from archives.zip_methods import AES, DEFLATED, MAX_INFLATE_RATIO, STORED, method_refusal, unpack
 from archives.zip_names import names, unix_mode
 from errors import MemberError, escaped
 
@@ -23,7 +23,7 @@ ENCRYPTED, PATCHED, STRONGLY, MASKED = 0x1, 0x20, 0x40, 0x2000  # flags (APPNOTE
 UNREADABLE = ENCRYPTED | PATCHED | STRONGLY | MASKED
 UNIX_MODE = 0xFFFF  # external attributes beyond this hold an st_mode
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
-MOST_LOOKS = 100  # local headers read in advance, of entries that lie in another one's bytes
+MAX_PROBES = 100  # local headers read in advance, of entries that lie in another one's bytes
 
 
 Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another name, and that name
@@ -94,10 +94,10 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
 
 def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
     """Entries that lie in another one's bytes, where no local header is: they must not make that one damaged."""
-    found, reach, looks = set[ZipEntry](), 0, 0
+    found, reach, probes = set[ZipEntry](), 0, 0
     for entry in entries:
-        if entry.offset < reach and looks < MOST_LOOKS:
-            looks += 1
+        if entry.offset < reach and probes < MAX_PROBES:
+            probes += 1
             if bytes(reader.read(entry.offset, entry.offset + 4)[:]) != b"PK\3\4":
                 found.add(entry)
                 continue
@@ -133,7 +133,7 @@ def _refusal(record: Record) -> str:
         return refusal
     if record.method != DEFLATED:
         return method_refusal(record.method)
-    is_possible = record.size <= (record.packed + 1) * MOST_INFLATED
+    is_possible = record.size <= (record.packed + 1) * MAX_INFLATE_RATIO
     return "" if is_possible else f"damaged: {record.packed:,} bytes cannot unpack to {record.size:,}"
 
 

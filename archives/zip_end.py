@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from archives.spans import Reader
 
-MOST_ENDS = 16  # end records looked at; a comment may hold thousands of what looks like one
+MAX_ENDS = 16  # end records looked at; a comment may hold thousands of what looks like one
 RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", b"PK\5\6"
 SMALLEST_RECORD = 46  # bytes of the directory
 END = struct.Struct("<4s4H2IH")  # 4.3.16
@@ -50,7 +50,7 @@ class Tail:
 
     def ends(self) -> list[End]:
         """The end records, the likeliest first: with a comment that ends where the archive does, then the last."""
-        places = heapq.nsmallest(MOST_ENDS, self._places(), key=self._rest)
+        places = heapq.nsmallest(MAX_ENDS, self._places(), key=self._rest)
         return [end for at in places for end in self._ends(at) if not self._is_inner(end)]
 
     def _is_inner(self, end: End) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import itertools
 import lzma
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
 
-from archives.spans import CHUNK, Buffer
+from archives.decompress import ERRORS, LZMA_MEMORY, Decompressor, Zlib, feed, pieces
+from archives.spans import Buffer
 from errors import MemberError
 
 STORED, DEFLATED, BZIP2, LZMA, XZ, AES = 0, 8, 12, 14, 95, 99  # APPNOTE.TXT 4.4.5
@@ -18,19 +19,8 @@ NAMES = {
     16: "IBM CMPSC", 18: "IBM TERSE", 19: "IBM LZ77", 20: "Zstandard", 93: "Zstandard", 94: "MP3", 96: "JPEG",
     97: "WavPack", 98: "PPMd", AES: "AES",
 }  # fmt: skip
-MOST_INFLATED = 1032  # bytes that one byte may inflate to (zlib's "Maximum Compression Factor")
-MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
+MAX_INFLATE_RATIO = 1032  # bytes that one byte may inflate to (zlib's "Maximum Compression Factor")
 SMALLEST_DICTIONARY = 4096  # bytes
-
-
-class _Decompressor(Protocol):
-    """The interface of the decompressors of bz2 and lzma."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
 
 
 def method_refusal(method: int) -> str:
@@ -46,26 +36,26 @@ def unpack(method: int, chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
     return UNPACK[method](chunks, size) if method else map(bytes, chunks)
 
 
-def _inflate(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+def _unpack(stream: Decompressor, chunks: Iterable[Buffer]) -> Iterator[bytes]:
     try:
-        for chunk in chunks:
-            yield inflater.decompress(chunk, CHUNK)
-            while inflater.unconsumed_tail:
-                yield inflater.decompress(inflater.unconsumed_tail, CHUNK)
-            if inflater.eof:  # or it would keep all that follows
+        for piece in pieces(chunks):
+            yield from feed(stream, piece)
+            if stream.eof:
                 return
-        yield inflater.flush()
-    except zlib.error as error:
+    except ERRORS as error:
         raise MemberError(f"damaged: {error}") from error
 
 
+def _inflate(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
+    return _unpack(Zlib(-zlib.MAX_WBITS), chunks)
+
+
 def _bunzip2(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
-    return _decompress(bz2.BZ2Decompressor(), chunks)
+    return _unpack(bz2.BZ2Decompressor(), chunks)
 
 
 def _unxz(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
-    return _decompress(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY), chunks)
+    return _unpack(lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY), chunks)
 
 
 def _unlzma(chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
@@ -80,25 +70,8 @@ def _unlzma(chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
         raise MemberError("damaged: no LZMA header")
     properties, dictionary = struct.unpack_from("<BI", first, 4)
     head = struct.pack("<BIQ", properties, max(SMALLEST_DICTIONARY, min(dictionary, size)), size)
-    unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMORY)
-    yield from _decompress(unpacker, iter([head, first[9:]]))
-    yield from _decompress(unpacker, chunks)
-
-
-def _decompress(unpacker: _Decompressor, chunks: Iterator[Buffer]) -> Iterator[bytes]:
-    for chunk in chunks:
-        data = bytes(chunk)
-        while not unpacker.eof:
-            try:
-                out = unpacker.decompress(data, CHUNK)
-            except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
-                raise MemberError(f"damaged: {error}") from error
-            data = b""
-            yield out
-            if unpacker.needs_input:
-                break
-        if unpacker.eof:
-            return
+    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, LZMA_MEMORY)
+    yield from _unpack(stream, itertools.chain([head, first[9:]], chunks))
 
 
 UNPACK: dict[int, Callable[[Iterator[Buffer], int], Iterator[bytes]]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archives import tar, zip_methods
+from archives import decompress, tar
 from archives import zip as zip_archive
 from sources import sample
 from support.archives import some_members, tar_of
@@ -87,7 +87,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tar, zip_archive):
         monkeypatch.setattr(module, "LARGE", 600)
     monkeypatch.setattr(zip_archive, "SPAN", 600)
-    monkeypatch.setattr(zip_methods, "CHUNK", 100)
+    monkeypatch.setattr(decompress, "UNPACKED", 100)
 
 
 @pytest.fixture
