@@ -47,7 +47,7 @@ from bucket_rules import Rules
 
 PAGE = 1000  # names in one page of a listing, as GCS has it
 WANTS_MD5 = "gcloud"  # the one client that deletes what it uploaded if the answer has no md5; slower than all else
-LAST = "\U0010ffff"  # sorts behind whatever can follow in a name
+LAST = "\U0010ffff"  # sorts behind all that can follow in a name
 NO_BUCKETS = {"", "batch", "download", "resumable", "storage", "upload"}  # they begin the JSON API's paths
 JSON_API = re.compile(
     r"/((?:resumable/)?upload/|download/)?storage/v1/b(?:/([^/]+)(?:/(storageLayout|o)(?:/(.+))?)?)?/?"

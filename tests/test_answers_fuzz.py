@@ -1,4 +1,4 @@
-"""Whatever a server answers ends in a right result or one error that names the URL, soon, and never in a traceback."""
+"""Any answer of a server ends in a right result or one error that names the URL, soon, and never in a traceback."""
 
 from __future__ import annotations
 

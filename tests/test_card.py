@@ -1,4 +1,4 @@
-"""The dataset card: what it says of the sample, of odd files and hostile names, and that it stands in nobody's way."""
+"""The dataset card: what it says of the sample, of odd files and hostile names, and that it holds no run up."""
 
 from __future__ import annotations
 

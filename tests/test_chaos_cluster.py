@@ -1,4 +1,4 @@
-"""A dask cluster of real processes, of which some are killed while they work: what is told, and what goes on.
+"""A dask cluster of real processes, of which some are killed while they work: what the log says, and what goes on.
 
 Each once here; `make chaos` makes ROUNDS of them.
 """

@@ -119,7 +119,7 @@ def ended_well(run: Run, number: signal.Signals) -> Iterator[str]:
         return
     if run.seconds > IN_TIME:
         yield f"it took {run.seconds:.1f} s to end"
-    if run.status == -number:  # by the system: before cli.py has its handlers nobody else can
+    if run.status == -number:  # by the system: before cli.py has its handlers
         if number != signal.SIGKILL and run.said.splitlines()[-1:] not in ([], ["KeyboardInterrupt"]):
             yield f"status {run.status}: {run.said}"
     elif run.status != 128 + number or SAID not in run.said or "error: " in run.said:

@@ -76,7 +76,7 @@ def peak(pid: int) -> int:
 
 @pytest.mark.parametrize("make", [tar_of_one, zip_of_one])
 def test_a_large_member_takes_no_more_memory(make: Callable[[int], Vast], tmp_path: Path) -> None:
-    """A plain tar or a zip, whatever the file is called; 5 GB in the long form."""
+    """A plain tar or a zip under any name; 5 GB in the long form."""
     status, memory = extracted({"/images.tar": make(LARGE)}, tmp_path / "out")
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "out/stanford").iterdir() if path.is_file()}
     shutil.rmtree(tmp_path / "out")

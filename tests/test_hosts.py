@@ -42,7 +42,7 @@ def nginx(folder: Path, limits: str) -> Iterator[str]:
     """A real nginx that serves `folder`/files within these limits; its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    user = "" if os.geteuid() else "user root;"  # its workers are nobody else, who may not read temporary folders
+    user = "" if os.geteuid() else "user root;"  # its workers are another user, who may not read temporary folders
     (folder / "nginx.conf").write_text(CONF.format(folder=folder, port=port, limits=limits, user=user))
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     with subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-p", str(folder)]) as process:

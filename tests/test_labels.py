@@ -1,4 +1,4 @@
-"""What passes through becomes notes: an image's size, an annotation's boxes; whatever the bytes are."""
+"""What passes through becomes notes: an image's size, an annotation's boxes, for any bytes."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def test_of_two_runs_one_writes_and_the_other_says_who(place: str, is_other: boo
         summary, said = one.communicate()
         first = Run(one.returncode, said, summary, 0)
         assert first.status == 0, first.said
-        told = rf"_extraction/stanford/lock: process {one.pid} on {socket.gethostname()} writes here since 2"
-        assert other.status == 1 and re.search(told, other.said), other.said
+        expected = rf"_extraction/stanford/lock: process {one.pid} on {socket.gethostname()} writes here since 2"
+        assert other.status == 1 and re.search(expected, other.said), other.said
         assert [*site.wrong(), *site.lacking()] == []
 
 

@@ -121,7 +121,7 @@ def test_a_share_of_refusals_cuts_to_just_under_what_was_delivered(clock: Clock)
 
 
 def test_cuts_that_change_nothing_are_undone(clock: Clock) -> None:
-    """A bucket without a limit that refuses 6 % whatever it is asked for."""
+    """A bucket without a limit that refuses 6 % of any request."""
     limiter, lowest = limiter_of(2000, clock), 2000.0
     for number in range(60_000):
         write(limiter, clock, 0.0, number % 17 == 0)

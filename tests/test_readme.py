@@ -116,7 +116,7 @@ def test_own_commands(command: str, cli: Cli, front: GcsFront, mirror: SourceSer
     environment = {"STORAGE_EMULATOR_HOST": front.url, "GCE_METADATA_HOST": "127.0.0.1:9"}
     if "--sample" not in arguments:
         environment["SPOTTED_MIRROR"] = mirror.url
-    if "--verify" in arguments or "--check" in arguments:  # both are told about a bucket that is there
+    if "--verify" in arguments or "--check" in arguments:  # both are about a bucket that is there
         cli("-d", "stanford", "--to", "gs://my-bucket", **environment)
     done = cli(*arguments, **environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -52,7 +52,7 @@ def _optional(dataset: Dataset) -> Iterator[None]:
     """The dataset is complete without a card: an error here is only logged."""
     try:
         yield
-    except Exception as error:  # whatever it is: the card is no reason to end a run
+    except Exception as error:  # of any kind: the card is no reason to end a run
         log.warning("%s: no card could be made: %s", dataset.name, error)
 
 

@@ -8,7 +8,7 @@ an ETag, and stores a chunk that is sent twice twice. The front answers these it
         front.create_bucket("bucket")
         front.fail("xml.put", 503, times=2)
 
-Requests are told apart by kind: xml.put, xml.get, xml.head, xml.delete; json.list, json.get, json.media (a download),
+Requests have kinds: xml.put, xml.get, xml.head, xml.delete; json.list, json.get, json.media (a download),
 json.delete, json.upload (media and multipart), json.resumable (a resumable upload's start), json.chunk, json.cancel;
 json.bucket.list, .get, .create, .patch, .delete, .layout. All else is "other" and answered 501, never guessed at.
 """
@@ -62,7 +62,7 @@ class GcsFront(Store):
         """Forget plans, denials, delay and counts; objects stay."""
         super().reset()
         self.delay = 0.0  # seconds, before each answer
-        self.counts: Counter[str] = Counter()  # requests by kind, whatever became of them
+        self.counts: Counter[str] = Counter()  # requests by kind, failed ones too
         self.gets: Counter[str] = Counter()  # how often each name's bytes were asked for
         self.refused: Counter[str] = Counter()  # requests by kind that were over their limit
         self._limits: dict[str, int] = {}

@@ -53,7 +53,7 @@ class Store:
         self.page = 1000  # objects in one answer to a listing
         self.created: list[dict[str, Any]] = []  # what was asked for with each new bucket
         self.projects: list[str | None] = []  # and in which project
-        self.puts: Counter[str] = Counter()  # how often each name was stored, whatever the client was told
+        self.puts: Counter[str] = Counter()  # how often each name was stored, also where the answer was lost
         self.keeping: set[str] = set()  # buckets with a retention policy: nothing in them is replaced or removed
         self.hierarchical: set[str] = set()  # buckets with a hierarchical namespace
         self.described: dict[str, Any] = {}  # more fields of every bucket's description

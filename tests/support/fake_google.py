@@ -1,7 +1,7 @@
 """storage.googleapis.com and the metadata server of a Google VM, played on this machine: the way without an emulator.
 
 The program comes here by GCE_METADATA_HOST, and by HTTPS_PROXY, whose tunnel ends at GcsFront: this speaks TLS with a
-certificate that the program is told to trust, and demands a token that the metadata server has handed out.
+certificate that the program is given to trust, and demands a token that the metadata server has handed out.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Metadata(_Quiet):
 
 
 class _Tunnel(_Quiet):
-    """RFC 9110, 9.3.6. Whatever host is asked for, there is but one."""
+    """RFC 9110, 9.3.6. It stands for every host."""
 
     def do_CONNECT(self) -> None:
         self.send_response(200)

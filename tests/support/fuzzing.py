@@ -54,7 +54,7 @@ PACKERS: list[Callable[[bytes], bytes]] = [
 
 
 def check(data: bytes) -> None:
-    """Whatever the bytes are: members that may be stored, rightly read, or an error that says what is wrong.
+    """For any bytes: members that may be stored, rightly read, or an error that says what is wrong.
 
     The first two bytes choose how it is read: the length of the spans, and what it is compressed with.
     """

@@ -46,7 +46,7 @@ def tar_of_one(size: int) -> Vast:
 
 
 def zip_of_one(size: int) -> Vast:
-    """A zip with one stored member of so many zeros; sizes are told by the records for large files (zip64)."""
+    """A zip with one stored member of so many zeros; sizes are in the records for large files (zip64)."""
     crc = 0
     for at in range(0, size, PIECE):
         crc = zlib.crc32(bytes(min(PIECE, size - at)), crc)

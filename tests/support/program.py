@@ -50,7 +50,7 @@ def files_under(root: Path) -> dict[str, bytes]:
 
 
 def unlock(root: Path) -> None:
-    """Let the user read what another program has extracted, with whatever mode the archive says."""
+    """Let the user read what another program has extracted, with any mode that the archive says."""
     subprocess.run(["chmod", "-R", "u+rwX", root], check=True)
 
 

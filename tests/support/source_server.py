@@ -32,7 +32,7 @@ class Plan:
     """How a path is answered; as it stands, with the file, whole or by ranges, as RFC 9110 demands."""
 
     body: bytes | None = None  # instead of the file's bytes
-    ranges: bool = True  # False: status 200 and the whole file, whatever Range says
+    ranges: bool = True  # False: status 200 and the whole file, regardless of Range
     etag: str | None = '"1"'
     last_modified: str | None = None
     status: int | None = None  # instead of the file
@@ -45,7 +45,7 @@ class Plan:
 
 
 class SourceServer(ThreadingHTTPServer):
-    """Serves `files` by path; whatever is asked for is kept in `requests`."""
+    """Serves `files` by path; each request is kept in `requests`."""
 
     daemon_threads = False
 

@@ -14,7 +14,7 @@ BLOCK = 512
 def block(
     name: bytes, size: int | bytes = 0, kind: bytes = b"0", *, magic: bytes = b"ustar\x0000", rest: bytes = b""
 ) -> bytes:
-    """A tar header with a right checksum, whatever its fields say; `size` as bytes is put in as it is."""
+    """A tar header with a right checksum, regardless of its fields; `size` as bytes is put in as it is."""
     size = b"%011o\0" % size if isinstance(size, int) else size
     head = name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size + b"00000000000\0" + b" " * 8 + kind
     head = (head + bytes(100) + magic.ljust(8, b"\0") + rest).ljust(BLOCK, b"\0")
