@@ -128,7 +128,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 @contextmanager
 def frugal(seconds: float = 5, memory: int = 64 << 20) -> Iterator[None]:
-    """What is done here must be done in little CPU time, also where others want the cores, and in little memory (bytes)."""
+    """What is done here must take little CPU time, also where others want the cores, and little memory (bytes)."""
     tracemalloc.start()
     begin = time.thread_time()
     try:
