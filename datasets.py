@@ -7,7 +7,7 @@ hold more of them (sources/datasets_file.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 
@@ -97,9 +97,10 @@ class Dataset:
     size: int = 0  # bytes to fetch, 0 where unknown; exact where the archives' own sizes are published
 
 
-def _thu_splits(lists: str) -> tuple[Split, ...]:
-    folder = f"{lists}TrainAndValList/"
-    return Split("train", f"{folder}train.lst", 65_228), Split("validation", f"{folder}validation.lst", 5_200)
+def _thu_layout(images: str, annotations: str, lists: str) -> Layout:
+    folder = f"tsinghua/{lists}/TrainAndValList/"
+    splits = Split("train", f"{folder}train.lst", 65_228), Split("validation", f"{folder}validation.lst", 5_200)
+    return Layout(f"tsinghua/{images}/", f"tsinghua/{annotations}/{{name}}.xml", 70_428, 130, splits=splits)
 
 
 def _tsinghua(token: str) -> str:
@@ -110,11 +111,6 @@ _STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 _THU = "https://cg.cs.tsinghua.edu.cn/ThuDogs/"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 _AUSTIN = "https://raw.githubusercontent.com/alex-coward/spotted_dog_finder/main/src/data_extraction/csv/"
-_THU_LICENCE = "None stated; available for academic purposes, as the paper says."
-_THU_CITATION = (
-    "Ding-Nan Zou, Song-Hai Zhang, Tai-Jiang Mu and Min Zhang: A new dataset of dog breed images and a benchmark for"
-    " fine-grained classification. Computational Visual Media 6(4), 2020. https://doi.org/10.1007/s41095-020-0184-6"
-)
 _HIGH_PARTS = (
     "d2031efb239c4dde9c6c", "6a242a6bba664537ba45", "d17034fa14f54e4381d8", "3740fc44cd484e1cb089",
     "ff5d96a0bc4e4dba9004", "d5fe5c88198c4387a7bb", "b13d6710ac85487e9487", "b6cf354fd04b4fe0b909",
@@ -157,46 +153,31 @@ TSINGHUA = Dataset(
         Archive((_THU + "TrainValSplit.zip",), "tsinghua/lists/", "TrainValSplit.zip", objects=2, is_optional=True),
         Archive((_THU + "low-annotations.zip",), "tsinghua/", "low-annotations.zip", objects=70_428),
     ),
-    layout=Layout(
-        "tsinghua/low-resolution/",
-        "tsinghua/Low-Annotations/{name}.xml",
-        70_428,
-        130,
-        splits=_thu_splits("tsinghua/lists/"),
-    ),
+    layout=_thu_layout("low-resolution", "Low-Annotations", "lists"),
     home=_THU,
-    licence=_THU_LICENCE,
-    citation=_THU_CITATION,
+    licence="None stated; available for academic purposes, as the paper says.",
+    citation=(
+        "Ding-Nan Zou, Song-Hai Zhang, Tai-Jiang Mu and Min Zhang: A new dataset of dog breed images and a benchmark for"
+        " fine-grained classification. Computational Visual Media 6(4), 2020. https://doi.org/10.1007/s41095-020-0184-6"
+    ),
     creator="Tsinghua University",
     published="2020",
     objects=140_858,
     size=2_500_000_000,
 )
-TSINGHUA_HIGH = Dataset(
-    "tsinghua-high",
-    "Tsinghua Dogs, high resolution: the same photos, 38.8 GB",
-    "tsinghua/",
-    "",
-    (
+TSINGHUA_HIGH = replace(
+    TSINGHUA,
+    name="tsinghua-high",
+    title="Tsinghua Dogs, high resolution: the same photos, 38.8 GB",
+    group="",
+    archives=(
         Archive(tuple(map(_tsinghua, _HIGH_PARTS)), "tsinghua/", "high-resolution.zip", objects=70_428),
         Archive(
             (_THU + "TrainValSplit.zip",), "tsinghua/high-lists/", "TrainValSplit.zip", objects=2, is_optional=True
         ),
         Archive((_THU + "high-annotations.zip",), "tsinghua/", "high-annotations.zip", objects=70_428),
     ),
-    layout=Layout(
-        "tsinghua/high-resolution/",
-        "tsinghua/High-Annotations/{name}.xml",
-        70_428,
-        130,
-        splits=_thu_splits("tsinghua/high-lists/"),
-    ),
-    home=_THU,
-    licence=_THU_LICENCE,
-    citation=_THU_CITATION,
-    creator="Tsinghua University",
-    published="2020",
-    objects=140_858,
+    layout=_thu_layout("high-resolution", "High-Annotations", "high-lists"),
     size=38_800_000_000,
 )
 AUSTIN = Dataset(
