@@ -156,10 +156,9 @@ TSINGHUA = Dataset(
     layout=_thu_layout("low-resolution", "Low-Annotations", "lists"),
     home=_THU,
     licence="None stated; available for academic purposes, as the paper says.",
-    citation=(
-        "Ding-Nan Zou, Song-Hai Zhang, Tai-Jiang Mu and Min Zhang: A new dataset of dog breed images and a benchmark for"
-        " fine-grained classification. Computational Visual Media 6(4), 2020. https://doi.org/10.1007/s41095-020-0184-6"
-    ),
+    citation="Ding-Nan Zou, Song-Hai Zhang, Tai-Jiang Mu and Min Zhang: A new dataset of dog breed images and a "
+    "benchmark for fine-grained classification. Computational Visual Media 6(4), 2020. "
+    "https://doi.org/10.1007/s41095-020-0184-6",
     creator="Tsinghua University",
     published="2020",
     objects=140_858,
