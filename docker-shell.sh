@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image and runs it: a shell without arguments, the tool with them (sh docker-shell.sh --sample).
 # Set in the environment, or in a file .env beside this one; the environment wins:
-#   GCS_BUCKET                      bucket to write to (default: spot-raw-data), unless --to is given
+#   GCS_BUCKET                      bucket to write to (default: spot-raw-data), or bucket/prefix, unless --to is given
 #   GCP_PROJECT or GOOGLE_CLOUD_PROJECT, GCS_REGION   where the bucket is created if there is none
 #   GOOGLE_APPLICATION_CREDENTIALS  a service account's key file; without one, the login of
 #                                   `gcloud auth application-default login`; on Google's machines neither is needed

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import BucketError, UsageError
-from storage.bucket import Bucket
+from storage.bucket import METADATA_PREFIX, Bucket
 from storage.directory import FolderBucket
 from storage.gcsfuse import is_fuse, mounted
 from storage.mount import MountedBucket, MountFolder
+from storage.names import object_name
 
 log = logging.getLogger("spotted")
 
@@ -61,13 +62,17 @@ class Scheme(ABC):
     def open(self, destination: Destination) -> Bucket:
         """The bucket; raises UsageError for a URL that cannot be one, BucketError for one that cannot be opened."""
 
+    def container(self, to: str) -> str:
+        """The URL of what is created, and given rights on, for this destination."""
+        return to
+
     def account(self) -> str:
         """Who writes, and where these credentials come from; "" where none are needed. Raises BucketError."""
         return ""
 
 
 class GoogleCloud(Scheme):
-    """gs://bucket: by the API, or through a mount."""
+    """gs://bucket, or gs://bucket/prefix: by the API, or through a mount."""
 
     ways = (API, MOUNT)
     is_mountable = True
@@ -75,9 +80,12 @@ class GoogleCloud(Scheme):
     def open(self, destination: Destination) -> Bucket:
         from storage.api import ApiBucket  # half a second of imports that a directory does not need
 
-        name = bucket_name(destination.to)
-        api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical)
+        name, prefix = bucket_and_prefix(destination.to)
+        api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical, prefix)
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
+
+    def container(self, to: str) -> str:
+        return f"gs://{bucket_and_prefix(to)[0]}"
 
     def account(self) -> str:
         from storage.credentials import account
@@ -116,8 +124,8 @@ def open_bucket(destination: Destination) -> Bucket:
 
 
 def mount_point(destination: Destination) -> Path:
-    """Where a bucket is mounted: /gcs/<bucket>, which is where Vertex AI has it."""
-    return Path("/", os.environ.get("GCS_BUCKET_ROOT", "").strip("/") or "gcs", bucket_name(destination.to))
+    """Where a bucket or its prefix is mounted: /gcs/<bucket>/<prefix>, which is where Vertex AI has it."""
+    return Path("/", os.environ.get("GCS_BUCKET_ROOT", "").strip("/") or "gcs", *bucket_and_prefix(destination.to))
 
 
 @contextlib.contextmanager
@@ -152,7 +160,7 @@ def ready(
 
 def _mounted(api: Destination, stack: contextlib.ExitStack) -> Destination:
     with contextlib.ExitStack() as attempt:
-        attempt.enter_context(mounted(bucket_name(api.to), mount_point(api)))
+        attempt.enter_context(mounted(*bucket_and_prefix(api.to), mount_point(api)))
         destination = replace(api, via="mount")
         bucket = open_bucket(destination)
         attempt.callback(open_bucket.cache_clear)
@@ -162,12 +170,12 @@ def _mounted(api: Destination, stack: contextlib.ExitStack) -> Destination:
     return destination
 
 
-def bucket_name(url: str) -> str:
-    """The name in gs://name; raises UsageError for a name that GCS does not accept.
+def bucket_and_prefix(url: str) -> tuple[str, str]:
+    """The name in gs://name/prefix, and the prefix, "" or with a "/" at its end; raises UsageError for bad ones.
 
     https://cloud.google.com/storage/docs/buckets#naming
     """
-    name = url.removeprefix("gs://").rstrip("/")
+    name, _, path = url.removeprefix("gs://").rstrip("/").partition("/")
     rule = r"(?=.{3,222}$)[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?)*"
     bad = not re.fullmatch(rule, name) or ("." not in name and len(name) > 63) or re.fullmatch(r"(\d+\.){3}\d+", name)
     if bad or name.startswith("goog") or "google" in name:
@@ -175,4 +183,10 @@ def bucket_name(url: str) -> str:
             f"{url}: not a bucket name that Google Cloud Storage takes: expected gs:// and 3 to 63 of"
             " a-z, 0-9, '-', '_', '.', beginning and ending with a letter or digit"
         )
-    return name
+    prefix, refusal = object_name("", path)
+    if path and (refusal or prefix != path or f"/{METADATA_PREFIX}" in f"/{path}/"):
+        raise UsageError(
+            f"{url}: not a prefix that objects can have: expected gs://bucket/folder/folder, without empty folders,"
+            f" '.', '..', backslashes, control characters and '{METADATA_PREFIX}'"
+        )
+    return name, f"{prefix}/" if path else ""

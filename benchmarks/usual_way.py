@@ -33,7 +33,7 @@ def main() -> None:
         with tarfile.open(name) as archive:
             archive.extractall(folder, filter="data")
     files = [path for path in Path("x").rglob("*") if path.is_file()]
-    with mounted("bench", target), ProcessPoolExecutor(processes or None) as pool:
+    with mounted("bench", "", target), ProcessPoolExecutor(processes or None) as pool:
         list(pool.map(partial(copy, root=Path("x"), target=target), files, chunksize=16))
 
 

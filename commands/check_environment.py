@@ -136,13 +136,13 @@ def _bucket(options: RunOptions, scheme: Scheme) -> Iterator[Finding]:
     except ExtractionError as error:
         yield Finding("bucket", False, str(error))
         return
-    yield _place(options.to, look.exists, look.region)
+    yield _place(options.to, scheme.container(options.to), look.exists, look.region)
     if look.keeps:
         yield Finding(
             "rights", True, f"not tried, for {look.keeps}: what is stored can be neither replaced nor removed"
         )
     elif look.exists:
-        yield attempt("rights", lambda: _rights(bucket))
+        yield attempt("rights", lambda: _rights(bucket, scheme.container(options.to)))
 
 
 def _mount(options: RunOptions) -> Finding:
@@ -157,12 +157,12 @@ def _mount(options: RunOptions) -> Finding:
     return Finding("mount", False, f"{why}; or use --via api, which needs no mount")
 
 
-def _place(url: str, exists: bool, region: str | None) -> Finding:
+def _place(url: str, bucket: str, exists: bool, region: str | None) -> Finding:
     if not exists:
         wanted = os.environ.get("GCS_REGION") or "us-central1"
         return Finding("bucket", True, f"{url}: does not exist; a run creates it in {wanted} if the account has"
                        " roles/storage.admin on the project; or run:"
-                       f" gcloud storage buckets create {url} --location={wanted}")  # fmt: skip
+                       f" gcloud storage buckets create {bucket} --location={wanted}")  # fmt: skip
     if region is None:
         return Finding("bucket", True, f"{url}: exists")
     here = vm_region()
@@ -193,7 +193,7 @@ def _is_in(region: str, location: str) -> bool:
     return is_pair or region == location or region.startswith({"eu": "europe-"}.get(location, f"{location}-"))
 
 
-def _rights(bucket: Bucket) -> str:
+def _rights(bucket: Bucket, url: str) -> str:
     """Write, list and remove an object of our own."""
     name = f"{METADATA_PREFIX}check/{uuid.uuid4().hex}"
     try:
@@ -206,7 +206,8 @@ def _rights(bucket: Bucket) -> str:
     except (BucketError, MemberError) as error:
         raise BucketError(
             f"{error}; grant the account roles/storage.objectAdmin: gcloud storage buckets add-iam-policy-binding"
-            f" {bucket.url} --member=serviceAccount:ACCOUNT --role=roles/storage.objectAdmin"
+            f" {url} --member=serviceAccount:ACCOUNT --role=roles/storage.objectAdmin (for a prefix alone:"
+            " docs/prefix.md)"
         ) from error
     if not is_listed:
         raise BucketError(f"{bucket.url}: expected {name} to be listed after it was written, it is not")

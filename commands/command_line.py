@@ -98,7 +98,7 @@ OPTIONS = {
         Option("--datasets-file", "a TOML file that describes more datasets, for -d (docs/datasets.md)", str, "FILE"),
     ),
     WHERE: (
-        Option("--to", f"gs://bucket or a directory (default: {DEFAULT_TO})", destination, "DEST"),
+        Option("--to", f"gs://bucket, gs://bucket/prefix or a directory (default: {DEFAULT_TO})", destination, "DEST"),
         Option("--via", "how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API", str,
                choices=("auto", "mount", "api")),
         Option("--hierarchical", "create the bucket with a hierarchical namespace: 8 times as many objects/s at first"),

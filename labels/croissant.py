@@ -33,7 +33,7 @@ TEXT, INTEGER, NUMBER = "sc:Text", "sc:Integer", "sc:Float"
 # Column → type and meaning. Width and height are floats: of an image whose bytes are odd they are missing, and pandas
 # reads a column of whole numbers as floats where one is missing.
 FIELDS = {
-    "path": (TEXT, "The image's name below the root of the bucket or directory."),
+    "path": (TEXT, "The image's name below the destination, a bucket, a prefix of one or a directory."),
     "label": (TEXT, "What the image shows: the breed, or the dog's id."),
     "label_index": (INTEGER, "The label's number, from 0."),
     "split": (TEXT, "The part of the dataset that the image belongs to."),
@@ -41,7 +41,7 @@ FIELDS = {
     "height": (NUMBER, "Pixels."),
     "format": (TEXT, "The format by the image's first bytes, not by its name."),
     "boxes": (TEXT, "A JSON list of boxes: kind, xmin, ymin, xmax, ymax in pixels, as the annotation has them."),
-    "annotation": (TEXT, "The annotation's name below the root."),
+    "annotation": (TEXT, "The annotation's name below the destination."),
     "size": (INTEGER, "Bytes of the image."),
     "crc32c": (TEXT, "The image's CRC-32C, in base64, as Google Cloud Storage shows it."),
     "weight_pounds": (NUMBER, "The dog's weight."),

@@ -20,7 +20,7 @@ class RunOptions:
 
     datasets: tuple[Dataset, ...] = ()
     command: str = "extract"
-    to: str = DEFAULT_TO  # gs://bucket or a directory
+    to: str = DEFAULT_TO  # gs://bucket, gs://bucket/prefix or a directory
     via: str = "auto"  # or "mount", "api"
     mirror: str = ""  # URL or directory that has all sources
     sample: bool = False

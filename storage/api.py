@@ -29,6 +29,7 @@ from storage.credentials import CONNECTIONS, client, credentials_and_origin, emu
 from storage.lease import ObjectLease
 from storage.line import Line
 from storage.listing import Range, objects
+from storage.names import encoding_refusal
 from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import Passing, size_and_crc32c, upload
 
@@ -80,13 +81,19 @@ class ApiBucket(Bucket):
     limiter: RateLimiter
 
     def __init__(
-        self, name: str, write_rate: float | None = None, writers: int = 1, is_hierarchical: bool = False
+        self,
+        name: str,
+        write_rate: float | None = None,
+        writers: int = 1,
+        is_hierarchical: bool = False,
+        prefix: str = "",
     ) -> None:
         """`write_rate` is the initial rate of the whole bucket, in writes a second; this process has its share.
 
         A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
+        All names are below `prefix`, "" or with a "/" at its end: nothing else is listed, read or written.
         """
-        self.name, self.url = name, f"gs://{name}"
+        self.name, self.prefix, self.url = name, prefix, f"gs://{name}/{prefix}".rstrip("/")
         # Google's documented initial rate; a warm bucket accepts more. An emulator has no such ramp: no limit until
         # its first refusal.
         usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
@@ -96,11 +103,11 @@ class ApiBucket(Bucket):
         self._credentials, _ = credentials_and_origin()
         self._client = client(self._credentials)
         self._bucket = self._client.bucket(name)
-        self._place = Place(self._client, self._credentials, name, is_hierarchical)
+        self._place = Place(self._client, self._credentials, name, is_hierarchical, prefix)
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
     def _new_stores(self) -> _Stores:
-        return _Stores(*(_store(self.name, self._credentials, retries) for retries in (RETRIES, NO_RETRIES)))
+        return _Stores(*(_store(self.name, self._credentials, each, self.prefix) for each in (RETRIES, NO_RETRIES)))
 
     def _authorized(self, work: Callable[[_Stores], T]) -> T:
         """Run an obstore call, and repeat it with a new token if the old one is refused.
@@ -118,6 +125,11 @@ class ApiBucket(Bucket):
 
     def ready(self) -> None:
         self._place.ready()
+        if self.prefix and not self.has_folders:  # a mount of the whole bucket need not make a folder outside of it
+            try:
+                self.put("", b"")
+            except MemberError as error:
+                raise BucketError(f"{self.url}: cannot write: {error}") from error
 
     def look(self) -> Look:
         return self._place.look()
@@ -136,15 +148,19 @@ class ApiBucket(Bucket):
         self.put(name, data, content_type, is_new=True)
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
-        return nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, name, self.limiter).held()
+        return (
+            nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, self.prefix + name, self.limiter).held()
+        )
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
-        sent = data if isinstance(data, bytes) else Passing(data, is_new)
+        sent, full = data if isinstance(data, bytes) else Passing(data, is_new), self.prefix + name
+        if self.prefix and (refusal := encoding_refusal(full)):
+            raise MemberError(refusal)
         try:
             if isinstance(sent, Passing):
-                upload(self._bucket, name, sent, content_type, self.limiter)
-            elif name.endswith("/"):  # obstore would drop the slash
-                self._put_folder(name, sent, content_type)
+                upload(self._bucket, full, sent, content_type, self.limiter)
+            elif full.endswith("/"):  # obstore would drop the slash
+                self._put_folder(full, sent, content_type)
             else:
                 self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
             self._alike = 0
@@ -241,13 +257,15 @@ class ApiBucket(Bucket):
 
     def _objects(self, wanted: Range, page_size: int = 1000) -> Iterator[Stored]:
         # Only the JSON of the library's pages is used: its own objects have twenty fields for each line.
+        wanted, length = wanted.below(self.prefix), len(self.prefix)
         pages = self._client.list_blobs(
             self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
             page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
         ).pages  # fmt: skip
         with understood(self.url, "its listing"):
             try:
-                yield from objects(self.url, wanted, (page.raw_page for page in pages))
+                for name, size, crc32c in objects(self.url, wanted, (page.raw_page for page in pages)):
+                    yield Stored(name[length:], size, crc32c)
             except NO_ANSWER as error:
                 raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
 
@@ -265,7 +283,7 @@ class ApiBucket(Bucket):
         """Remove an object; returns why it is still there, "" if it is gone."""
         try:
             if name.endswith("/"):  # obstore would drop the slash
-                blob = self._bucket.blob(name)
+                blob = self._bucket.blob(self.prefix + name)
                 self.limiter.run(lambda: blob.delete(retry=None), judge)  # Google counts it as a write
             else:
                 self.limiter.run(lambda: self._authorized(lambda stores: obstore.delete(stores.puts, name)), judge)
@@ -285,14 +303,18 @@ class ApiBucket(Bucket):
         self._client.close()
 
 
-def _store(name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig) -> GCSStore:
+def _store(
+    name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig, prefix: str = ""
+) -> GCSStore:
     host = emulator()
     if host is None:
         return GCSStore(
-            name, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT, retry_config=retries
-        )
+            name, prefix=prefix, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT,
+            retry_config=retries,
+        )  # fmt: skip
     url = host if "://" in host else f"http://{host}"
     key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
     return GCSStore(
-        name, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True}, retry_config=retries
-    )
+        name, prefix=prefix, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True},
+        retry_config=retries,
+    )  # fmt: skip

@@ -32,13 +32,22 @@ NO_ANSWER = (
 
 
 class Place:
-    """One bucket; `is_hierarchical`: a new one gets a hierarchical namespace."""
+    """One bucket; `is_hierarchical`: a new one gets a hierarchical namespace.
+
+    Rights on what is below `prefix` are enough for a bucket that exists: listings name it.
+    """
 
     def __init__(
-        self, client: storage.Client, credentials: google.auth.credentials.Credentials, name: str, is_hierarchical: bool
+        self,
+        client: storage.Client,
+        credentials: google.auth.credentials.Credentials,
+        name: str,
+        is_hierarchical: bool,
+        prefix: str = "",
     ) -> None:
         self._client, self._credentials, self.name, self.url = client, credentials, name, f"gs://{name}"
-        self._bucket = client.bucket(name)
+        self._bucket, self._prefix = client.bucket(name), {"prefix": prefix} if prefix else {}
+        self._where = f"{self.url}/{prefix}".rstrip("/")
         self._is_hierarchical, self._is_known = is_hierarchical, False
         self.keeps = ""  # why what is stored can be neither replaced nor removed, once that is known
 
@@ -90,29 +99,33 @@ class Place:
     def _look_by_listing(self) -> Look:
         # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
         try:
-            list(self._client.list_blobs(self._bucket, max_results=1, timeout=10, retry=STARTUP_RETRY))
+            found = self._client.list_blobs(
+                self._bucket, **self._prefix, max_results=1, timeout=10, retry=STARTUP_RETRY
+            )
+            list(found)
         except google.api_core.exceptions.NotFound:
             return Look(False)
         except google.api_core.exceptions.Forbidden as error:
             raise BucketError(
-                f"{self.url}: {self._who()} may not list its objects; run:"
+                f"{self._where}: {self._who()} may not list its objects; run:"
                 f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
-                " --role=roles/storage.objectAdmin"
+                " --role=roles/storage.objectAdmin (for a prefix alone: docs/prefix.md)"
             ) from error
         layout = self._layout()
         is_hierarchical = bool(layout.get("hierarchicalNamespace", {}).get("enabled"))
         return Look(True, str(layout.get("location", "")).lower(), is_hierarchical)
 
     def _layout(self) -> Mapping[str, Any]:
-        """The storage layout, which needs only the right to list objects; empty if it is unavailable.
+        """The storage layout, which needs only the right to list objects, of the prefix; empty if it is unavailable.
 
         https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout. google-cloud-storage has no method
         for it, google-cloud-storage-control speaks gRPC: so this is the one use of the client's private connection.
         """
         try:
             found = self._client._connection.api_request(
-                method="GET", path=f"/b/{self.name}/storageLayout", timeout=10, retry=STARTUP_RETRY
-            )
+                method="GET", path=f"/b/{self.name}/storageLayout", query_params=self._prefix,
+                timeout=10, retry=STARTUP_RETRY,
+            )  # fmt: skip
         except NO_ANSWER as error:
             log.debug("%s: its storage layout is not known: %s", self.url, reason(error))
             return {}

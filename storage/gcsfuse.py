@@ -86,8 +86,8 @@ def _kind(mount: str) -> str:
 
 
 @contextmanager
-def mounted(bucket: str, where: Path) -> Iterator[None]:
-    """Mount a bucket while the context lasts; an existing mount is used and left as it is.
+def mounted(bucket: str, prefix: str, where: Path) -> Iterator[None]:
+    """Mount what a bucket has below a prefix while the context lasts; an existing mount is used and left as it is.
 
     Raises BucketError when it cannot be mounted, and when not all of it could be flushed in the end.
     """
@@ -95,22 +95,22 @@ def mounted(bucket: str, where: Path) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryFile("w+") as log:
-        process = mount(bucket, where, log)
+        process = mount(bucket, where, log, prefix)
         try:
             yield
         finally:
             unmount(where, process)
 
 
-def mount(bucket: str, where: Path, log: TextIO) -> subprocess.Popen[str]:
-    """Start GCSFuse and wait until `where` is the bucket; raises BucketError with GCSFuse's own reason."""
+def mount(bucket: str, where: Path, log: TextIO, prefix: str = "") -> subprocess.Popen[str]:
+    """Start GCSFuse and wait until `where` is the bucket's prefix; raises BucketError with GCSFuse's own reason."""
     works, why = fuse_works()
     if not works:
         raise BucketError(f"gs://{bucket} cannot be mounted: {why}")
     _make_empty_folder(where)
     # In its own session: Ctrl-C must reach only this program, which then unmounts.
     process = subprocess.Popen(
-        ["gcsfuse", "--foreground", *FLAGS, *_emulator(), bucket, str(where)],
+        ["gcsfuse", "--foreground", *FLAGS, *_emulator(), f"--only-dir={prefix}", bucket, str(where)],
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + START

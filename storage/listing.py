@@ -21,6 +21,10 @@ class Range(NamedTuple):
     start: str = ""
     stop: str = ""
 
+    def below(self, prefix: str) -> Range:
+        """The same range of the names that begin with this prefix as well."""
+        return Range(prefix + self.prefix, self.start and prefix + self.start, self.stop and prefix + self.stop)
+
     def holds(self, name: str) -> bool:
         """Whether a listing of this range may have the name."""
         return name.startswith(self.prefix) and self.start <= name and (not self.stop or name < self.stop)

@@ -42,10 +42,11 @@ def _refusal(name: str, parts: list[str], full: str) -> str:
         return "no name"
     if any(part.startswith(PARTIAL_PREFIX) for part in parts):
         return "a name that this program keeps for itself"
-    return _encoding_refusal(full)
+    return encoding_refusal(full)
 
 
-def _encoding_refusal(full: str) -> str:
+def encoding_refusal(full: str) -> str:
+    """Why a name cannot be an object's for its encoding or length; "" if it can."""
     try:
         length = len(full.encode())
     except UnicodeEncodeError:

@@ -11,7 +11,7 @@ import google_crc32c
 import pytest
 
 from errors import BucketError, MemberError, UsageError
-from gcs import Destination, bucket_name, open_bucket
+from gcs import Destination, bucket_and_prefix, open_bucket
 from storage.bucket import Bucket
 from storage.directory import FolderBucket
 from storage.names import PARTIAL_PREFIX, object_name
@@ -26,9 +26,18 @@ def api(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return open_bucket(Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api"))
 
 
-@pytest.fixture(params=["folder", "api"])
+@pytest.fixture
+def below(api: Bucket, front: GcsFront) -> Bucket:
+    """A prefix of a bucket, with no rights on anything else."""
+    api.ready()
+    front.confine(api.url.removeprefix("gs://"), "a team/Fila é~#[1]%20/")
+    return open_bucket(Destination(f"{api.url}/a team/Fila é~#[1]%20", "api"))
+
+
+@pytest.fixture(params=["folder", "api", "below"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    found: Bucket = FolderBucket(tmp_path / "out") if request.param == "folder" else request.getfixturevalue("api")
+    kind = request.param
+    found: Bucket = FolderBucket(tmp_path / "out") if kind == "folder" else request.getfixturevalue(kind)
     found.ready()
     return found
 
@@ -270,15 +279,28 @@ def test_hostile_names_are_refused(name: str) -> None:
     assert object_name("p/", name)[1]
 
 
-REFUSED = ["ab", "UPPER", "a b", "-a-b", "goog-x", "1.2.3.4", "a" * 64, "bucket/prefix", ""]
+REFUSED = ["ab", "UPPER", "a b", "-a-b", "goog-x", "1.2.3.4", "a" * 64, "", "/a"]
 
 
 @pytest.mark.parametrize("name", [f"gs://{name}" for name in REFUSED])
 def test_bucket_names_that_gcs_refuses(name: str) -> None:
     with pytest.raises(UsageError, match="not a bucket name"):
-        bucket_name(name)
+        bucket_and_prefix(name)
 
 
 @pytest.mark.parametrize("name", ["gs://spot-raw-data", "gs://a_b.c1", "gs://abc/"])
 def test_bucket_names_that_gcs_takes(name: str) -> None:
-    assert bucket_name(name) == name.removeprefix("gs://").rstrip("/")
+    assert bucket_and_prefix(name) == (name.removeprefix("gs://").rstrip("/"), "")
+
+
+@pytest.mark.parametrize("prefix", ["team", "team/dogs", "team/Fila Braziliero/é~#[1]%20?*", "my_extraction"])
+def test_a_prefix(prefix: str) -> None:
+    assert bucket_and_prefix(f"gs://abc/{prefix}") == bucket_and_prefix(f"gs://abc/{prefix}/") == ("abc", f"{prefix}/")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["/team", "a//b", "./a", "a/../b", "..", "a\\b", "a\nb", "a" * 1025, "_extraction", "a/_extraction/b"]
+)
+def test_prefixes_that_are_refused(prefix: str) -> None:
+    with pytest.raises(UsageError, match="not a prefix that objects can have"):
+        bucket_and_prefix(f"gs://abc/{prefix}")

@@ -68,6 +68,8 @@ class GcsFront(Store):
         self._limits: dict[str, int] = {}
         self._taken: defaultdict[str, deque[float]] = defaultdict(deque)  # when requests of a kind were taken
         self._denied: set[str] = set()
+        self._confined: dict[str, str] = {}  # bucket → prefix
+        self.outside: Counter[str] = Counter()  # requests by kind that were refused for what is outside of a prefix
         self.accepts: Callable[[str], bool] = lambda _: True  # whether a request's token is good
         self.struck = 0  # how often something went wrong that was planned
         self._doomed_after = sys.maxsize
@@ -132,6 +134,15 @@ class GcsFront(Store):
     def deny(self, *kinds: str) -> None:
         """Answer 403 to all requests of these kinds, until reset()."""
         self._denied |= set(kinds)
+
+    def confine(self, bucket: str, prefix: str) -> None:
+        """Answer 403 to all that an IAM condition on this prefix does not grant, until reset().
+
+        A listing must name it (storage.googleapis.com/objectListPrefix), and so must the bucket's layout; the bucket's
+        description, its creation and the list of buckets are beyond such an account.
+        https://cloud.google.com/iam/docs/conditions-attribute-reference
+        """
+        self._confined[bucket] = prefix
 
     def create_bucket(self, name: str) -> None:
         """Make a bucket; it is not counted."""
@@ -280,6 +291,15 @@ class GcsFront(Store):
         if call.kind in self._denied:
             self.struck += 1
             raise Refused(403, f"{call.kind} is denied", "AccessDenied")
+        if self._is_outside(call):
+            self.outside[call.kind] += 1
+            raise Refused(403, f"{call.kind} of {call.bucket}/{call.name} is outside of the prefix", "AccessDenied")
+
+    def _is_outside(self, call: Call) -> bool:
+        if call.kind in ("json.bucket.create", "json.bucket.list"):
+            return bool(self._confined)
+        named = call.query.get("prefix", "") if call.kind in ("json.list", "json.bucket.layout") else call.name
+        return not named.startswith(self._confined.get(call.bucket, ""))
 
     def _is_over(self, kind: str) -> bool:
         taken, now = self._taken[kind], time.monotonic()
