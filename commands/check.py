@@ -36,7 +36,7 @@ def run(options: RunOptions) -> int:
 def examine(options: RunOptions) -> Iterator[Finding]:
     """All findings, each as soon as it is made; test objects are removed."""
     yield from environment_findings(options)
-    client = HttpClient(options.timeout)
+    client = HttpClient(options.timeout, options.allow_private_addresses)
     for dataset in options.datasets:
         yield from _sources(dataset, options.mirror, client)
     if options.scheduler:
@@ -96,14 +96,15 @@ def _photos(dataset: Dataset, mirror: str, client: HttpClient) -> str:
     units = plan_photos(dataset, mirror, client)
     photos = [photo for unit in units for photo in unit.work.photos if not photo.refusal]
     tried = photos[:: max(1, len(photos) // PHOTOS_TRIED)][:PHOTOS_TRIED]
-    there = [photo for photo in tried if _is_there(photo.url, client)]
+    there = [photo for photo in tried if _is_there(tables_of(dataset, mirror)[1], photo.url, client)]
     if not there:
         raise SourceError(f"{tried[0].url if tried else dataset.name}: none of the {len(tried)} photos tried is there")
     return f"the tables name {len(photos):,} photos; tried {len(tried)}, found {len(there)}"
 
 
-def _is_there(url: str, client: HttpClient) -> bool:
+def _is_there(table: str, url: str, client: HttpClient) -> bool:
     try:
+        client.border.check(table, url)
         return bool(client.fetch(url, FIRST_ATTEMPTS))
     except SourceError:
         return False

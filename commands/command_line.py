@@ -103,6 +103,7 @@ OPTIONS = {
                choices=("auto", "mount", "api")),
         Option("--hierarchical", "create the bucket with a hierarchical namespace: 8 times as many objects/s at first"),
         Option("--mirror", "download everything from this URL or directory, not from the original sites", str, "URL"),
+        Option("--allow-private-addresses", "let sources and tables of the Internet lead to addresses of this network"),
         Option("--sample", "use the small sample that comes with the tool, not the real sources; alone: all of -a"),
     ),
     LOOK: (

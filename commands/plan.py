@@ -138,7 +138,7 @@ class _Survey:
 
     def __init__(self, dataset: Dataset, there: There, options: RunOptions) -> None:
         self.dataset, self.there, self.options, self.limits = dataset, there, options, options.limits
-        self.client = HttpClient(options.timeout)
+        self.client = HttpClient(options.timeout, options.allow_private_addresses)
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.kept: list[JournalEntry] = []

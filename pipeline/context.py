@@ -61,7 +61,7 @@ class WorkerContext:
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
         self.lease: Lease | None = None  # of the run in this process
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
-        self.http = HttpClient(config.timeout)
+        self.http = HttpClient(config.timeout, config.allow_private_addresses)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
         photos = at_once(PHOTOS_AT_ONCE, share=2)
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None

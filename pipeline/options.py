@@ -23,6 +23,7 @@ class RunOptions:
     to: str = DEFAULT_TO  # gs://bucket, gs://bucket/prefix or a directory
     via: str = "auto"  # or "mount", "api"
     mirror: str = ""  # URL or directory that has all sources
+    allow_private_addresses: bool = False  # to which sources outside may lead
     sample: bool = False
     hierarchical: bool = False  # namespace of a bucket that the run creates
     deep: bool = False  # with verify and repair: read the sources too
@@ -54,8 +55,9 @@ class WorkerConfig:
     connections: int = 8
     uploads: int | None = None
     timeout: float = 30
+    allow_private_addresses: bool = False
 
     @classmethod
     def of(cls, options: RunOptions, destination: Destination) -> WorkerConfig:
         """The part of a run's options that a worker needs."""
-        return cls(destination, options.connections, options.uploads, options.timeout)
+        return cls(destination, options.connections, options.uploads, options.timeout, options.allow_private_addresses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errors import GoneError, SourceError, TooLargeError
-from manifest.records import FAILED, GONE, NOT_AN_IMAGE, REFUSED, Row
+from manifest.records import FAILED, GONE, NOT_AN_IMAGE, Row
 from pipeline.context import BYTES_AT_ONCE, ByteSemaphore
 from sources.content_type import describe, image_type
 from sources.cut_images import cut_off
@@ -16,14 +16,13 @@ LARGEST_PHOTO = BYTES_AT_ONCE  # bytes; a larger one would leave no room for any
 TRIES = 3  # for a photo that arrives cut off: it may be so at the source
 
 
-def fetch_photo(row: Row, client: HttpClient, room: ByteSemaphore) -> tuple[Row, bytes]:
-    """The photo's bytes, or none and a row that says why; `room` bounds the memory of large photos."""
+def fetch_photo(row: Row, table: str, client: HttpClient, room: ByteSemaphore) -> tuple[Row, bytes]:
+    """The photo's bytes, or none and a row that says why; `table` names it, `room` bounds large ones."""
     try:
+        client.border.check(table, row.source)
         data = _fetch_within(row.source, client, room)
     except GoneError as error:
         return row._replace(outcome=GONE, reason=str(error)), b""
-    except TooLargeError as error:
-        return row._replace(outcome=REFUSED, reason=str(error)), b""
     except SourceError as error:
         return row._replace(outcome=FAILED, reason=str(error)), b""
     if not image_type(data):

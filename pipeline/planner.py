@@ -142,7 +142,7 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]
     if tables is None:
         return []
     with ThreadPoolExecutor(2) as pool:
-        dogs, photos = pool.map(lambda url: client.fetch(url, FIRST_ATTEMPTS), tables_of(dataset, mirror))
+        dogs, photos = pool.map(lambda url: client.fetch(url, FIRST_ATTEMPTS), urls := tables_of(dataset, mirror))
     found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
@@ -150,7 +150,7 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]
             f"photos/{number:06d}",
             dataset.name,
             hashlib.sha256(repr(batch).encode()).hexdigest(),
-            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix),
+            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix, urls[1]),
             objects=2 * len(batch),
         )
         for number, batch in enumerate(batches)

@@ -32,6 +32,7 @@ class PhotoWork:
     photos: tuple[Photo, ...]
     image_prefix: str
     annotation_prefix: str
+    table: str = ""  # where they are named
     span: ClassVar[None] = None  # they are no archive
 
     def image_of(self, photo: Photo) -> str:

@@ -240,7 +240,7 @@ class _Task:
         with self.context.fetching:
             if self.context.stop.is_set():
                 raise ExtractionError("interrupted")
-            image, data = fetch_photo(image, self.context.http, self.context.bytes)
+            image, data = fetch_photo(image, work.table, self.context.http, self.context.bytes)
             self.context.bytes.acquire(len(data))
         try:
             self.progress.add(len(data))

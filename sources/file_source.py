@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 
 from errors import SourceChangedError, SourceError, escaped
+from sources.body import Body
 from sources.http import HttpClient
 from sources.http_answers import (
     Version,
@@ -122,7 +123,7 @@ def whole(url: str, size: int | None, client: HttpClient) -> SpooledSource:
             got = f"{status_of(response)}, Content-Range {given}"
             raise SourceError(f"{url}: expected status 200 and the whole file, got {got}; use another mirror")
         check_encoding(url, response)
-        head = response.raw.read(512, decode_content=False)
+        head = Body(response, client.timeout).read(512)
         check_not_html(url, head)
         return spooled_from(response, head, url, size, client)
 
@@ -137,7 +138,8 @@ def spooled_from(
     check_space(url, length or size or 0)
     copy = TemporaryCopy(url)
     log.info("%s: the server does not support range requests; downloading it into a temporary file", url)
-    for chunk in itertools.chain([head], response.raw.stream(CHUNK, decode_content=False)):
+    body = Body(response, client.timeout)
+    for chunk in itertools.chain([head], iter(lambda: body.read(CHUNK), b"")):
         copy.write(chunk)
         if size is not None and copy.size > size:
             check_size(url, copy.size, size)

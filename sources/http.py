@@ -19,8 +19,10 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
+from sources.body import Body
 from sources.hosts import Host, Hosts
 from sources.http_answers import (
     PassingError,
@@ -34,7 +36,7 @@ from sources.http_answers import (
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
-from sources.session import OwnSession
+from sources.session import Border, OwnSession
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
@@ -48,7 +50,9 @@ CONNECT_TIMEOUT = 10  # seconds to connect
 TIMEOUT = 30.0  # seconds without a byte, by default
 POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
 EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers once its time is over
+LONGEST = 3600  # seconds for such a file, once it has begun to come
 LARGEST = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
+NO_PROXY = "http://127.0.0.1:0"
 GZIP = 16 + zlib.MAX_WBITS  # zlib's wbits for gzip
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
@@ -62,20 +66,21 @@ T = TypeVar("T")
 class HttpClient:
     """The connections of a process to its sources, and what it knows of their servers.
 
-    `timeout` is in seconds without a byte. Pickled, it is a new client with the same timeout.
+    `timeout` is in seconds without a byte; with `is_open` public sources may lead to private addresses. Pickled, it is
+    a new client with the same two.
     """
 
-    def __init__(self, timeout: float = TIMEOUT) -> None:
-        self.timeout, self.hosts = timeout, Hosts()
+    def __init__(self, timeout: float = TIMEOUT, is_open: bool = False) -> None:
+        self.timeout, self.hosts, self.border = timeout, Hosts(), Border(is_open)
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
-        self._session = _new_session()
+        self._session = _new_session(self.border)
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()
 
-    def __reduce__(self) -> tuple[type[HttpClient], tuple[float]]:
-        return HttpClient, (self.timeout,)
+    def __reduce__(self) -> tuple[type[HttpClient], tuple[float, bool]]:
+        return HttpClient, (self.timeout, self.border.is_open)
 
     # ── retries ──────────────────────────────────────────────────────────────────────────────────
 
@@ -160,7 +165,7 @@ class HttpClient:
         """The same for one of many.
 
         The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
-        get is requested again by the path that archives take, whose answer counts.
+        get, redirects to other hosts among it, is requested again by the path that archives take, whose answer counts.
         """
         return (self._fetch_fast(url, max_size) if is_http(url) else None) or self.fetch(url, max_size=max_size)
 
@@ -169,12 +174,13 @@ class HttpClient:
         from obstore.exceptions import BaseError
 
         parts = urlsplit(url)
-        if parts.query or "%" in parts.path:  # obstore would encode these once more
+        # obstore would encode these once more, and knows no proxy of the environment.
+        if parts.query or "%" in parts.path or select_proxy(url, get_environ_proxies(url)):
             return None
         host = self.hosts.of(url)
         with host.request():
             try:
-                answer = obstore.get(self._store(f"{parts.scheme}://{parts.netloc}"), parts.path)
+                answer = obstore.get(self._store(parts.scheme, parts.netloc, parts.hostname), parts.path)
                 with host.answer():
                     _check_limit(url, answer.meta["size"], max_size)
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
@@ -192,7 +198,7 @@ class HttpClient:
                 got = status_of(response)
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
             _check_limit(url, content_length(response) or 0, max_size)
-            body: bytes = response.raw.read(max_size + 1, decode_content=False)
+            body = Body(response, self.timeout, LONGEST).read_all(max_size)
             _check_limit(url, len(body), max_size)
             check_length(content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)
@@ -200,23 +206,26 @@ class HttpClient:
             return body
 
 
-def _new_session() -> OwnSession:
-    session = OwnSession()
+def _new_session(border: Border) -> OwnSession:
+    session = OwnSession(border)
     session.headers.update(HEADERS)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL))
     return session
 
 
-def _new_store(url: str, timeout: float) -> HTTPStore:
+def _new_store(scheme: str, netloc: str, host: str, timeout: float) -> HTTPStore:
     from obstore.store import HTTPStore
 
     return HTTPStore(
-        url,
+        f"{scheme}://{netloc}",
         client_options={
             "allow_http": True,
+            # obstore follows redirects by itself: those to another host end at this proxy, which there cannot be.
+            "proxy_url": NO_PROXY,
+            "proxy_excludes": host,
             "user_agent": HEADERS["User-Agent"],
-            "timeout": timedelta(seconds=60),
+            "timeout": timedelta(seconds=2 * timeout),  # of the whole; requests has time, and a least rate
             "read_timeout": timedelta(seconds=timeout),
         },
         retry_config={"max_retries": 0},

@@ -12,6 +12,7 @@ import requests
 
 from errors import SourceChangedError, escaped
 from sources import retry
+from sources.body import Body
 from sources.file_source import CHUNK, spooled
 from sources.http import HttpClient
 from sources.http_answers import (
@@ -73,8 +74,8 @@ class HttpSource:
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
         left, amount = stop - start, 4 * MIN_CHUNK
         with self._ask(start, stop) as response:
-            begin = time.monotonic()
-            while left and (chunk := response.raw.read(amount, decode_content=False)):
+            body, begin = Body(response, self.client.timeout), time.monotonic()
+            while left and (chunk := body.read(amount)):
                 amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
                 left, begin = left - min(left, len(chunk)), time.monotonic()

@@ -6,6 +6,7 @@ import ipaddress
 import netrc
 import os
 import socket
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,12 +44,40 @@ def _netrc() -> dict[str, tuple[str, str | None, str | None]]:
     return {}
 
 
+class Border:
+    """A source outside must not lead to an address that only this machine or network has."""
+
+    def __init__(self, is_open: bool = False) -> None:
+        """`is_open` lets it."""
+        self.is_open, self._is_inside = is_open, lru_cache(maxsize=1024)(_is_inside)
+
+    def check(self, here: str, there: str) -> None:
+        """Raise SourceError where the one URL, or table, must not lead to the other."""
+        before, after = urlsplit(here).hostname, urlsplit(there).hostname
+        if self.is_open or not before or not after or before == after:
+            return
+        if self._is_inside(after) and not self._is_inside(before):
+            raise SourceError(
+                f"{here}: leads to {after}, an address inside this network or machine, which a source outside must not"
+                " name; if that is meant, use --allow-private-addresses"
+            )
+
+
+def _is_inside(host: str) -> bool:
+    """Whether a name means an address that only this machine or network has; False for one that is not known here."""
+    try:
+        found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(address).is_global for address in found)
+
+
 class OwnSession(requests.Session):
     """As described above; everything else is as requests has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, border: Border) -> None:
         super().__init__()
-        self.auth = _OwnCredentials()
+        self.auth, self._border = _OwnCredentials(), border
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         headers, before, after = prepared_request.headers, response.request.url or "", prepared_request.url or ""
@@ -59,20 +88,5 @@ class OwnSession(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
-        here = resp.request.url or ""
-        to = urlsplit(target or "").hostname
-        if to and to != urlsplit(here).hostname and _is_inside(to) and not _is_inside(urlsplit(here).hostname or ""):
-            raise SourceError(
-                f"{here}: leads to {to}, an address inside this network or machine, which a source outside must not"
-                " name; if that is meant, give it as --mirror"
-            )
+        self._border.check(resp.request.url or "", target or "")
         return target
-
-
-def _is_inside(host: str) -> bool:
-    """Whether a name means an address that only this machine or network has; False for one that is not known here."""
-    try:
-        found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        return False
-    return any(not ipaddress.ip_address(address).is_global for address in found)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from errors import SourceError
+from sources.body import Body
 from sources.file_source import FileSource, SpooledSource, spooled_from, whole
 from sources.http import HttpClient
 from sources.http_answers import (
@@ -101,7 +102,7 @@ def probe(url: str, client: HttpClient) -> Probe:
 def _probe(url: str, client: HttpClient) -> Probe:
     with client.get(url, {"Range": "bytes=0-511"}) as response:
         check_status(url, response)
-        check_not_html(url, response.raw.read(512, decode_content=False))
+        check_not_html(url, Body(response, client.timeout).read(512))
         if response.status_code == 206:
             return Probe(content_range(response)[1], True)
         return Probe(content_length(response), False)
@@ -113,7 +114,7 @@ def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
             raise SourceError(f"{url}: expected a file, got an empty one")
         check_status(url, response)
         check_encoding(url, response)
-        head = response.raw.read(512, decode_content=False)
+        head = Body(response, client.timeout).read(512)
         check_not_html(url, head)
         if response.status_code == 200:
             return spooled_from(response, head, url, size, client)

@@ -31,7 +31,7 @@ from storage.line import Line
 from storage.listing import Range, objects
 from storage.names import encoding_refusal
 from storage.rate_limit import START, RateLimiter
-from storage.resumable_upload import Passing, size_and_crc32c, upload
+from storage.resumable_upload import SMALLEST_CHUNK, Passing, size_and_crc32c, upload
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -49,7 +49,7 @@ RETRIES: RetryConfig = {
 }
 # Puts are repeated by the limiter; obstore's own retries would bypass it.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
-CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put, also on a slow line
+CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put: obstore has no other
 # Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
 # member that is refused for its name, or a few of them, are rows.
 ALIKE = 8
@@ -159,6 +159,9 @@ class ApiBucket(Bucket):
         try:
             if isinstance(sent, Passing):
                 upload(self._bucket, full, sent, content_type, self.limiter)
+            elif self._line.is_slow_for(len(sent)):  # in chunks, each of which has its own time
+                with self._line.sending(len(sent)):
+                    upload(self._bucket, full, Passing([sent], is_new, SMALLEST_CHUNK), content_type, self.limiter)
             elif full.endswith("/"):  # obstore would drop the slash
                 self._put_folder(full, sent, content_type)
             else:

@@ -9,18 +9,30 @@ from contextlib import contextmanager
 
 FIRST = 4 << 20  # bytes in flight before anything has arrived
 AHEAD = 10.0  # seconds that what is in flight takes to arrive
-SPAN = 5.0  # seconds over which the speed is measured, at least
+SPAN = 10.0  # seconds of a measurement, at least, before it may say that the line is slower than it was
 SHORTEST = 1.0  # seconds that a measurement counts for at least: what buffers take in is no speed
 MOST = 1 << 30  # bytes in flight: the memory of what waits is bounded elsewhere
+LONG = 30.0  # seconds that an object may be expected to take, of the two minutes that a put has
 
 
 class Line:
-    """Admits as many bytes as arrive in AHEAD seconds, and at least one object."""
+    """Admits as many bytes as arrive in AHEAD seconds, and at least one object.
+
+    Objects that were sent within a measurement and have arrived show what the line carries at least: answers that come
+    together, as on a busy machine, do not make it faster. What has arrived in all shows what it carries at most.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = FIRST
-        self._clock, self._in_flight, self._changed = clock, 0, threading.Condition()
-        self._begin, self._arrived = clock(), 0  # of the measurement
+        self._clock, self._in_flight, self._count, self._changed = clock, 0, 0, threading.Condition()
+        self._begin_measurement()
+
+    def _begin_measurement(self) -> None:
+        self._begin, self._arrived, self._carried = self._clock(), 0, 0
+
+    def is_slow_for(self, size: int) -> bool:
+        """Whether so many bytes would take LONG, since all connections share the line."""
+        return size * max(self._count, 1) > self.window / AHEAD * LONG
 
     @contextmanager
     def sending(self, size: int) -> Iterator[None]:
@@ -28,24 +40,22 @@ class Line:
         with self._changed:
             self._changed.wait_for(lambda: not self._in_flight or self._in_flight + size <= self.window)
             if not self._in_flight:  # an idle line says nothing of its speed
-                self._begin, self._arrived = self._clock(), 0
-            self._in_flight += size
+                self._begin_measurement()
+            self._in_flight, self._count, sent = self._in_flight + size, self._count + 1, self._begin
         arrived = 0
         try:
             yield
             arrived = size
         finally:
             with self._changed:
-                self._in_flight -= size
-                self._measure(arrived)
+                self._in_flight, self._count = self._in_flight - size, self._count - 1
+                self._measure(arrived, sent == self._begin)
                 self._changed.notify_all()
 
-    def _measure(self, size: int) -> None:
-        self._arrived += size
+    def _measure(self, size: int, is_within: bool) -> None:
+        self._arrived, self._carried = self._arrived + size, self._carried + size * is_within
         seconds = max(self._clock() - self._begin, SHORTEST)
-        wanted = min(int(self._arrived / seconds * AHEAD), MOST)
-        # Growth is believed at once: the first answers show a fast line. A slow one shows over seconds.
-        if wanted > self.window or seconds >= SPAN:
-            self.window = max(wanted, 1)
+        self.window = max(self.window, min(int(self._carried / seconds * AHEAD), MOST))
         if seconds >= SPAN:
-            self._begin, self._arrived = self._clock(), 0
+            self.window = max(min(self.window, int(self._arrived / seconds * AHEAD)), 1)
+            self._begin_measurement()

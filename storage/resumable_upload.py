@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("spotted")
 
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
+SMALLEST_CHUNK = 256 << 10  # bytes; a chunk has a multiple of it
+SENDING, ANSWERING = 300, 60  # seconds for a chunk to be sent, and to be answered
 BEGINNINGS = 3  # attempts at a resumable upload whose bytes can be read again
 
 
 class Passing:
     """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
 
-    def __init__(self, chunks: Iterable[bytes], is_new: bool = False) -> None:
-        """`is_new` where there must be no object of the name yet."""
-        self.is_new = is_new
+    def __init__(self, chunks: Iterable[bytes], is_new: bool = False, amount: int = CHUNK) -> None:
+        """`is_new` where there must be no object of the name yet; `amount` bytes are sent in one request."""
+        self.is_new, self.amount = is_new, amount
         self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
         self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
 
@@ -86,7 +88,9 @@ def _upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: st
 
     retry = google.api_core.retry.Retry(lambda error: judge(error).is_passing, 0.5, 5, 2, TIMEOUT, on_error=report)
     match = {"if_generation_match": 0} if chunks.is_new else {}
-    file = bucket.blob(name).open("wb", chunk_size=CHUNK, content_type=content_type, retry=retry, **match)
+    file = bucket.blob(name).open(
+        "wb", chunk_size=chunks.amount, content_type=content_type, retry=retry, timeout=(SENDING, ANSWERING), **match
+    )
     with _given_up_on_failure(file):
         for chunk in chunks:
             with _translated():

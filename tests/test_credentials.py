@@ -52,50 +52,70 @@ def test_a_redirect_to_another_host_takes_none_with_it(
         assert other.requests and sent(other) == set() and sent(mirror)
 
 
-INSIDE = """
-import sys, threading
+OUTSIDE = """
+import subprocess, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from errors import SourceError
+from sources import sample
 from sources.http import HttpClient
 from sources.source import open_source
 from support.source_server import SourceServer
 
 class Leads(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(302)
+        table = tables.get(self.path)
+        self.send_response(200 if table else 302)
         self.send_header("Location", to)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(table or b"")))
         self.end_headers()
+        self.wfile.write(table or b"")
     def log_message(self, *_):
         pass
 
 with SourceServer() as inside:
-    inside.files["/latest/meta-data"] = b"secret" * 100
-    to = inside.url + "/latest/meta-data"
+    inside.files["/photo.png"] = sample.picture(1)
+    to, url = inside.url + "/photo.png", "http://8.8.4.4:8000"
+    photos = f"AnimalInternal-ID,PhotoUrl\\n1000,{to}\\n1000,{url}/photo.png\\n".encode()
+    tables = {"/dogs.csv": sample.sources()["apa_dogs.csv"], "/photos.csv": photos}
     outside = ThreadingHTTPServer(("8.8.4.4", 8000), Leads)
     threading.Thread(target=outside.serve_forever, daemon=True).start()
-    try:
-        open_source(("http://8.8.4.4:8000/a.tar",), HttpClient())
-    except SourceError as error:
-        print(error)
-    try:
-        HttpClient().fetch("http://8.8.4.4:8000/table.csv", 1)
-    except SourceError as error:
-        print(error)
-    print(len(inside.requests), "requests")
+    for lead in (lambda: open_source((f"{url}/a.tar",), HttpClient()), lambda: HttpClient().fetch(f"{url}/a.csv", 1)):
+        try:
+            lead()
+        except SourceError as error:
+            print(error)
+    for options in [], ["--allow-private-addresses"]:
+        run = [sys.executable, *sys.argv[1:], "--quiet", *options]
+        print(subprocess.run(run, stdout=subprocess.DEVNULL).returncode, len(inside.requests), flush=True)
     print(open_source((to,), HttpClient()).size, "bytes where the source itself is inside")
+"""
+PETS = """
+[pets]
+[pets.tables]
+dogs = "http://8.8.4.4:8000/dogs.csv"
+photos = "http://8.8.4.4:8000/photos.csv"
+image_prefix = "pets/images/"
+annotation_prefix = "pets/annotations/"
 """
 
 
-def test_a_source_outside_does_not_lead_inside() -> None:
-    """In a network of its own, where an address of the Internet is this machine's."""
+def test_a_source_outside_does_not_lead_inside(tmp_path: Path) -> None:
+    """In a network of its own, where an address of the Internet is this machine's: an archive, a table, two photos.
+
+    One of the photos is behind a redirect, the other in the table. An option allows them.
+    """
+    (tmp_path / "pets.toml").write_text(PETS)
     script = 'ip link set lo up && ip address add 8.8.4.4/32 dev lo && exec "$@"'
+    run = ["-d", "pets", "--datasets-file", str(tmp_path / "pets.toml"), "--to", str(tmp_path / "out")]
     done = subprocess.run(
-        ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", sys.executable, "-c", INSIDE],
+        ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", sys.executable, "-c", OUTSIDE,
+         str(ROOT / "cli.py"), *run],
         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     said = done.stdout.splitlines()
-    assert "leads to 127.0.0.1, an address inside this network or machine" in said[0], done.stdout + done.stderr
-    assert "leads to 127.0.0.1" in said[1]
-    assert said[2:] == ["0 requests", "600 bytes where the source itself is inside"]
+    assert len(said) == 5, done.stdout + done.stderr
+    assert all("leads to 127.0.0.1, an address inside this network or machine" in line for line in said[:2])
+    assert said[2:4] == ["3 0", "0 2"], done.stderr
+    assert said[4].endswith(" bytes where the source itself is inside")
+    assert len(list((tmp_path / "out/pets").rglob("*.png"))) == 2

@@ -117,6 +117,7 @@ def self_signed(site: Site, _: random.Random) -> None:
     site.source.redirect(TAR, f"{site.with_tls().url}{TAR}")
 
 
+DRIP = Plan(drip=0.2, piece=1)  # passes every time-out
 CHANGED = "images.tar: changed while it was read.*; run again"
 GIVEN_UP = r"images.tar.*: gave up after \d attempts"
 
@@ -201,6 +202,16 @@ SOURCE = (
     Fault("a name that DNS does not know", mirror("http://sources.invalid"), 1, "SHA256SUMS: gave up after 4 attempts"),
     Fault("connection refused", mirror(closed_port()), 1, "SHA256SUMS: gave up after 4 attempts: .*refused"),
     Fault("a slow drip", source(Plan(drip=0.001))),
+    Fault("five bytes a second of an archive", source(DRIP, 2, after=MIDDLE)),
+    Fault("five bytes a second of a table", source(DRIP, 1, "/apa_photos.csv"), data=AUSTIN),
+    Fault("five bytes a second of some photos", photo(DRIP, 2, 3), data=AUSTIN),
+    Fault("five bytes a second of a photo for good", photo(DRIP), 3,
+          r"gave up after 8 attempts: expected 500 bytes/s at least, got \d+ in \d s", data=AUSTIN, is_long=True),
+    Fault("a table without end", source(Plan(body=bytes(300 << 20), headers={"Content-Length": None}),
+                                        path="/apa_photos.csv"), 1,
+          "apa_photos.csv: expected at most 268,435,456 bytes, got more", data=AUSTIN),
+    Fault("a photo without end", photo(Plan(body=bytes(70 << 20), headers={"Content-Length": None})), 3,
+          "expected at most 67,108,864 bytes, got more", data=AUSTIN),
     Fault("each answer a second late", source(Plan(stall=1))),
     Fault("SHA256SUMS cannot be had", source(Plan(status=500), path="/SHA256SUMS"), 1, "SHA256SUMS: gave up"),
     Fault(

@@ -42,6 +42,7 @@ class Plan:
     noise: bytes | None = None  # instead of any answer
     stall: float = 0  # seconds before the first byte of the answer
     drip: float = 0  # seconds before each piece of the body
+    piece: int = PIECE  # bytes of such a piece
 
 
 class SourceServer(ThreadingHTTPServer):
@@ -170,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.close_connection = plan.cut is not None or headers["Content-Length"] != str(len(body))
         self.end_headers()
-        self._send(body[: plan.cut if plan.hang is None else plan.hang], plan.drip)
+        self._send(body[: plan.cut if plan.hang is None else plan.hang], plan.drip, plan.piece)
         if plan.hang is not None:
             self.server.closing.wait()
 
@@ -187,8 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 416, version | {"Content-Range": f"bytes */{len(body)}"}, b""
         return 206, version | {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"}, body[start:stop]
 
-    def _send(self, body: bytes, drip: float) -> None:
-        piece = PIECE if drip else len(body) or 1
+    def _send(self, body: bytes, drip: float, piece: int) -> None:
+        piece = piece if drip else len(body) or 1
         for start in range(0, len(body), piece):
             self.server.closing.wait(drip)
             self.wfile.write(body[start : start + piece])
