@@ -237,6 +237,7 @@ def select(
     return [dataset for dataset in known.values() if dataset.group in groups or dataset.name in names]
 
 
-def shares_folder(dataset: Dataset) -> bool:
-    """Whether another dataset's objects lie in the same folder."""
-    return any(other.folder == dataset.folder for other in DATASETS.values() if other.name != dataset.name)
+def sharing(dataset: Dataset, known: Iterable[Dataset] = DATASETS.values()) -> list[Dataset]:
+    """The other datasets of those known whose objects may lie in its folder, or in one within it or around it."""
+    folders = ((other, sorted((other.folder, dataset.folder))) for other in known if other.name != dataset.name)
+    return [other for other, (outer, inner) in folders if inner.startswith(outer)]

@@ -209,7 +209,7 @@ def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOpti
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
     limits = {field: values.pop(name) for name, field in (("max_ratio", "ratio"), ("max_unpacked", "total"))
               if name in values}  # fmt: skip
-    return RunOptions(datasets=tuple(datasets), limits=Limits(**limits), **values)
+    return RunOptions(datasets=tuple(datasets), known=tuple(known.values()), limits=Limits(**limits), **values)
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -37,12 +37,12 @@ def _listed(each: Dataset) -> Iterator[str]:
     about = "about " if each.tables else ""  # some photos are always gone
     facts = {
         "options": ", ".join(filter(None, (options, f"-d {each.name}"))),
-        "size": f"{about}{amount(each.size)} to download",
+        "size": f"{about}{amount(each.size)} to download" if each.size else "not known before it is planned (--plan)",
         "objects": f"{about}{each.objects:,}" if each.objects else "not known before it is extracted",
         "licence": each.licence,
         "home": each.home,
     }
     yield f"{each.name}: {each.title}"
-    for name, text in facts.items():
+    for name, text in ((name, text) for name, text in facts.items() if text):
         yield textwrap.fill(text, min(shutil.get_terminal_size().columns, WIDEST), initial_indent=f"  {name:<9}",
                             subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)  # fmt: skip

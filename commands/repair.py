@@ -59,7 +59,7 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     stored again, and the manifest is corrected.
     """
     start = time.monotonic()
-    found = compare(dataset, bucket, options.deep)
+    found = compare(dataset, bucket, options.known, options.deep)
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
@@ -71,7 +71,7 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
         for row in sorted(row for row in found.wrong if row.is_folder):
             _put_folder(found, row, bucket)
     rest = _correct(found, bucket, lambda: DatasetRun(dataset, options, cluster, report)) if options.deep else []
-    again = compare(dataset, bucket, options.deep)
+    again = compare(dataset, bucket, options.known, options.deep)
     if isinstance(again, Result):
         return again
     again.wrong += rest

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from commands.extract import Session, Work, start_workers
-from datasets import DATASETS, Dataset
+from datasets import DATASETS, Dataset, sharing
 from errors import DamagedError
 from gcs import Destination, open_bucket
 from manifest.compare import last_wins, matches, outer_join
@@ -60,7 +60,7 @@ def open_run(options: RunOptions, session: Session) -> Work:
     """Make ready what a verification needs: without the sources, the bucket alone."""
     destination = Destination(options.to)
     if not options.deep:
-        return lambda dataset: verify(dataset, open_bucket(destination))
+        return lambda dataset: verify(dataset, open_bucket(destination), options.known)
     options, cluster = start_workers(options, destination, session)
     bucket = open_bucket(destination)
     return lambda dataset: verify_deep(dataset, options, bucket, cluster, session.report)
@@ -69,26 +69,30 @@ def open_run(options: RunOptions, session: Session) -> Work:
 # ── by listing ───────────────────────────────────────────────────────────────────────────────────
 
 
-def verify(dataset: Dataset, bucket: Bucket) -> Result:
+def verify(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset] = DATASETS.values()) -> Result:
     """Compare a dataset's manifest with the bucket's listing, and with nothing else."""
     start = time.monotonic()
-    found = compare(dataset, bucket)
+    found = compare(dataset, bucket, known)
     return found if isinstance(found, Result) else found.result(start)
 
 
-def compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | Result:
-    """The comparison with the listing, or the result where there is nothing to compare with."""
+def compare(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset], is_deep: bool = False) -> Found | Result:
+    """The comparison with the listing, or the result where there is nothing to compare with.
+
+    What others of the `known` datasets stored in the same folder is not extra.
+    """
     store = ManifestStore(bucket, dataset.name)
     try:
-        known = store.manifest()
+        manifest = store.manifest()
     except DamagedError as error:
         return _no_manifest(dataset, f"{error}; extract it again: objects that are right are kept")
-    if known is None:
+    if manifest is None:
         return _no_manifest(
             dataset, f"{bucket.url} has no manifest of this dataset, so it is not complete: extract it first"
         )
-    found = Found(dataset, *known)
-    folders, unnamed = set(found.rows.folders), list[Stored]()
+    found = Found(dataset, *manifest)
+    folders = {name for name in found.rows.folders if name.startswith(dataset.folder)}  # what is listed, none above it
+    unnamed = list[Stored]()
     for each, stored in compared(bucket, dataset, [found.rows], "" if is_deep else store.table):
         if each and not matches(each.row, stored):
             found.wrong.append(difference(each.row, stored))
@@ -99,7 +103,7 @@ def compare(dataset: Dataset, bucket: Bucket, is_deep: bool = False) -> Found | 
     found.wrong += map(_lost_table, store.lost_tables(found.metadata))
     if folders and not bucket.has_folders:
         found.wrong += [_lost_folder(name) for name in sorted(folders)]
-    found.extra = [_extra(stored, bucket) for stored in _not_by_others(found.dataset, bucket, unnamed)]
+    found.extra = [_extra(stored, bucket) for stored in _not_by_others(sharing(dataset, known), bucket, unnamed)]
     return found
 
 
@@ -132,19 +136,18 @@ def described(it: Row | Stored) -> str:
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
 
 
-def _not_by_others(dataset: Dataset, bucket: Bucket, unnamed: list[Stored]) -> Iterator[Stored]:
+def _not_by_others(others: Iterable[Dataset], bucket: Bucket, unnamed: list[Stored]) -> Iterator[Stored]:
     """Those that no other dataset with the same folder has either."""
-    others = set(_named_by_others(dataset, bucket)) if unnamed else set()
-    return (each for each in unnamed if each.name not in others)
+    named = set(_named_by(others, bucket)) if unnamed else set()
+    return (each for each in unnamed if each.name not in named)
 
 
-def _named_by_others(dataset: Dataset, bucket: Bucket) -> Iterator[str]:
-    for other in DATASETS.values():
-        if other.folder == dataset.folder and other.name != dataset.name:
-            store = ManifestStore(bucket, other.name)
-            complete = store.manifest()
-            runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
-            yield from (row.path for rows in runs for row in rows)
+def _named_by(datasets: Iterable[Dataset], bucket: Bucket) -> Iterator[str]:
+    for each in datasets:
+        store = ManifestStore(bucket, each.name)
+        complete = store.manifest()
+        runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
+        yield from (row.path for rows in runs for row in rows)
 
 
 def _extra(stored: Stored, bucket: Bucket) -> Row:
@@ -161,7 +164,7 @@ def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: 
     A directory's files are read too. Nothing is stored. Raises ExtractionError when a source cannot be read.
     """
     start = time.monotonic()
-    found = compare(dataset, bucket, is_deep=True)
+    found = compare(dataset, bucket, options.known, is_deep=True)
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from archives.spans import LIMITS, Limits
-from datasets import Dataset
+from datasets import DATASETS, Dataset
 
 if TYPE_CHECKING:
     from gcs import Destination  # which imports the libraries of the clouds
@@ -19,6 +19,7 @@ class RunOptions:
     """The options of one run. `command` is extract, list, plan, check, verify or repair."""
 
     datasets: tuple[Dataset, ...] = ()
+    known: tuple[Dataset, ...] = tuple(DATASETS.values())  # with those of --datasets-file
     command: str = "extract"
     to: str = DEFAULT_TO  # gs://bucket, gs://bucket/prefix or a directory
     via: str = "auto"  # or "mount", "api"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
-from datasets import shares_folder
+from datasets import sharing
 from manifest.compare import last_wins
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import Row, Rows
@@ -86,7 +86,7 @@ def _with_strays(
     """
     version = hashlib.sha256("\n".join(sorted({unit.fingerprint for unit in run.units.values()})).encode()).hexdigest()
     known = begun.rows if begun else Rows.of(Row(name, 0, 0, "", 0) for name in loose)
-    if begun and begun.fingerprint != version and not shares_folder(run.dataset):
+    if begun and begun.fingerprint != version and not sharing(run.dataset, run.options.known):
         strays = loose - {row.path for row in known}
         runs = [Rows.of(Row(name, 0, 0, "", 0) for name in strays), earlier]
         earlier = Rows.of_sorted(each.row for each in last_wins(runs))

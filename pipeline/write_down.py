@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from datasets import Dataset, shares_folder
+from datasets import Dataset, sharing
 from errors import redact
 from labels.write import write_tables
 from manifest.counters import ReasonCounter
@@ -40,7 +40,8 @@ class CardWriter(Protocol):
 
 def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: CardWriter) -> Result:
     """Write the manifest when nothing is missing, else failures.csv."""
-    _log_strangers(run.dataset, diff.strangers)
+    if not sharing(run.dataset, run.options.known):  # --verify reads the others' manifests and knows whose they are
+        _log_strangers(run.dataset, diff.strangers)
     _log_repeats(run, len(diff.rows) + sum(not each.row.is_folder for each in diff.lost))
     failures = [*_failures(run), *run.folders.failed, *diff.lost_rows()]
     result = _result(run, diff.rows, failures)
@@ -57,8 +58,6 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
 
 
 def _log_strangers(dataset: Dataset, strangers: ReasonCounter) -> None:
-    if shares_folder(dataset):
-        return  # --verify reads the others' manifests and knows whose they are
     for reason, some in strangers.counts().items():
         log.warning(
             "%s: %d objects in its folder are %s: left by a run on an older source, or by other programs; --verify"

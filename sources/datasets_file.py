@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from datasets import DATASETS, Archive, Dataset, Layout, PhotoTables
 from errors import UsageError
 
-TEXTS, NUMBERS = ("title", "folder", "home", "licence", "citation"), ("objects", "size")
+ABOUT = ("home", "licence", "citation", "creator", "published")
+TEXTS, NUMBERS = ("title", "folder", *ABOUT), ("objects", "size")
 TABLES = ("dogs", "photos", "image_prefix", "annotation_prefix")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # of a dataset: it becomes a folder's, and is written after -d
 PATH = r"(?:(?!\.{1,2}/)[^/\\]+/)+"  # a folder's name in the bucket
@@ -48,11 +49,11 @@ class _Table:
         if len(tables) + bool(archives) != 1:
             self._refuse("either archives or one table named tables", sorted(self.values))
         layouts = [part.layout(folder) for part in self._parts("layout")]
-        home, licence, citation = (self._text(each, "") for each in ("home", "licence", "citation"))
+        home, licence, citation, creator, published = (self._text(each, "") for each in ABOUT)
         objects, size = (self._number(each) or 0 for each in NUMBERS)
         return Dataset(
             name, self._text("title", name), folder, "", archives, next(iter(tables), None), next(iter(layouts), None),
-            home, licence, citation, objects=objects, size=size,
+            home, licence, citation, creator, published, objects, size,
         )  # fmt: skip
 
     def archive(self, folder: str) -> Archive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ WRONG = {
     '["a b"]\n': "[a b]: expected a new name",
     "flowers = 3\n": "[flowers]: expected a table, got 3",
     "[flowers]\n": "[flowers]: expected either archives or one table named tables, got []",
-    "[flowers]\ntitel = 'x'\n": "[flowers]: expected only title, folder, home, licence, citation, objects, size, ",
+    "[flowers]\ntitel = 'x'\n": "[flowers]: expected only title, folder, home, licence, citation, creator, published, ",
     "[flowers]\ntitle = 7\n" + ARCHIVE: "[flowers]: expected title: a text, got 7",
     "[flowers]\nfolder = '../x/'\n" + ARCHIVE: "folder: a path in the bucket that ends with /, got '../x/'",
     "[flowers]\nfolder = '_extraction/'\n" + ARCHIVE: "folder: a path in the bucket",
@@ -61,7 +62,7 @@ def test_seven_lines_are_a_dataset(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0 and "flowers: complete: 2 objects" in done.stderr, done.stderr
     assert (tmp_path / "out/flowers/readme").read_bytes() == b"hello"
     card = (tmp_path / "out/_extraction/flowers/card.html").read_text()
-    assert "Flowers of the garden" in card and "<dt>Licence</dt>" not in card
+    assert "Flowers of the garden" in card and not re.search("<dt>|<h2>About", card)
     again = cli("-d", "flowers", "--verify", "--to", tmp_path / "out", SPOTTED_DATASETS_FILE=str(file))
     assert again.returncode == 0, again.stderr
     described = json.loads((tmp_path / "out/_extraction/flowers/croissant.json").read_text())
@@ -81,12 +82,35 @@ def test_a_dataset_without_a_layout_has_no_table(cli: Cli, tmp_path: Path) -> No
     assert "manifest.csv" in names and not names & {"metadata.csv", "metadata.jsonl", "croissant.json"}
 
 
+def test_datasets_of_the_file_share_folders_with_others(cli: Cli, tmp_path: Path) -> None:
+    """What another dataset stored in the folder, or below it, is no stranger, and stays when a source changes."""
+    text = ""
+    for name, folder in (("flowers", "stanford/"), ("roses", "stanford/roses/")):
+        (tmp_path / f"{name}.tar").write_bytes(tar_of([(f"{name}.jpg", b"\xff\xd8rose\xff\xd9")]))
+        text += f"[{name}]\nfolder = '{folder}'\n[[{name}.archives]]\nurl = '{tmp_path}/{name}.tar'\n"
+    out, mine = tmp_path / "out", ("--datasets-file", written(tmp_path, text))
+    assert cli("-d", "stanford", "--sample", "--to", out).returncode == 0
+    for name in ("flowers", "roses"):
+        done = cli("-d", name, *mine, "--to", out)
+        assert done.returncode == 0 and "left by a run on an older source" not in done.stderr, done.stderr
+    for command in (("--verify",), ("--repair",), ("--verify", "--deep")):
+        done = cli("-d", "flowers", "-d", "roses", *mine, *command, "--to", out)
+        assert done.returncode == 0 and done.stderr.count(" 0 extra") == 2, done.stderr
+    done = cli("-d", "stanford", *mine, "--verify", "--to", out)
+    assert done.returncode == 0 and " 0 extra" in done.stderr, done.stderr
+    (tmp_path / "flowers.tar").write_bytes(tar_of([("tulip.jpg", b"\xff\xd8tulip\xff\xd9")]))
+    assert cli("-d", "flowers", *mine, "--to", out, "--force").returncode == 0
+    assert (out / "stanford/roses/roses.jpg").exists() and len([*(out / "stanford/Images").iterdir()]) > 1
+
+
 def test_every_field_is_read(tmp_path: Path) -> None:
     text = f"""
         [pets]
         title = "Pets"
         folder = "pets/v1/"
         home = "https://pets.example/"
+        creator = "The pets"
+        published = "2024"
         objects = 5
         [[pets.archives]]
         urls = ["https://pets.example/a.zip.1", "https://pets.example/a.zip.2"]
@@ -106,13 +130,17 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     parts = ("https://pets.example/a.zip.1", "https://pets.example/a.zip.2")
     assert pets.archives == (Archive(parts, "pets/v1/data/", "a.zip", 7, SHA256, 5),)
     assert pets.layout == Layout("pets/v1/data/images/", "pets/v1/data/xml/{name}.xml", 2, 1, "cat")
-    assert (pets.title, pets.folder, pets.home, pets.licence, pets.objects) == (
-        "Pets", "pets/v1/", "https://pets.example/", "", 5,
+    assert (pets.title, pets.folder, pets.home, pets.licence, pets.creator, pets.published, pets.objects) == (
+        "Pets", "pets/v1/", "https://pets.example/", "", "The pets", "2024", 5,
     )  # fmt: skip
 
 
-def test_the_list_shows_them_and_the_groups_do_not_have_them(tmp_path: Path) -> None:
+def test_the_list_shows_them_and_the_groups_do_not_have_them(cli: Cli, tmp_path: Path) -> None:
     file = str(written(tmp_path, SEVEN_LINES.format(url="https://flowers.example/flowers.tar")))
+    assert cli("--list", "-d", "flowers", "--datasets-file", file).stdout == (
+        "flowers: Flowers of the garden\n  options  -d flowers\n"
+        "  size     not known before it is planned (--plan)\n  objects  not known before it is extracted\n\n"
+    )
     listed = parse(["--list", "--datasets-file", file], {}).datasets
     assert [it.name for it in listed] == [*DATASETS, "flowers"]
     assert [it.name for it in parse(["-a", "--datasets-file", file], {}).datasets] == ["stanford", "tsinghua", "austin"]
