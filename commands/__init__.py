@@ -16,10 +16,10 @@ def run(options: RunOptions, interrupted: threading.Event) -> int:
     raise_limit()
     if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
         return listing.run(options)
-    from commands import check, extract, plan, repair, verify
+    from commands import check, extract, plan, repair, shards, verify
 
     commands = {"plan": plan.run, "check": check.run}
     if options.command in commands:
         return commands[options.command](options)
-    opened = {"extract": extract.open_run, "verify": verify.open_run, "repair": repair.open_run}
-    return extract.run_datasets(options, opened[options.command], interrupted)
+    opened = {"extract": extract, "verify": verify, "repair": repair, "shards": shards}
+    return extract.run_datasets(options, opened[options.command].open_run, interrupted)

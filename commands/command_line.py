@@ -87,7 +87,8 @@ class Option(NamedTuple):
 
 WHAT, WHERE = "what to extract (these options add up)", "where to, where from"
 LOOK = "look first (these change nothing)"
-AGAIN, LIMITS, OUTPUT = "check and repair what is stored", "performance and limits", "output"
+AGAIN, NEXT = "check and repair what is stored", "after the extraction"
+LIMITS, OUTPUT = "performance and limits", "output"
 OPTIONS = {
     WHAT: (
         Option("-a --all", "the datasets of both groups: the same as -b -i"),
@@ -120,6 +121,10 @@ OPTIONS = {
         Option("--repair", "verify, then store again only what is missing or different"),
         Option("--force", "extract everything again, even what is complete"),
     ),
+    NEXT: (
+        Option("--shards", "make tar files of the images of a complete dataset, for training, in shards/<dataset>/ of"
+               " the same place", str, choices=("webdataset",)),
+    ),
     LIMITS: (
         Option("--connections", "parallel connections to each source (default: 8)", positive, "N"),
         Option("--uploads", "parallel writes of objects (default: 256 by the API, 128 through a mount)", positive, "N"),
@@ -142,9 +147,9 @@ OPTIONS = {
     ),
 }  # fmt: skip
 KUBERNETES = re.compile("_SERVICE_(HOST|PORT)|_PORT(_|$)")  # set by Kubernetes for a service of that name
-COMMANDS = ("list", "plan", "check", "verify", "repair")
+COMMANDS = ("list", "plan", "check", "verify", "repair", "shards")
 CONFLICTS = (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"), ("repair", "force"),
-             *itertools.combinations(COMMANDS, 2))  # fmt: skip
+             ("shards", "force"), *itertools.combinations(COMMANDS, 2))  # fmt: skip
 # Options of which one on the command line overrides all others of its group in the environment.
 OVERRIDES = ({"all", "breed", "individual", "dataset"}, *(set(pair) for pair in CONFLICTS))
 

@@ -22,7 +22,8 @@ from report.summary import Screen, log_next_step, print_summary
 from sources import sample
 
 log = logging.getLogger("spotted")
-DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s"}
+DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s",
+         "shards": "making shards of %s in %s"}  # fmt: skip
 
 
 class Session(NamedTuple):

@@ -33,7 +33,8 @@ from pipeline.planner import PlannedArchive
 from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.unit import SpanWork, Unit
-from storage.bucket import Bucket
+from report.card import write as card
+from storage.bucket import METADATA_PREFIX, Bucket
 
 log = logging.getLogger("spotted")
 
@@ -72,10 +73,21 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
             _put_folder(found, row, bucket)
     rest = _correct(found, bucket, lambda: DatasetRun(dataset, options, cluster, report)) if options.deep else []
     again = compare(dataset, bucket, options.known, options.deep)
+    if isinstance(again, Found) and _lacks_table(again, bucket):
+        log.info("%s: making the table of images from what is stored", dataset.name)
+        _rewrite(again, {}, ManifestStore(bucket, dataset.name))
+        again = compare(dataset, bucket, options.known, options.deep)
     if isinstance(again, Result):
         return again
     again.wrong += rest
     return again.result(start)
+
+
+def _lacks_table(found: Found, bucket: Bucket) -> bool:
+    """Whether nothing is wrong but the table of images: it is lost, or an older version completed the dataset."""
+    is_old = "tables" not in found.metadata and not bucket.keeps  # of a manifest that cannot be replaced it is no part
+    is_lost = bool(found.wrong) and all(row.path.startswith(METADATA_PREFIX) for row in found.wrong)
+    return found.dataset.layout is not None and (is_lost or (is_old and not found.wrong))
 
 
 def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
@@ -195,7 +207,10 @@ def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> No
     rows = Rows.of_sorted(row._replace(outcome=STORED, reason="", note="") for row in now)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     failures = store.failures()
-    store.mark_incomplete()
     noted = NotedRows.of(found.dataset.layout, rows) if found.dataset.layout else None
+    # Before the manifest goes: of 20,000 objects that are read back it takes a minute.
     tables = write_tables(found.dataset, store, noted, found.metadata["sample"])
-    store.commit(rows, failures, {**found.metadata, "bytes": rows.size, "finished": finished, **tables})
+    store.mark_incomplete(keeps_tables=True)
+    metadata = {**found.metadata, "bytes": rows.size, "finished": finished, **tables}
+    with card.drawn(found.dataset, store, rows, metadata, failures):
+        store.commit(rows, failures, metadata)

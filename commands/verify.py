@@ -125,7 +125,7 @@ def _lost_folder(name: str) -> Row:
 
 
 def _lost_table(row: Row) -> Row:
-    why = "the table of images is missing or changed: extract the dataset again, objects that are right are kept"
+    why = "the table of images is missing or changed: --repair makes it again from what is stored"
     return row._replace(outcome=MISSING, reason=why)
 
 

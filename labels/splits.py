@@ -23,6 +23,7 @@ from storage.bucket import Bucket
 log = logging.getLogger("spotted")
 
 PUBLISHED = "published"
+UNLISTED = "unlisted"  # of shards, of images that no list names
 OURS = "not published: ours, by the SHA-256 of what identifies the {}"
 
 

@@ -215,9 +215,10 @@ class ManifestStore:
         *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
         return list(_read_failures(table)) if table else []
 
-    def mark_incomplete(self) -> None:
+    def mark_incomplete(self, keeps_tables: bool = False) -> None:
         """Mark the dataset as incomplete, before anything of it is changed."""
-        if self.folder + "manifest.csv" in self.bucket.delete([self.table, *self.card, *self.image_tables]):
+        tables = () if keeps_tables else self.image_tables
+        if self.folder + "manifest.csv" in self.bucket.delete([self.table, *self.card, *tables]):
             raise ExtractionError(
                 f"{self.bucket.url}: {self.folder}manifest.csv says that the dataset is complete, and may not be"
                 " removed (a retention policy, a hold, or no right to remove objects): --repair stores what is missing;"

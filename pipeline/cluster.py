@@ -31,6 +31,7 @@ from errors import ClusterError, ExtractionError, SourceError
 from manifest.journal import JournalEntry
 from pipeline.context import ContextPlugin, WorkerContext, context_of
 from pipeline.options import WorkerConfig
+from pipeline.shards import ShardUnit, make_shard
 from pipeline.unit import Unit, Wanted
 from pipeline.worker import run_unit
 from storage.bucket import Stored, reason
@@ -228,7 +229,10 @@ def run(
 
 def _run_unit(unit: Unit, run: str, present: Mapping[str, Stored], wanted: Wanted) -> JournalEntry:
     worker = get_worker()
-    return run_unit(unit, context_of(worker, run), present, wanted, partial(worker.log_event, run))
+    context, report = context_of(worker, run), partial(worker.log_event, run)
+    if isinstance(unit, ShardUnit):
+        return make_shard(unit, context, report)
+    return run_unit(unit, context, present, wanted, report)
 
 
 def _raise_lost(error: BaseException) -> NoReturn:

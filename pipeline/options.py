@@ -16,7 +16,7 @@ DEFAULT_TO = "gs://spot-raw-data"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of one run. `command` is extract, list, plan, check, verify or repair."""
+    """The options of one run. `command` is extract, list, plan, check, verify, repair or shards."""
 
     datasets: tuple[Dataset, ...] = ()
     known: tuple[Dataset, ...] = tuple(DATASETS.values())  # with those of --datasets-file

@@ -71,7 +71,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
         )
         return None
     if "tables" not in metadata and dataset.layout:
-        log.info("%s: no metadata.csv: an older version completed it; --force makes the table", dataset.name)
+        log.info("%s: no metadata.csv: an older version completed it; --repair makes the table", dataset.name)
     store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
     left = store.clean_up()  # the run that wrote the manifest may have been killed right after it
     if store.lock in left:

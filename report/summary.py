@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -21,6 +22,7 @@ from storage.bucket import METADATA_PREFIX
 if TYPE_CHECKING:
     from pipeline.results import Result
 
+MANIFEST = rf"{METADATA_PREFIX}[^/]+/manifest\.csv"
 SHOWN = 5  # missing objects named in the log; failures.csv has all
 HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone",
           "not-images")  # fmt: skip
@@ -107,7 +109,9 @@ def log_next_step(results: list[Result], options: RunOptions) -> None:
     """Log where everything is, and the next command."""
     folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
     log.info("where: %s in %s", folders, options.to)
-    if not any(result.status for result in results):
+    if options.command == "shards":
+        log.info("look:  shards/<dataset>/index.json lists every shard; docs/reading.md shows how to train with them")
+    elif not any(result.status for result in results):
         log.info("look:  _extraction/<dataset>/card.html shows what it holds, manifest.csv lists every object")
     log.info("next:  %s", _next(results, options))
 
@@ -116,7 +120,7 @@ def _next(results: list[Result], options: RunOptions) -> str:
     statuses = {result.status for result in results}
     if ExtractionError.exit_status in statuses:
         return "see the errors above; --check tests all that a run needs; then the same command continues from here"
-    if any(row.path.startswith(METADATA_PREFIX) for result in results for row in result.missing):  # a manifest
+    if any(re.fullmatch(MANIFEST, row.path) for result in results for row in result.missing):
         return "the same command without --verify or --repair extracts what has no manifest"
     if IncompleteError.exit_status in statuses and options.command != "extract":
         deep = " --deep" if options.deep else ""

@@ -18,7 +18,9 @@ import pytest
 from PIL import Image
 
 from commands.repair import repair
+from commands.verify import verify
 from datasets import DATASETS, Dataset, Layout
+from errors import SourceError
 from labels.noted import PIECE, NotedRows
 from labels.table import tables
 from manifest.journal import VERSION, JournalEntry
@@ -214,15 +216,29 @@ def test_a_lost_table_is_made_again_and_nothing_is_stored_for_it(
         assert bench.extract(dataset).was_complete
 
 
-def test_verify_names_a_lost_table_and_repair_does_not_touch_it(cli: Cli, tmp_path: Path) -> None:
-    assert cli("-d", "tsinghua", "--sample", "--to", tmp_path).returncode == 0
-    (tmp_path / "_extraction/tsinghua/metadata.jsonl").unlink()
-    for way in ("--verify", "--repair"):
-        done = cli("-d", "tsinghua", "--sample", way, "--to", tmp_path)
-        assert done.returncode == 3
-        assert "_extraction/tsinghua/metadata.jsonl" in done.stdout + done.stderr
-    assert cli("-d", "tsinghua", "--sample", "--to", tmp_path).returncode == 0
-    assert cli("-d", "tsinghua", "--sample", "--verify", "--to", tmp_path).returncode == 0
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "croissant.json"])
+def test_verify_names_a_lost_table_and_repair_makes_it_from_what_is_stored(name: str, any_bench: Bench) -> None:
+    bench, dataset = any_bench, mini(any_bench, {**MEMBERS, **BOXES})
+    bench.extract(dataset)
+    before, about = table_of(bench), bench.metadata()
+    bench.bucket.put(f"_extraction/mini/{name}", b"damaged")
+    (found,) = verify(dataset, bench.bucket).missing
+    assert found.path == f"_extraction/mini/{name}" and "--repair makes it again" in found.reason
+    bench.server.heal()
+    bench.server.files.clear()  # no source is needed
+    assert repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert table_of(bench) == before and bench.metadata()["tables"] == about["tables"]
+    assert bench.extract(dataset).was_complete and bench.bucket.get("_extraction/mini/card.html")
+
+
+def test_a_table_is_not_made_of_images_that_are_missing(bench: Bench) -> None:
+    dataset = mini(bench, {**MEMBERS, **BOXES})
+    bench.extract(dataset)
+    bench.bucket.delete([f"mini/{next(iter(MEMBERS))}", "_extraction/mini/metadata.csv"])
+    bench.server.files.clear()
+    with pytest.raises(SourceError):
+        repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    assert bench.bucket.get("_extraction/mini/metadata.csv") is None and ManifestStore(bench.bucket, "mini").manifest()
 
 
 def test_a_repair_that_corrects_an_image_makes_the_table_again(any_bench: Bench) -> None:
@@ -250,18 +266,22 @@ def test_photos_that_are_kept_have_their_facts(cli: Cli, tmp_path: Path) -> None
     assert table.read_bytes() == before
 
 
-def test_a_dataset_that_an_older_version_completed_stays_as_it_is(
+def test_a_dataset_that_an_older_version_completed_gets_a_table_by_repair(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = mini(bench, MEMBERS)
     bench.extract(dataset)
+    before = table_of(bench)
     metadata = {key: value for key, value in bench.metadata().items() if key not in ("tables", "labels", "crc32c")}
     bench.bucket.put("_extraction/mini/manifest.json", seal(metadata, indent=2))
     bench.bucket.delete([f"_extraction/mini/{name}" for name in (*NAMES, "croissant.json", "card.html", "card.json")])
     with caplog.at_level(logging.INFO, "spotted"):
         assert bench.extract(dataset).was_complete
-    assert "mini: no metadata.csv: an older version completed it; --force makes the table" in caplog.messages
+    assert "mini: no metadata.csv: an older version completed it; --repair makes the table" in caplog.messages
     assert json.loads(bench.bucket.get("_extraction/mini/card.json") or b"")["labels"] is None
+    assert repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert table_of(bench) == before and bench.extract(dataset).was_complete
+    assert json.loads(bench.bucket.get("_extraction/mini/card.json") or b"")["labels"]["images"] > 0
 
 
 # ── many ─────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,123 @@
+"""The images of a complete dataset become tar shards beside it, which training reads many times as fast."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from commands.extract import Session, Work, ready_destination, start_workers
+from datasets import Dataset
+from errors import BucketError, DamagedError, ExtractionError, MemberError
+from gcs import open_bucket
+from labels.shards import SIZE, Shard, shards
+from labels.table import JSONL, sealed
+from manifest.compare import matches
+from manifest.seal import seal
+from manifest.store import ManifestStore
+from pipeline.cluster import Cluster, run
+from pipeline.existing import checked
+from pipeline.options import RunOptions
+from pipeline.progress import DatasetProgress, Report
+from pipeline.results import Result
+from pipeline.shards import FOLDER, ShardUnit
+from storage.bucket import Bucket
+from storage.names import is_unfinished, parents
+
+INDEX = "index.json"
+SHARD = re.compile(r"/[^/]+-\d{6}\.tar$")  # also those that an older version of the dataset had
+log = logging.getLogger("spotted")
+
+
+def open_run(options: RunOptions, session: Session) -> Work:
+    """Make ready what shards need: the destination, which has the dataset too, and the workers."""
+    destination = session.stack.enter_context(ready_destination(options))
+    options, cluster = start_workers(options, destination, session)
+    bucket = open_bucket(destination)
+    return lambda dataset: make_shards(dataset, bucket, cluster, session.report)
+
+
+def make_shards(dataset: Dataset, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+    """Write the shards that are not there, or not right; the index comes last, and says that all are."""
+    start = time.monotonic()
+    table = _table(dataset, bucket)
+    units = [ShardUnit.of(dataset.name, shard) for shard in shards(table.splitlines(), SIZE)]
+    folder = f"{FOLDER}{dataset.name}/"
+    listing = {stored.name: stored for stored in checked(bucket, bucket.list(folder))}
+    index = _index(dataset, [unit.shard for unit in units], table)
+    result = Result(replace(dataset, folder=folder), len(units), sum(unit.size for unit in units))
+    todo = [unit for unit in units if not matches(unit.row, listing.get(unit.row.path))]
+    strangers = listing.keys() - {unit.row.path for unit in units}
+    stale = [name for name in strangers if SHARD.search(name) or is_unfinished(name)]
+    result.was_complete = not todo and not stale and bucket.get(folder + INDEX) == index
+    if not result.was_complete:
+        bucket.delete([folder + INDEX, *stale])
+        for name in () if bucket.has_folders else sorted(parents([folder])):
+            _put(bucket, name, b"")
+        result.fetched = _run(dataset, units, todo, cluster, report)
+        _prove(todo, bucket)
+        bucket.sync()
+        _put(bucket, folder + INDEX, index)
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def _table(dataset: Dataset, bucket: Bucket) -> bytes:
+    """The table's lines, as the manifest has sealed them."""
+    store = ManifestStore(bucket, dataset.name)
+    found = store.manifest()
+    if found is None:
+        raise ExtractionError(
+            f"{dataset.name}: {bucket.url} has no manifest of this dataset, so it is not complete: extract it first"
+        )
+    seals: Mapping[str, Any] = found[1].get("tables", {})
+    if JSONL not in seals:
+        raise ExtractionError(f"{dataset.name}: {bucket.url} has no table of its images; --repair makes it")
+    table = bucket.get(store.folder + JSONL) or b""
+    if sealed(table) != seals[JSONL]:
+        raise DamagedError(f"{bucket.url}/{store.folder}{JSONL}: missing or changed; --repair makes it again")
+    return table
+
+
+def _index(dataset: Dataset, made: Sequence[Shard], table: bytes) -> bytes:
+    return seal(
+        {
+            "dataset": dataset.name,
+            "format": "webdataset",
+            "table_sha256": sealed(table)["sha256"],
+            "samples": sum(len(shard.samples) for shard in made),
+            "bytes": sum(shard.size for shard in made),
+            "shards": [shard.encode() for shard in made],
+        },
+        indent=2,
+    )
+
+
+def _run(
+    dataset: Dataset, units: Sequence[ShardUnit], todo: Sequence[ShardUnit], cluster: Cluster, report: Report
+) -> int:
+    """Make shards, each in a worker; the bytes that were written."""
+    progress = DatasetProgress(replace(dataset, tables=None), (), {unit.id: unit for unit in units}, report)
+    cluster.subscribe(progress.update)
+    wanted = {unit.id for unit in todo}
+    progress.begin({unit.id: unit.entry for unit in units if unit.id not in wanted})
+    for unit, entry in run(cluster, todo, {}):
+        progress.record(unit, entry)
+    return progress.fetched
+
+
+def _prove(made: Sequence[ShardUnit], bucket: Bucket) -> None:
+    listing = {stored.name: stored for stored in bucket.list(f"{FOLDER}{made[0].dataset}/")} if made else {}
+    for unit in made:
+        if not matches(unit.row, listing.get(unit.row.path)):
+            raise BucketError(f"{bucket.url}/{unit.row.path}: not listed as it was written: run the same command again")
+
+
+def _put(bucket: Bucket, name: str, data: bytes) -> None:
+    try:
+        bucket.put(name, data, "application/json")
+    except MemberError as error:
+        raise BucketError(f"{bucket.url}: {name} cannot be written: {error}") from error
