@@ -139,6 +139,7 @@ def spooled_from(
     log.info("%s: the server does not support range requests; downloading it into a temporary file", url)
     for chunk in itertools.chain([head], response.raw.stream(CHUNK, decode_content=False)):
         copy.write(chunk)
+        client.bandwidth.take(len(chunk))
         if size is not None and copy.size > size:
             check_size(url, copy.size, size)
     check_length(length, copy.size)

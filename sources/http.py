@@ -21,6 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from errors import SourceError, TooLargeError
+from sources.bandwidth import Bandwidth
 from sources.hosts import Host, Hosts
 from sources.http_answers import (
     PassingError,
@@ -62,11 +63,12 @@ T = TypeVar("T")
 class HttpClient:
     """The connections of a process to its sources, and what it knows of their servers.
 
-    `timeout` is in seconds without a byte. Pickled, it is a new client with the same timeout.
+    `timeout` is in seconds without a byte, `connections` to each server (None: any number), `bwlimit` in bytes/s of all
+    together (0: no limit). Pickled, it is a new client with the same timeout.
     """
 
-    def __init__(self, timeout: float = TIMEOUT) -> None:
-        self.timeout, self.hosts = timeout, Hosts()
+    def __init__(self, timeout: float = TIMEOUT, connections: int | None = None, bwlimit: int = 0) -> None:
+        self.timeout, self.hosts, self.bandwidth = timeout, Hosts(connections), Bandwidth(bwlimit)
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
         self._session = _new_session()
@@ -177,6 +179,7 @@ class HttpClient:
                 answer = obstore.get(self._store(f"{parts.scheme}://{parts.netloc}"), parts.path)
                 with host.answer():
                     _check_limit(url, answer.meta["size"], max_size)
+                    self.bandwidth.take(answer.meta["size"])
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                     return bytes(answer.bytes()) if is_plain else None
             except (BaseError, OSError, ValueError) as error:
@@ -193,6 +196,7 @@ class HttpClient:
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
             _check_limit(url, content_length(response) or 0, max_size)
             body: bytes = response.raw.read(max_size + 1, decode_content=False)
+            self.bandwidth.take(len(body))
             _check_limit(url, len(body), max_size)
             check_length(content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)

@@ -75,6 +75,7 @@ class HttpSource:
         with self._ask(start, stop) as response:
             begin = time.monotonic()
             while left and (chunk := response.raw.read(amount, decode_content=False)):
+                self.client.bandwidth.take(len(chunk))
                 amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
                 left, begin = left - min(left, len(chunk)), time.monotonic()
