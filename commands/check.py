@@ -36,7 +36,7 @@ def run(options: RunOptions) -> int:
 def examine(options: RunOptions) -> Iterator[Finding]:
     """All findings, each as soon as it is made; test objects are removed."""
     yield from environment_findings(options)
-    client = HttpClient(options.timeout, options.allow_private_addresses)
+    client = HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
     for dataset in options.datasets:
         yield from _sources(dataset, options.mirror, client)
     if options.scheduler:

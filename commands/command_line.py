@@ -59,6 +59,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def rate(text: str) -> int:
+    """Bytes a second, as rclone's --bwlimit has them: 512K, 20M, 1G; K is 1,024."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([KMG])", text.upper())
+    value = int(float(found[1]) * 1024 ** ("KMG".index(found[2]) + 1)) if found else 0
+    if not value:
+        raise argparse.ArgumentTypeError(f"expected bytes/s such as 512K, 20M or 1G, got {text!r}")
+    return value
+
+
 class Option(NamedTuple):
     """One option: how it is written, what the help says, how its value is read (None: a switch)."""
 
@@ -111,7 +120,7 @@ OPTIONS = {
         Option("--list", "list the datasets: options, size, objects, licence, home page"),
         Option("--dry-run --plan",
                "show what would be done, its cost and its time; with -v also each source => destination"),
-        Option("--source-rate", "for --plan: the download speed to assume, in MB/s (default: 10 per connection)",
+        Option("--assume-rate", "for --plan: the download speed to expect, in MB/s (default: 10 per connection)",
                positive, "MB"),
         Option("--check", "test credentials, bucket, mount, sources and cluster; for each: ok, or what to do"),
     ),
@@ -126,7 +135,10 @@ OPTIONS = {
                " the same place", str, choices=("webdataset",)),
     ),
     LIMITS: (
-        Option("--connections", "parallel connections to each source (default: 8)", positive, "N"),
+        Option("--connections", "parallel requests to each server, of each process (default: 8, for photos 160)",
+               positive, "N"),
+        Option("--bwlimit", "bytes/s to download at most, of all processes together: 512K, 20M, 1G (default: no limit)",
+               rate, "RATE"),
         Option("--uploads", "parallel writes of objects (default: 256 by the API, 128 through a mount)", positive, "N"),
         Option("--timeout", "seconds without a byte until a source is asked again (default: 30)", positive, "S"),
         Option("--write-rate", "objects/s to write to a bucket at first (default: 1,000; more while it takes them)",

@@ -18,7 +18,7 @@ from gcs import Destination, open_bucket
 from manifest.journal import JournalEntry, checksum_id
 from manifest.store import ManifestStore
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
-from pipeline.options import RunOptions
+from pipeline.options import READERS, RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
 from pipeline.unit import Unit, is_whole
 from report.humanize import amount
@@ -138,7 +138,7 @@ class _Survey:
 
     def __init__(self, dataset: Dataset, there: There, options: RunOptions) -> None:
         self.dataset, self.there, self.options, self.limits = dataset, there, options, options.limits
-        self.client = HttpClient(options.timeout, options.allow_private_addresses)
+        self.client = HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.kept: list[JournalEntry] = []
@@ -274,6 +274,7 @@ def run(options: RunOptions) -> int:
 
 def _rates(options: RunOptions, found: Iterable[Forecast]) -> Rates:
     is_hierarchical = any(each.is_hierarchical for each in found)
-    source = options.source_rate * 1_000_000 if options.source_rate else options.connections * BYTES_A_SECOND
+    source = float(options.assume_rate or 0) * 1_000_000 or (options.connections or READERS) * BYTES_A_SECOND
+    source = min(source, options.bwlimit or source)
     usual = Rates.bucket * (HIERARCHICAL if is_hierarchical else 1)
     return Rates(source, options.write_rate or usual, is_hierarchical)

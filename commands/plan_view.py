@@ -47,12 +47,12 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
         _print_costs(by_way, sum(each.work.bytes for each in found), rates)
     else:
         taken = min(cost["seconds"] for cost in by_way.values())
-        print(f"It takes about {duration(taken)} if the source gives {amount(rates.source)}/s (--source-rate).")
+        print(f"It takes about {duration(taken)} if the source gives {amount(rates.source)}/s (--assume-rate).")
 
 
 def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
     print(
-        f"Time: if the source gives {amount(rates.source)}/s (--source-rate) and the bucket takes"
+        f"Time: if the source gives {amount(rates.source)}/s (--assume-rate) and the bucket takes"
         f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate);"
         " at best, if it takes all at once."
         f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"

@@ -90,7 +90,7 @@ def start_cluster(
 
     `stop` makes the units in this process end soon, once it is set.
     """
-    run, threads = f"spotted-{uuid4().hex}", config.connections + SPARE_UNITS
+    run, threads = f"spotted-{uuid4().hex}", config.readers + SPARE_UNITS
     own = ContextPlugin(run, config, stop)
     with dask.config.set(DASK):
         with _client(threads, workers, scheduler, own) as client:
@@ -113,9 +113,12 @@ def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int 
     """Give each worker its context and show its log here; returns the configuration of all workers."""
     # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
     # other: an overloaded bucket refuses all of them alike (storage/congestion.py).
-    config = replace(config, destination=replace(config.destination, writers=len(client.nthreads())))
+    count = len(client.nthreads())
+    config = replace(config, destination=replace(config.destination, writers=count))
     try:
-        client.register_plugin(ContextPlugin(run, config))
+        # This process reads only while the workers do not, and keeps the whole of --bwlimit.
+        share = replace(config, bwlimit=-(-config.bwlimit // max(count, 1)))
+        client.register_plugin(ContextPlugin(run, share))
         client.run(log.setLevel, log.level)
         client.forward_logging(log.name)
     except OSError as error:  # a worker ended meanwhile; the next try asks those that are left

@@ -61,16 +61,16 @@ class WorkerContext:
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
         self.lease: Lease | None = None  # of the run in this process
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
-        self.http = HttpClient(config.timeout, config.allow_private_addresses)
+        self.http = HttpClient(config.timeout, config.connections, config.bwlimit, config.allow_private_addresses)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
-        photos = at_once(PHOTOS_AT_ONCE, share=2)
+        photos = at_once(config.connections or PHOTOS_AT_ONCE, share=2)
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
         self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
         self.bytes, self.putting = ByteSemaphore(BYTES_AT_ONCE), threading.BoundedSemaphore(max_in_flight)
         self.photos = ThreadPoolExecutor(photos + max_in_flight, "photo")  # each fetches a photo, then puts it
         self.fetching = threading.BoundedSemaphore(photos)
-        self.connections = threading.BoundedSemaphore(config.connections)
-        self.readers = ThreadPoolExecutor(config.connections, "read")
+        self.connections = threading.BoundedSemaphore(config.readers)
+        self.readers = ThreadPoolExecutor(config.readers, "read")
 
     def put(self, name: str, data: Data, content_type: str) -> None:
         """Store an object, while the lease is held."""

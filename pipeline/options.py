@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gcs import Destination  # which imports the libraries of the clouds
 
 DEFAULT_TO = "gs://spot-raw-data"
+READERS = 8  # connections to the archives of a dataset
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class RunOptions:
     deep: bool = False  # with verify and repair: read the sources too
     force: bool = False
     no_checksum: bool = False  # do not compare archives with their published SHA-256
-    connections: int = 8  # to a source, from each process
+    connections: int | None = None  # to each host, from each process; None: READERS of archives, PHOTOS_AT_ONCE
+    bwlimit: int = 0  # bytes/s from all sources, of all processes together; 0: no limit
     uploads: int | None = None  # puts in flight in each process; None: the bucket's own number
     timeout: int = 30  # seconds without a byte from a source
     write_rate: int | None = None  # objects/s at first, of all writers; None: the documented rate
-    source_rate: int | None = None  # MB/s that --plan assumes; None: 10 per connection
+    assume_rate: int | None = None  # MB/s that --plan assumes; None: 10 per connection
     limits: Limits = LIMITS
     workers: int = 0  # processes on this machine; 0: this one
     scheduler: str = ""  # address of a dask cluster
@@ -53,12 +55,21 @@ class WorkerConfig:
     """What every worker must know; picklable."""
 
     destination: Destination
-    connections: int = 8
+    connections: int | None = None
     uploads: int | None = None
     timeout: float = 30
     allow_private_addresses: bool = False
+    bwlimit: int = 0  # bytes/s of this process
+
+    @property
+    def readers(self) -> int:
+        """How many connections read archives."""
+        return self.connections or READERS
 
     @classmethod
     def of(cls, options: RunOptions, destination: Destination) -> WorkerConfig:
         """The part of a run's options that a worker needs."""
-        return cls(destination, options.connections, options.uploads, options.timeout, options.allow_private_addresses)
+        return cls(
+            destination, options.connections, options.uploads, options.timeout, options.allow_private_addresses,
+            options.bwlimit,
+        )  # fmt: skip

@@ -141,6 +141,7 @@ def spooled_from(
     body = Body(response, client.timeout)
     for chunk in itertools.chain([head], iter(lambda: body.read(CHUNK), b"")):
         copy.write(chunk)
+        client.bandwidth.take(len(chunk))
         if size is not None and copy.size > size:
             check_size(url, copy.size, size)
     check_length(length, copy.size)

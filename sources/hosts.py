@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -17,15 +18,19 @@ PROBE_AFTER = 10  # seconds since the last refusal, until one request more is tr
 class Host:
     """One server: a refusal lowers the number of requests in flight below what it was, good answers raise it by one.
 
-    A waiting request has no connection. A limit of parallel requests is met exactly: each refused request lowers it by
-    one and is repeated when another has ended (additive increase as in TCP, RFC 5681).
+    There are at most `most` (--connections). A waiting request has no connection. A server's own limit is met exactly:
+    each refused request lowers it by one and is repeated when another has ended (additive increase: TCP, RFC 5681).
     """
 
-    def __init__(self, name: str) -> None:
-        self.name, self.has_if_range = name, True  # False: it answers a range with If-Range as if it were none
+    def __init__(self, name: str, most: float = math.inf) -> None:
+        self.name, self.most, self.has_if_range = (
+            name,
+            most,
+            True,
+        )  # False: it answers a range with If-Range as if it were none
         self._logged = set[str]()
         self.served = 0  # requests that had a good answer so far
-        self._limit = float("inf")
+        self._limit = most
         self._in_flight = self._answering = self._completed = 0
         self._proven = 0  # answers that were read in parallel
         self._refused_at, self._changed = 0.0, threading.Condition()
@@ -60,7 +65,7 @@ class Host:
         with self._changed:
             self._completed += 1
             if self._completed >= self._limit and time.monotonic() - self._refused_at >= PROBE_AFTER:
-                self._limit, self._completed = self._limit + 1, 0
+                self._limit, self._completed = min(self._limit + 1, self.most), 0
                 self._changed.notify()
 
     def is_new(self, subject: str) -> bool:
@@ -87,7 +92,7 @@ class Host:
         if others < self._proven:  # it may not yet know that an answer is read: only the second time is believed
             self._proven -= 1
             return
-        if self._limit == float("inf"):
+        if self._limit == self.most:
             log.info("%s: refuses some of %d parallel requests; sending fewer", self.name, self._in_flight)
         self._limit = min(self._limit, others)
 
@@ -95,12 +100,12 @@ class Host:
 class Hosts:
     """The servers of one client."""
 
-    def __init__(self) -> None:
-        self._found, self._lock = dict[str, Host](), threading.Lock()
+    def __init__(self, connections: int | None = None) -> None:
+        self._found, self._lock, self._most = dict[str, Host](), threading.Lock(), connections or math.inf
 
     def of(self, url: str) -> Host:
         """The limits for the server of a URL."""
         parts = urlsplit(url)
         name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         with self._lock:
-            return self._found.setdefault(name, Host(name))
+            return self._found.setdefault(name, Host(name, self._most))

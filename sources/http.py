@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
+from sources.bandwidth import Bandwidth
 from sources.body import Body
 from sources.hosts import Host, Hosts
 from sources.http_answers import (
@@ -66,12 +67,17 @@ T = TypeVar("T")
 class HttpClient:
     """The connections of a process to its sources, and what it knows of their servers.
 
-    `timeout` is in seconds without a byte; with `is_open` public sources may lead to private addresses. Pickled, it is
-    a new client with the same two.
+    `timeout` is in seconds without a byte, `connections` to each server (None: any number), `bwlimit` in bytes/s of all
+    together (0: no limit); with `is_open` public sources may lead to private addresses. Pickled, it is a new client
+    with the same four.
     """
 
-    def __init__(self, timeout: float = TIMEOUT, is_open: bool = False) -> None:
-        self.timeout, self.hosts, self.border = timeout, Hosts(), Border(is_open)
+    def __init__(
+        self, timeout: float = TIMEOUT, connections: int | None = None, bwlimit: int = 0, is_open: bool = False
+    ) -> None:
+        self.timeout, self.hosts, self.border = timeout, Hosts(connections), Border(is_open)
+        self.bandwidth = Bandwidth(bwlimit)
+        self._given = timeout, connections, bwlimit, is_open
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
         self._session = _new_session(self.border)
@@ -79,8 +85,8 @@ class HttpClient:
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()
 
-    def __reduce__(self) -> tuple[type[HttpClient], tuple[float, bool]]:
-        return HttpClient, (self.timeout, self.border.is_open)
+    def __reduce__(self) -> tuple[type[HttpClient], tuple[float, int | None, int, bool]]:
+        return HttpClient, self._given
 
     # ── retries ──────────────────────────────────────────────────────────────────────────────────
 
@@ -183,6 +189,7 @@ class HttpClient:
                 answer = obstore.get(self._store(parts.scheme, parts.netloc, parts.hostname), parts.path)
                 with host.answer():
                     _check_limit(url, answer.meta["size"], max_size)
+                    self.bandwidth.take(answer.meta["size"])
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                     return bytes(answer.bytes()) if is_plain else None
             except (BaseError, OSError, ValueError) as error:
@@ -199,6 +206,7 @@ class HttpClient:
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
             _check_limit(url, content_length(response) or 0, max_size)
             body = Body(response, self.timeout, LONGEST).read_all(max_size)
+            self.bandwidth.take(len(body))
             _check_limit(url, len(body), max_size)
             check_length(content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)

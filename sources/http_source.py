@@ -76,6 +76,7 @@ class HttpSource:
         with self._ask(start, stop) as response:
             body, begin = Body(response, self.client.timeout), time.monotonic()
             while left and (chunk := body.read(amount)):
+                self.client.bandwidth.take(len(chunk))
                 amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
                 left, begin = left - min(left, len(chunk)), time.monotonic()

@@ -153,19 +153,11 @@ class ApiBucket(Bucket):
         )
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
-        sent, full = data if isinstance(data, bytes) else Passing(data, is_new), self.prefix + name
-        if self.prefix and (refusal := encoding_refusal(full)):
+        sent = data if isinstance(data, bytes) else Passing(data, is_new)
+        if self.prefix and (refusal := encoding_refusal(self.prefix + name)):
             raise MemberError(refusal)
         try:
-            if isinstance(sent, Passing):
-                upload(self._bucket, full, sent, content_type, self.limiter)
-            elif self._line.is_slow_for(len(sent)):  # in chunks, each of which has its own time
-                with self._line.sending(len(sent)):
-                    upload(self._bucket, full, Passing([sent], is_new, SMALLEST_CHUNK), content_type, self.limiter)
-            elif full.endswith("/"):  # obstore would drop the slash
-                self._put_folder(full, sent, content_type)
-            else:
-                self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
+            self._send(name, sent, content_type, is_new)
             self._alike = 0
         except TAKEN as error:
             if not is_new:  # an answer to something else
@@ -180,6 +172,18 @@ class ApiBucket(Bucket):
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
+
+    def _send(self, name: str, sent: bytes | Passing, content_type: str, is_new: bool) -> None:
+        full = self.prefix + name
+        if isinstance(sent, Passing):
+            upload(self._bucket, full, sent, content_type, self.limiter)
+        elif self._line.is_slow_for(len(sent)):  # in chunks, each of which has its own time
+            with self._line.sending(len(sent)):
+                upload(self._bucket, full, Passing([sent], is_new, SMALLEST_CHUNK), content_type, self.limiter)
+        elif full.endswith("/"):  # obstore would drop the slash
+            self._put_folder(full, sent, content_type)
+        else:
+            self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
 
     def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
         """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
