@@ -6,6 +6,7 @@ import argparse
 import difflib
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -42,14 +43,16 @@ exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _
 
 
 def destination(text: str) -> str:
-    """A bucket's URL, or a directory."""
+    """A bucket's URL, or a directory: one that exists, or that cannot be meant for a bucket by its name."""
     from gcs import scheme_of  # with what is needed to write; --help is quick without it
 
     try:
-        scheme_of(text)
+        is_path = scheme_of(text).is_path
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    if is_path and not (re.match(r"/|~|\.\.?(/|$)", text) or os.path.exists(text)):
+        raise UsageError(f"--to {text}: did you mean gs://{text} or ./{text}?")
+    return os.path.expanduser(text) if is_path else text
 
 
 def positive(text: str) -> int:
