@@ -122,6 +122,7 @@ OPTIONS = {
         Option("--verify", "compare the bucket with the manifest; changes nothing"),
         Option("--deep", "with --verify or --repair: also download the sources again and compare their bytes"),
         Option("--repair", "verify, then store again only what is missing or different"),
+        Option("--remove-extra", "with --repair: also remove what --verify lists as extra, objects of no dataset"),
         Option("--force", "extract everything again, even what is complete"),
     ),
     NEXT: (
@@ -194,6 +195,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> RunOption
             raise UsageError(f"--{one} and --{other} cannot be combined")
     if "deep" in values and not values.keys() & {"verify", "repair"}:
         raise UsageError("--deep needs --verify or --repair")
+    if "remove_extra" in values and "repair" not in values:
+        raise UsageError("--remove-extra needs --repair")
     return _options(values, parser)
 
 

@@ -153,9 +153,7 @@ class ApiBucket(Bucket):
         )
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
-        sent, full = data if isinstance(data, bytes) else Passing(data, is_new), self.prefix + name
-        if self.prefix and (refusal := encoding_refusal(full)):
-            raise MemberError(refusal)
+        sent, full = data if isinstance(data, bytes) else Passing(data, is_new), self._full_name(name)
         try:
             if isinstance(sent, Passing):
                 upload(self._bucket, full, sent, content_type, self.limiter)
@@ -180,6 +178,13 @@ class ApiBucket(Bucket):
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
+
+    def _full_name(self, name: str) -> str:
+        """A name with the prefix; raises MemberError for one that this makes too long."""
+        full = self.prefix + name
+        if self.prefix and (refusal := encoding_refusal(full)):
+            raise MemberError(refusal)
+        return full
 
     def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
         """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
