@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
 NEEDED := expected Python 3.11 or newer with its module venv; on Debian and Ubuntu: apt-get install python3-venv
-OUT ?= sample-out
+OUT ?= ./sample-out
 OLDEST ?= python3.11
 PIPENV_VERSION := 2026.10.3
 PIPENV := PIPENV_VENV_IN_PROJECT=1 PIPENV_IGNORE_VIRTUALENVS=1 .cache/pipenv/bin/pipenv

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -42,14 +43,16 @@ exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _
 
 
 def destination(text: str) -> str:
-    """A bucket's URL, or a directory."""
+    """A bucket's URL, or a directory: one that exists, or that cannot be meant for a bucket by its name."""
     from gcs import scheme_of  # with what is needed to write; --help is quick without it
 
     try:
-        scheme_of(text)
+        is_path = scheme_of(text).is_path
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    if is_path and not (re.match(r"/|~|\.\.?(/|$)", text) or os.path.exists(text)):
+        raise UsageError(f"--to {text}: did you mean gs://{text} or ./{text}?")
+    return os.path.expanduser(text) if is_path else text
 
 
 def positive(text: str) -> int:
@@ -128,6 +131,7 @@ OPTIONS = {
         Option("--verify", "compare the bucket with the manifest; changes nothing"),
         Option("--deep", "with --verify or --repair: also download the sources again and compare their bytes"),
         Option("--repair", "verify, then store again only what is missing or different"),
+        Option("--remove-extra", "with --repair: also remove what --verify lists as extra, objects of no dataset"),
         Option("--force", "extract everything again, even what is complete"),
     ),
     NEXT: (
@@ -203,6 +207,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> RunOption
             raise UsageError(f"--{one} and --{other} cannot be combined")
     if "deep" in values and not values.keys() & {"verify", "repair"}:
         raise UsageError("--deep needs --verify or --repair")
+    if "remove_extra" in values and "repair" not in values:
+        raise UsageError("--remove-extra needs --repair")
     return _options(values, parser)
 
 

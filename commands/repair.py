@@ -15,7 +15,7 @@ from functools import partial
 from archives.spans import Extent
 from commands.extract import Session, Work, ready_destination, start_workers
 from commands.verify import DIFFERENT, Found, against_sources, compare, described, reasons_of
-from datasets import Dataset
+from datasets import Dataset, sharing
 from errors import ArchiveError, MemberError, redact
 from gcs import open_bucket
 from labels.noted import NotedRows
@@ -35,6 +35,7 @@ from pipeline.results import Result
 from pipeline.unit import SpanWork, Unit
 from report.card import write as card
 from storage.bucket import METADATA_PREFIX, Bucket
+from storage.names import parents
 
 log = logging.getLogger("spotted")
 
@@ -64,6 +65,8 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
+    if options.remove_extra and found.extra:
+        _remove_extra(found, options, bucket)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
         lost = [row for row in found.wrong if row.path.startswith(dataset.folder) and not row.is_folder]
@@ -88,6 +91,15 @@ def _lacks_table(found: Found, bucket: Bucket) -> bool:
     is_old = "tables" not in found.metadata and not bucket.keeps  # of a manifest that cannot be replaced it is no part
     is_lost = bool(found.wrong) and all(row.path.startswith(METADATA_PREFIX) for row in found.wrong)
     return found.dataset.layout is not None and (is_lost or (is_old and not found.wrong))
+
+
+def _remove_extra(found: Found, options: RunOptions, bucket: Bucket) -> None:
+    """Remove what is none of the dataset, and the folders that it was alone in."""
+    names = [row.path for row in found.extra]
+    log.info("%s: removing %d objects that are none of the dataset", found.dataset.name, len(names))
+    bucket.delete(names)
+    if not sharing(found.dataset, options.known):  # which have folders too
+        bucket.delete(sorted(parents(names) - found.rows.folders, reverse=True))
 
 
 def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from commands.extract import Session, Work, start_workers
-from datasets import DATASETS, Dataset, sharing
+from datasets import DATASETS, Dataset
 from errors import DamagedError
 from gcs import Destination, open_bucket
 from manifest.compare import last_wins, matches, outer_join
@@ -19,6 +19,7 @@ from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared
+from pipeline.extra import EXTRA, extra_rows, is_unnamed
 from pipeline.options import RunOptions
 from pipeline.progress import Report
 from pipeline.results import Result
@@ -26,7 +27,7 @@ from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c
 
 log = logging.getLogger("spotted")
 
-MISSING, DIFFERENT, EXTRA, UNREAD = "missing", "different", "extra", "unread"
+MISSING, DIFFERENT, UNREAD = "missing", "different", "unread"
 
 
 @dataclass
@@ -96,14 +97,14 @@ def compare(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset], is_deep:
     for each, stored in compared(bucket, dataset, [found.rows], "" if is_deep else store.table):
         if each and not matches(each.row, stored):
             found.wrong.append(difference(each.row, stored))
-        elif stored and stored.name.endswith("/") and not stored.size:
-            folders.discard(stored.name)
-        elif stored and not each:
+        elif stored and is_unnamed(each, stored):
             unnamed.append(stored)
+        elif stored:
+            folders.discard(stored.name)
     found.wrong += map(_lost_table, store.lost_tables(found.metadata))
     if folders and not bucket.has_folders:
         found.wrong += [_lost_folder(name) for name in sorted(folders)]
-    found.extra = [_extra(stored, bucket) for stored in _not_by_others(sharing(dataset, known), bucket, unnamed)]
+    found.extra = extra_rows(dataset, known, bucket, unnamed)
     return found
 
 
@@ -134,25 +135,6 @@ def described(it: Row | Stored) -> str:
     if it.size == UNREADABLE:
         return "something that is no plain file, or cannot be read"
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
-
-
-def _not_by_others(others: Iterable[Dataset], bucket: Bucket, unnamed: list[Stored]) -> Iterator[Stored]:
-    """Those that no other dataset with the same folder has either."""
-    named = set(_named_by(others, bucket)) if unnamed else set()
-    return (each for each in unnamed if each.name not in named)
-
-
-def _named_by(datasets: Iterable[Dataset], bucket: Bucket) -> Iterator[str]:
-    for each in datasets:
-        store = ManifestStore(bucket, each.name)
-        complete = store.manifest()
-        runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
-        yield from (row.path for rows in runs for row in rows)
-
-
-def _extra(stored: Stored, bucket: Bucket) -> Row:
-    why = f"it is not in the manifest; if it is not needed, remove {bucket.url}/{stored.name}"
-    return Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, why)
 
 
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ class RunOptions:
     sample: bool = False
     hierarchical: bool = False  # namespace of a bucket that the run creates
     deep: bool = False  # with verify and repair: read the sources too
+    remove_extra: bool = False  # with repair: objects that are none of the dataset
     force: bool = False
     no_checksum: bool = False  # do not compare archives with their published SHA-256
     connections: int | None = None  # to each host, from each process; None: READERS of archives, PHOTOS_AT_ONCE

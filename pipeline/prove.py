@@ -12,6 +12,7 @@ from manifest.counters import ReasonCounter
 from manifest.records import FAILED, Row, Rows
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import compared
+from pipeline.extra import is_unnamed
 from storage.bucket import Bucket, Stored
 
 log = logging.getLogger("spotted")
@@ -25,7 +26,7 @@ class ListingDiff(NamedTuple):
     rows: Rows  # that match the listing
     lost: list[Resolved]  # that do not
     misnamed: ReasonCounter
-    strangers: ReasonCounter  # objects in the dataset's folder that do not belong to it
+    unnamed: list[Stored]  # objects in the dataset's folder that it does not name
     noted: NotedRows | None  # what the table of images is made of
 
     def lost_rows(self) -> list[Row]:
@@ -49,14 +50,13 @@ def prove(run: DatasetRun, bucket: Bucket) -> ListingDiff:
 
 
 def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> ListingDiff:
-    lost, misnamed, strangers = list[Resolved](), ReasonCounter(), ReasonCounter()
+    lost, misnamed, unnamed = list[Resolved](), ReasonCounter(), list[Stored]()
     noted = NotedRows(run.dataset.layout) if run.dataset.layout else None
 
     def proved() -> Iterator[Row]:
         for each, stored in compared(bucket, run.dataset, run.runs()):
             if each is None:
-                if stored and not stored.name.endswith("/"):
-                    strangers.add(Row(stored.name, 0, 0, "", 0, reason="none of the dataset"))
+                unnamed.extend([stored] if stored and is_unnamed(each, stored) else ())
             elif each.row.is_folder and bucket.has_folders:
                 continue
             elif not matches(each.row, stored) or (is_first and stored and _is_contested(run, each, stored)):
@@ -67,7 +67,7 @@ def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> Listing
                     noted.add(each.row)
                 yield each.row._replace(reason="", note="")
 
-    return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, strangers, noted)
+    return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, unnamed, noted)
 
 
 def _is_contested(run: DatasetRun, each: Resolved, stored: Stored) -> bool:

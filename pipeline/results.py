@@ -18,7 +18,7 @@ class Result:
     size: int = 0  # bytes of all objects
     was_complete: bool = False
     missing: list[Row] = field(default_factory=list)
-    extra: list[Row] = field(default_factory=list)  # of a verification: objects that the manifest does not name
+    extra: list[Row] = field(default_factory=list)  # objects in its folder that are none of it
     is_verification: bool = False
     gone: int = 0  # photos that the source no longer has
     not_images: int = 0  # photos in whose place the source has something else
@@ -39,15 +39,15 @@ class Result:
 
     @property
     def status(self) -> int:
-        """The exit status that it makes."""
+        """The exit status that it makes; extra objects are no obstacle to a run, but a finding of a verification."""
         if self.error:
             return ExtractionError.exit_status
-        return IncompleteError.exit_status if self.missing or self.extra else 0
+        return IncompleteError.exit_status if self.missing or (self.extra and self.is_verification) else 0
 
     @property
     def state(self) -> str:
-        """The same in a word."""
-        return {0: "complete", ExtractionError.exit_status: "failed"}.get(self.status, "incomplete")
+        """How it is, in a word; what is extra makes nothing incomplete."""
+        return "failed" if self.error else "incomplete" if self.missing else "complete"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipeline.chains import join_chains
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared, readable_manifest
+from pipeline.extra import extra_rows, is_unnamed
 from pipeline.options import RunOptions
 from pipeline.progress import Report
 from pipeline.prove import prove
@@ -60,10 +61,13 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
         return None
     rows, metadata = found
     check_kind(dataset, options, store.bucket, metadata)
-    lost, unfinished = 0, list[str]()
+    lost, unfinished, unnamed = 0, list[str](), list[Stored]()
     for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
-        unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
+        if stored and is_unfinished(stored.name):
+            unfinished.append(stored.name)
+        elif stored and is_unnamed(each, stored):
+            unnamed.append(stored)
     lost += len(store.lost_tables(metadata))
     if lost:
         log.warning(
@@ -80,7 +84,8 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
     not_images = metadata.get("not_images", 0)  # older versions called these gone
-    return Result(dataset, len(rows), rows.size, True, gone=metadata["gone"], not_images=not_images)
+    extra = extra_rows(dataset, options.known, store.bucket, unnamed)
+    return Result(dataset, len(rows), rows.size, True, extra=extra, gone=metadata["gone"], not_images=not_images)
 
 
 def _extract(run: DatasetRun, store: ManifestStore, card: CardWriter) -> Result:

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from datasets import Dataset, sharing
+from datasets import Dataset
 from errors import redact
 from labels.write import write_tables
 from manifest.counters import ReasonCounter
 from manifest.records import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.dataset_run import DatasetRun
+from pipeline.extra import extra_rows
 from pipeline.planner import PlannedArchive
 from pipeline.prove import ListingDiff
 from pipeline.results import Result
@@ -40,11 +41,10 @@ class CardWriter(Protocol):
 
 def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: CardWriter) -> Result:
     """Write the manifest when nothing is missing, else failures.csv."""
-    if not sharing(run.dataset, run.options.known):  # --verify reads the others' manifests and knows whose they are
-        _log_strangers(run.dataset, diff.strangers)
     _log_repeats(run, len(diff.rows) + sum(not each.row.is_folder for each in diff.lost))
     failures = [*_failures(run), *run.folders.failed, *diff.lost_rows()]
     result = _result(run, diff.rows, failures)
+    result.extra = extra_rows(run.dataset, run.options.known, store.bucket, diff.unnamed)
     if result.missing:
         store.write_failures(failures)
     else:
@@ -55,14 +55,6 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
             store.commit(diff.rows, failures, metadata)
     return result
-
-
-def _log_strangers(dataset: Dataset, strangers: ReasonCounter) -> None:
-    for reason, some in strangers.counts().items():
-        log.warning(
-            "%s: %d objects in its folder are %s: left by a run on an older source, or by other programs; --verify"
-            " names them: %s", dataset.name, some.count, reason, ", ".join(some.examples),
-        )  # fmt: skip
 
 
 def _log_repeats(run: DatasetRun, distinct: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from datasets import GROUPS, select
 from errors import ExtractionError, IncompleteError
+from manifest.counters import CountWithExamples
 from pipeline.options import RunOptions
 from report.humanize import amount, duration
 from report.progress_bar import Display
@@ -57,8 +58,15 @@ def _log_what_is_wrong(result: Result) -> None:
     for row in result.missing[: None if result.is_verification else SHOWN]:
         what = row.outcome if result.is_verification else "missing"
         log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
-    for row in result.extra:
+    for row in result.extra if result.is_verification else ():
         log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
+    if result.extra:
+        some = CountWithExamples.of(row.path for row in result.extra)
+        log.warning(
+            "%s: %d objects in its folder are none of the dataset, left by an older version or by other programs: %s;"
+            " --verify lists them, --repair --remove-extra removes them",
+            name, some.count, ", ".join(some.examples),
+        )  # fmt: skip
     if not result.is_verification and len(result.missing) > SHOWN:
         log.warning("%s: … and %d more; _extraction/%s/failures.csv lists all", name, len(result.missing) - SHOWN, name)
 
@@ -123,8 +131,10 @@ def _next(results: list[Result], options: RunOptions) -> str:
     if any(re.fullmatch(MANIFEST, row.path) for result in results for row in result.missing):
         return "the same command without --verify or --repair extracts what has no manifest"
     if IncompleteError.exit_status in statuses and options.command != "extract":
+        if not any(result.missing for result in results):
+            return "--repair --remove-extra removes the objects that are none of the dataset"
         deep = " --deep" if options.deep else ""
-        return f"--repair{deep} stores again what is missing or different; extra objects are for you to judge"
+        return f"--repair{deep} stores again what is missing or different"
     if IncompleteError.exit_status in statuses:
         return "_extraction/<dataset>/failures.csv says what is missing and why; the same command tries it again"
     is_all = list(options.datasets) == select(GROUPS, ())

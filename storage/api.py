@@ -153,11 +153,9 @@ class ApiBucket(Bucket):
         )
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
-        sent = data if isinstance(data, bytes) else Passing(data, is_new)
-        if self.prefix and (refusal := encoding_refusal(self.prefix + name)):
-            raise MemberError(refusal)
+        sent, full = data if isinstance(data, bytes) else Passing(data, is_new), self._full_name(name)
         try:
-            self._send(name, sent, content_type, is_new)
+            self._send(full, sent, content_type, is_new)
             self._alike = 0
         except TAKEN as error:
             if not is_new:  # an answer to something else
@@ -173,8 +171,7 @@ class ApiBucket(Bucket):
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
 
-    def _send(self, name: str, sent: bytes | Passing, content_type: str, is_new: bool) -> None:
-        full = self.prefix + name
+    def _send(self, full: str, sent: bytes | Passing, content_type: str, is_new: bool) -> None:
         if isinstance(sent, Passing):
             upload(self._bucket, full, sent, content_type, self.limiter)
         elif self._line.is_slow_for(len(sent)):  # in chunks, each of which has its own time
@@ -183,7 +180,15 @@ class ApiBucket(Bucket):
         elif full.endswith("/"):  # obstore would drop the slash
             self._put_folder(full, sent, content_type)
         else:
+            name = full[len(self.prefix) :]
             self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
+
+    def _full_name(self, name: str) -> str:
+        """A name with the prefix; raises MemberError for one that this makes too long."""
+        full = self.prefix + name
+        if self.prefix and (refusal := encoding_refusal(full)):
+            raise MemberError(refusal)
+        return full
 
     def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
         """Whether the object that was to be put is there, and right; raises KeptError where another one is there.

@@ -43,7 +43,7 @@ def test_the_sample_alone_is_all_of_it() -> None:
         (["-a", "--sample", "--to", "s3://bucket"], "expected gs://bucket or a directory, got 's3://bucket'"),
         (["-a", "--sample", "--to", "gs:/bucket"], "expected gs://bucket or a directory, got 'gs:/bucket'"),
         (["-a", "--sample", "--to", "gs://Not_A_Bucket!"], "gs://Not_A_Bucket!: not a bucket name"),
-        (["-a", "--sample", "--to", "gs://b/prefix"], "gs://b/prefix: not a bucket name"),
+        (["-a", "--sample", "--to", "gs://bucket//prefix"], "gs://bucket//prefix: not a prefix that objects can have"),
     ],
 )
 def test_wrong_use(cli: Cli, arguments: list[str], expected: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from commands.command_line import parse
@@ -25,7 +27,7 @@ def names(options: RunOptions) -> list[str]:
         (["-a", "--sample"], {"SPOTTED_MIRROR": "m"}, {"mirror": "", "sample": True}),
         (["-a", "--repair"], {"SPOTTED_FORCE": "1"}, {"command": "repair", "force": False}),
         (["-a", "--connections", "3"], {"SPOTTED_CONNECTIONS": "5"}, {"connections": 3}),
-        (["-a"], {"SPOTTED_CONNECTIONS": "5", "SPOTTED_TO": "out"}, {"connections": 5, "to": "out"}),
+        (["-a"], {"SPOTTED_CONNECTIONS": "5", "SPOTTED_TO": "./out"}, {"connections": 5, "to": "./out"}),
         (["-a", "--dry-run"], {}, {"command": "plan"}),
     ],
 )
@@ -49,6 +51,7 @@ def test_datasets_on_the_command_line_replace_those_of_the_environment() -> None
         ({"SPOTTED_CONNECTIONS": "five"}, "SPOTTED_CONNECTIONS: expected a positive integer, got 'five'"),
         ({"SPOTTED_VIA": "ftp"}, "SPOTTED_VIA: expected one of auto, mount, api, got 'ftp'"),
         ({"SPOTTED_TO": "s3://b"}, "SPOTTED_TO: expected gs://bucket or a directory, got 's3://b'"),
+        ({"SPOTTED_TO": "my-bucket"}, "--to my-bucket: did you mean gs://my-bucket or ./my-bucket?"),
         ({"SPOTTED_FORCE": "maybe"}, "SPOTTED_FORCE: expected 1 or 0, got 'maybe'"),
         ({"SPOTTED_VERIFY": "1", "SPOTTED_PLAN": "1"}, "--plan and --verify cannot be combined"),
     ],
@@ -56,6 +59,24 @@ def test_datasets_on_the_command_line_replace_those_of_the_environment() -> None
 def test_a_wrong_variable_is_named(environment: dict[str, str], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         parse(["-a"], environment)
+
+
+def test_a_name_without_a_scheme_is_asked_about(cli: Cli) -> None:
+    done = cli("-a", "--sample", "--to", "my-bucket/dogs")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --to my-bucket/dogs: did you mean gs://my-bucket/dogs or ./my-bucket/dogs?\n"
+
+
+def test_what_can_only_be_a_directory_is_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "there").mkdir()
+    for name in ("there", "there/", "./new", "../new", "/new/er", ".", ".."):
+        assert parse(["-a", "--to", name], {}).to == name
+    assert parse(["-a"], {"SPOTTED_TO": "~/new"}).to == "/home/me/new"
+    for name in (".new", "there/new", "..new"):
+        with pytest.raises(UsageError, match=f"did you mean gs://{name} or"):
+            parse(["-a", "--to", name], {})
 
 
 def test_an_unknown_dataset_of_the_environment_is_named() -> None:

@@ -92,7 +92,7 @@ def test_a_newcomers_commands_print_what_it_shows(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-eu", "-c", f"{clone}\n{login}\ncommand -v python"], cwd=tmp_path, env=environment,
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout
-    _, made, printed = done.stdout.partition("cli.py --all --sample --to sample-out\n")
+    _, made, printed = done.stdout.partition("cli.py --all --sample --to ./sample-out\n")
     printed, _, python = printed.rstrip("\n").rpartition("\n")
     assert made and settled(printed) == settled(escaped[1])
     assert Path(python) == ROOT / ".venv/bin/python"  # it is activated
@@ -112,7 +112,7 @@ def test_the_options_are_those_of_help(cli: Cli) -> None:
 
 @pytest.mark.parametrize("command", OWN)
 def test_own_commands(command: str, cli: Cli, front: GcsFront, mirror: SourceServer, tmp_path: Path) -> None:
-    arguments = [f"{tmp_path}/dogs" if each == "dogs" else each for each in shlex.split(command)]
+    arguments = [f"{tmp_path}/dogs" if each == "./dogs" else each for each in shlex.split(command)]
     environment = {"STORAGE_EMULATOR_HOST": front.url, "GCE_METADATA_HOST": "127.0.0.1:9"}
     if "--sample" not in arguments:
         environment["SPOTTED_MIRROR"] = mirror.url
