@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import requests
 
-from support.containers import FUSE, IMAGE, docker, options
+from support.containers import DOCKER, FUSE, IMAGE, docker, options
 from support.fake_gcs import GcsFront
+from support.program import ROOT
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 
@@ -62,3 +65,14 @@ def test_a_login_of_gcloud_that_is_mounted(front: GcsFront, bucket: str, tmp_pat
     assert docker("run", "--rm", *mounted, IMAGE, "python", "-c", show).stdout == "3\n"
     done = docker("run", "--rm", "--network", "none", IMAGE, "-d", "stanford", "--sample", "--to", f"gs://{bucket}")
     assert "in this container, mount the login: --volume ~/.config/gcloud:/root/.config/gcloud:ro" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["CLOUDSDK_CONFIG", "HOME"])
+def test_compose_mounts_the_login(tmp_path: Path, folder: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], folder: str(tmp_path)}
+    shown = subprocess.run([DOCKER, "compose", "--profile", "run", "config", "--format", "json"], cwd=ROOT, text=True,
+                           env=environment, capture_output=True, check=True)  # fmt: skip
+    source = tmp_path if folder == "CLOUDSDK_CONFIG" else tmp_path / ".config/gcloud"
+    for name in ("worker", "extract"):
+        volumes = json.loads(shown.stdout)["services"][name]["volumes"]
+        assert (str(source), "/root/.config/gcloud") in {(each["source"], each["target"]) for each in volumes}
