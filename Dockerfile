@@ -1,23 +1,20 @@
 # The tool as a container, with GCSFuse inside. What changes least comes first, the code last.
 # The base images are pinned by digest, in lines that Dependabot can renew; an argument puts others in their place, and
-# then these are not fetched. The secret `ca` is for builds behind a proxy that signs with its own certificate; without one
-# it is an empty mount.
+# then these are not fetched. Behind a proxy that signs with its own certificate, put that into docker/ca.crt: it stays in
+# the stages that download, and none of the image's layers has it. No instruction needs BuildKit: pipelines build without it.
 ARG PYTHON_IMAGE=pinned-python
 ARG GO_IMAGE=pinned-go
 FROM python:3.13.14-slim-trixie@sha256:6771159cd4fa5d9bba1258caf0b82e6b73458c694d178ad97c5e925c2d0e1a91 AS pinned-python
-FROM --platform=$BUILDPLATFORM golang:1.27.0-trixie@sha256:6212da3924947f4b6a939df02ea627c13f338f1a41d6c3fcb0dd9d076eef46c4 AS pinned-go
+FROM --platform=${BUILDPLATFORM:-linux} golang:1.27.0-trixie@sha256:6212da3924947f4b6a939df02ea627c13f338f1a41d6c3fcb0dd9d076eef46c4 AS pinned-go
 
 # From the Go module proxy, in the version of docker/gcsfuse/go.mod, with the hashes of its go.sum and the Go that it asks for
 # (Go's own images take no other without GOTOOLCHAIN). Cross-compiled: emulation takes ten times as long.
-FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS gcsfuse-from-source
+FROM --platform=${BUILDPLATFORM:-linux} ${GO_IMAGE} AS gcsfuse-from-source
 ARG TARGETOS
 ARG TARGETARCH
 WORKDIR /build
-COPY docker/gcsfuse ./
-RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    --mount=type=cache,target=/go/pkg/mod \
-    --mount=type=cache,target=/root/.cache/go-build \
-    if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi \
+COPY docker/gcsfuse docker/ca.cr[t] ./
+RUN if [ -s ca.crt ]; then export SSL_CERT_FILE=$PWD/ca.crt; fi \
  && export GOTOOLCHAIN=auto CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
  && module=github.com/googlecloudplatform/gcsfuse/v3 \
  && version=$(go list -m -f '{{.Version}}' "$module") \
@@ -31,9 +28,8 @@ COPY --from=gcsfuse-from-source /gcsfuse /
 # is not looked at, for nothing changes in an image.
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
-COPY Pipfile.lock docker/requirements.py ./
-RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \
+COPY Pipfile.lock docker/requirements.py docker/ca.cr[t] ./
+RUN if [ -s ca.crt ]; then export PIP_CERT=$PWD/ca.crt; fi \
  && python requirements.py Pipfile.lock default > requirements.txt \
  && python -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-compile \
@@ -42,7 +38,12 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
  && find /opt/venv -name '*.pyc' -delete \
  && /opt/venv/bin/python -m compileall -q -j 0 -x /tests/ --invalidation-mode unchecked-hash /opt/venv/lib
 
-FROM ${PYTHON_IMAGE} AS tool
+FROM ${PYTHON_IMAGE} AS code
+COPY . /app
+RUN rm -f /app/docker/ca.crt
+
+# What is shipped.
+FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="spotted-data-extraction" \
       org.opencontainers.image.description="Moves public dog image datasets into a Google Cloud Storage bucket" \
       org.opencontainers.image.licenses="MIT" \
@@ -50,7 +51,7 @@ LABEL org.opencontainers.image.title="spotted-data-extraction" \
 # Debian's packages are not pinned: an image built anew should have their security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates fuse3 tini \
+ && apt-get install --yes --no-install-recommends ca-certificates curl fuse3 git jq tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && useradd --uid 1000 --create-home --shell /bin/bash spotted \
  && install --directory --mode 1777 /gcs
@@ -62,33 +63,13 @@ COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY docker-entrypoint.sh /usr/local/bin/
 COPY docker/component.py /usr/local/lib/spotted/
-COPY . ./
+COPY --from=code /app ./
 # What Python's own library lacks in compiled files (the official image has none) is written as it is imported.
 RUN python -m compileall -q --invalidation-mode unchecked-hash . \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import commands.check, commands.extract, commands.plan, commands.repair, commands.verify, storage.api, distributed.nanny'
 # The entrypoint makes /dev/fuse usable and goes on as the plain user; with docker run --user it begins as that.
 # tini is PID 1: it hands on the signals of docker stop, and reaps what GCSFuse leaves.
 ENTRYPOINT ["tini", "--", "docker-entrypoint.sh"]
-
-# For the plain tests: the image with pytest beside it, and the programs that the tests compare with (perl has shasum).
-# .ci/in-image mounts the tests.
-FROM packages AS test-packages
-RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
-    if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \
- && python requirements.py Pipfile.lock develop > requirements.txt \
- && python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-      --only-binary=:all: --require-hashes --no-deps --target /opt/test -r requirements.txt
-
-FROM tool AS test
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends libarchive-tools nginx-light p7zip-full perl strace unzip \
- && rm -rf /var/lib/apt/lists/*
-COPY --from=test-packages /opt/test /opt/test
-RUN echo /opt/test > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz-test.pth"
-
-# What is shipped.
-FROM tool
 ARG VERSION=dev
 ARG REVISION=unknown
 ARG SOURCE=https://github.com/ACCOUNT/spotted-data-extraction

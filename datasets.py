@@ -35,12 +35,17 @@ class Archive:
 
 @dataclass(frozen=True)
 class PhotoTables:
-    """Tables that name photos, and the prefixes under which photos and annotations go."""
+    """Tables that name photos, and the prefixes under which photos and annotations go.
+
+    `blobs` are the tables' Git object IDs, with which they are compared; `copy` is where each is too, {} being its ID.
+    """
 
     dogs: str
     photos: str
     image_prefix: str
     annotation_prefix: str
+    blobs: tuple[str, ...] = ("", "")
+    copy: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,10 @@ def _tsinghua(token: str) -> str:
 _STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 _THU = "https://cg.cs.tsinghua.edu.cn/ThuDogs/"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
-_AUSTIN = "https://raw.githubusercontent.com/alex-coward/spotted_dog_finder/main/src/data_extraction/csv/"
+_AUSTIN = (
+    "https://raw.githubusercontent.com/alex-coward/spotted_dog_finder/42c3fce3863bf7d70fa297c064b197f97c12bae5"
+    "/src/data_extraction/csv/"
+)
 _HIGH_PARTS = (
     "d2031efb239c4dde9c6c", "6a242a6bba664537ba45", "d17034fa14f54e4381d8", "3740fc44cd484e1cb089",
     "ff5d96a0bc4e4dba9004", "d5fe5c88198c4387a7bb", "b13d6710ac85487e9487", "b6cf354fd04b4fe0b909",
@@ -185,7 +193,12 @@ AUSTIN = Dataset(
     "austin/",
     "individual",
     tables=PhotoTables(
-        _AUSTIN + "apa_dogs.csv", _AUSTIN + "apa_photos.csv", "austin/full_quality/", "austin/annotations/"
+        _AUSTIN + "apa_dogs.csv",
+        _AUSTIN + "apa_photos.csv",
+        "austin/full_quality/",
+        "austin/annotations/",
+        ("077cac63b82cb2b7473e9853008b673edee62356", "b414d90c817ed77331ba642678076be66afda8da"),
+        "https://archive.softwareheritage.org/api/1/content/sha1_git:{}/raw/",
     ),
     layout=Layout(
         "austin/full_quality/",

@@ -14,8 +14,8 @@ if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
   mounts=/${mounts#/}
   [ -d "$mounts" ] || install --directory --mode 1777 "$mounts"
   user=$(id -u spotted)
-  # A key file that only root or another user may read is read here, and handed on as a copy in memory.
-  key=${GOOGLE_APPLICATION_CREDENTIALS:-}
+  # A key file, or the file of a login, that only root or another user may read is handed on as a copy in memory.
+  key=${GOOGLE_APPLICATION_CREDENTIALS:-${CLOUDSDK_CONFIG:-/root/.config/gcloud}/application_default_credentials.json}
   if [ -f "$key" ] && ! setpriv --reuid "$user" --regid spotted --clear-groups test -r "$key"; then
     copy=$(mktemp /dev/shm/key-XXXXXXXX.json)
     cat "$key" >"$copy"

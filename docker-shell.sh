@@ -7,6 +7,7 @@
 #                                   `gcloud auth application-default login`; on Google's machines neither is needed
 #   REQUESTS_CA_BUNDLE, SSL_CERT_FILE or CURL_CA_BUNDLE   certificates of a company network; one of them is enough
 #   HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY          and the same in small letters
+#   GOOGLE_CLOUD_QUOTA_PROJECT      the project that pays for the requests, where a bucket's requester pays
 #   STORAGE_EMULATOR_HOST           an emulator in place of Google's
 #   IMAGE, DOCKER, DOCKER_RUN_ARGS, DOCKER_BUILD_ARGS, PRIVILEGED=1, NO_FUSE=1, SPOTTED_…
 set -eu
@@ -39,12 +40,12 @@ if [ -n "$ca" ] && ! [ -f "$ca" ]; then
 fi
 
 # shellcheck disable=SC2086  # several arguments in one variable
-DOCKER_BUILDKIT=1 "$docker" build ${DOCKER_BUILD_ARGS:-} --tag "$image" .
+"$docker" build ${DOCKER_BUILD_ARGS:-} --tag "$image" .
 
 # From here on "$@" is docker run's whole command line; the caller's arguments stay at its end.
 set -- "$image" "$@"
 for name in $(env | sed -n 's/^\(SPOTTED_[A-Z_]*\)=.*/\1/p') \
-  GCP_PROJECT GOOGLE_CLOUD_PROJECT GCS_REGION GCS_HIERARCHICAL GCS_BUCKET_ROOT STORAGE_EMULATOR_HOST \
+  GCP_PROJECT GOOGLE_CLOUD_PROJECT GOOGLE_CLOUD_QUOTA_PROJECT GCS_REGION GCS_HIERARCHICAL GCS_BUCKET_ROOT STORAGE_EMULATOR_HOST \
   HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy; do
   eval "[ -z \"\${$name:-}\" ]" || set -- --env "$name" "$@"
 done

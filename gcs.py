@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import BucketError, UsageError
-from storage.bucket import METADATA_PREFIX, Bucket
+from storage.bucket import METADATA_PREFIX, NO_TERMS, Bucket, Terms
 from storage.directory import FolderBucket
-from storage.gcsfuse import is_fuse, mounted
+from storage.gcsfuse import Mountable, is_fuse, mounted
 from storage.mount import MountedBucket, MountFolder
 from storage.names import object_name
 
@@ -32,6 +32,7 @@ class Destination:
     write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
     writers: int = 1  # processes that share it at first
     is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or is to get it when it is created
+    terms: Terms = NO_TERMS
 
 
 class Way(NamedTuple):
@@ -80,8 +81,9 @@ class GoogleCloud(Scheme):
     def open(self, destination: Destination) -> Bucket:
         from storage.api import ApiBucket  # half a second of imports that a directory does not need
 
-        name, prefix = bucket_and_prefix(destination.to)
-        api = ApiBucket(name, destination.write_rate, destination.writers, destination.is_hierarchical, prefix)
+        to, (name, prefix) = destination, bucket_and_prefix(destination.to)
+        terms = to.terms._replace(is_hierarchical=to.is_hierarchical)
+        api = ApiBucket(name, to.write_rate, to.writers, prefix, terms)
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
     def container(self, to: str) -> str:
@@ -130,17 +132,16 @@ def mount_point(destination: Destination) -> Path:
 
 @contextlib.contextmanager
 def ready(
-    to: str, via: str, is_elsewhere: bool = False, write_rate: int | None = None, is_hierarchical: bool = False
+    wanted: Destination, via: str, is_elsewhere: bool = False, keeps_mount: bool = False
 ) -> Iterator[Destination]:
     """Make a destination ready to be written, mounted if `via` says so, while the context lasts.
 
     `via` "auto" mounts if FUSE works and the writers are in this process tree (not on a cluster). A bucket that is
-    created here gets a hierarchical namespace with `is_hierarchical`. Raises BucketError.
+    created here gets what `wanted` says. With `keeps_mount` the bucket stays mounted. Raises BucketError.
     """
-    destination = Destination(to, write_rate=write_rate, is_hierarchical=is_hierarchical)
-    bucket = open_bucket(destination)
+    to, bucket = wanted.to, open_bucket(wanted)
     bucket.ready()
-    destination = replace(destination, is_hierarchical=bucket.has_folders)
+    destination = replace(wanted, is_hierarchical=bucket.has_folders)
     with contextlib.ExitStack() as stack:
         if scheme_of(to).is_mountable and via != "api":
             try:
@@ -148,7 +149,7 @@ def ready(
                     raise BucketError("the workers of the cluster have no mount")
                 if bucket.keeps:  # the probe of a mount would stay in it, and so would files that are only begun
                     raise BucketError(f"{to}: {bucket.keeps}: expected --via api, a mount needs a bucket that lets go")
-                destination = _mounted(destination, stack)
+                destination = _mounted(destination, stack, keeps_mount)
                 hint = "; --via api would be several times faster" if via == "auto" else ""
                 log.info("%s: writing through the mount at %s%s", to, mount_point(destination), hint)
             except BucketError as error:
@@ -158,9 +159,11 @@ def ready(
         yield destination
 
 
-def _mounted(api: Destination, stack: contextlib.ExitStack) -> Destination:
+def _mounted(api: Destination, stack: contextlib.ExitStack, keeps_mount: bool) -> Destination:
     with contextlib.ExitStack() as attempt:
-        attempt.enter_context(mounted(*bucket_and_prefix(api.to), mount_point(api)))
+        name, prefix = bucket_and_prefix(api.to)
+        source = Mountable(name, prefix, api.terms.billing_project)
+        attempt.enter_context(mounted(source, mount_point(api), keeps_mount))
         destination = replace(api, via="mount")
         bucket = open_bucket(destination)
         attempt.callback(open_bucket.cache_clear)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from storage.gcsfuse import mounted
+from storage.gcsfuse import Mountable, mounted
 
 FOLDERS = {"images.tar": "x", "annotation.tar": "x", "lists.tar": "x/lists"}
 
@@ -33,7 +33,7 @@ def main() -> None:
         with tarfile.open(name) as archive:
             archive.extractall(folder, filter="data")
     files = [path for path in Path("x").rglob("*") if path.is_file()]
-    with mounted("bench", "", target), ProcessPoolExecutor(processes or None) as pool:
+    with mounted(Mountable("bench"), target), ProcessPoolExecutor(processes or None) as pool:
         list(pool.map(partial(copy, root=Path("x"), target=target), files, chunksize=16))
 
 

@@ -131,7 +131,7 @@ def _bucket(options: RunOptions, scheme: Scheme) -> Iterator[Finding]:
     if not found.is_well:
         return
     try:
-        bucket = open_bucket(Destination(options.to))
+        bucket = open_bucket(Destination(options.to, terms=options.terms))
         look = bucket.look()
     except ExtractionError as error:
         yield Finding("bucket", False, str(error))

@@ -34,8 +34,8 @@ examples:
   python cli.py -a --to gs://my-bucket           extract stanford, tsinghua and austin
 
 Every option --like-this can also be set in the environment as SPOTTED_LIKE_THIS; the command line wins.
-These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL,
-GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL, GOOGLE_CLOUD_PROJECT,
+GOOGLE_CLOUD_QUOTA_PROJECT, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
 
 exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
@@ -69,6 +69,22 @@ def rate(text: str) -> int:
     if not value:
         raise argparse.ArgumentTypeError(f"expected bytes/s such as 512K, 20M or 1G, got {text!r}")
     return value
+
+
+def billed(text: str) -> str:
+    """A project's ID or number, as a header can hold it."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.:-]*", text):
+        raise argparse.ArgumentTypeError(f"expected the ID of a project, got {text!r}")
+    return text
+
+
+def kms_key(text: str) -> str:
+    """The name of a Cloud KMS key (https://cloud.google.com/kms/docs/resource-hierarchy)."""
+    if not re.fullmatch("projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+", text):
+        raise argparse.ArgumentTypeError(
+            f"expected projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY, got {text!r}"
+        )
+    return text
 
 
 class Option(NamedTuple):
@@ -114,7 +130,13 @@ OPTIONS = {
         Option("--to", f"gs://bucket, gs://bucket/prefix or a directory (default: {DEFAULT_TO})", destination, "DEST"),
         Option("--via", "how to write to a gs:// bucket; auto: a GCSFuse mount where FUSE works, else the API", str,
                choices=("auto", "mount", "api")),
+        Option("--keep-mount", "leave the bucket mounted afterwards, to look around in it"),
         Option("--hierarchical", "create the bucket with a hierarchical namespace: 8 times as many objects/s at first"),
+        Option("--storage-class", "create the bucket with this class for its objects (default: STANDARD)", str,
+               choices=("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")),
+        Option("--kms-key", "create the bucket with this Cloud KMS key: projects/…/cryptoKeys/…", kms_key, "KEY"),
+        Option("--billing-project", "the project that pays for the requests, where a bucket's requester pays", billed,
+               "ID"),
         Option("--mirror", "download everything from this URL or directory, not from the original sites", str, "URL"),
         Option("--allow-private-addresses", "let sources and tables of the Internet lead to addresses of this network"),
         Option("--sample", "use the small sample that comes with the tool, not the real sources; alone: all of -a"),
@@ -241,6 +263,9 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if _is_true("GCS_HIERARCHICAL", environment.get("GCS_HIERARCHICAL") or "0"):
         found["hierarchical"] = True
+    billed_by = known["SPOTTED_BILLING_PROJECT"]
+    if quota_project := environment.get("GOOGLE_CLOUD_QUOTA_PROJECT"):
+        found["billing_project"] = billed_by.read_value("GOOGLE_CLOUD_QUOTA_PROJECT", quota_project)
     for name, text in environment.items():
         if name in known and text:
             found |= _read(name, known[name], text)

@@ -1,19 +1,34 @@
 """A number of objects and bytes becomes calls by class, dollars and minutes. Arithmetic only.
 
-Prices are those of Standard storage in one region, as of November 2026.
+Prices are those of one region, us-central1, as of November 2026: https://cloud.google.com/storage/pricing
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gcs import Way
 from storage.rate_limit import DOUBLING, START
 
-# https://cloud.google.com/storage/pricing: class A is insert and list, class B is get; deletes and ingress are free.
-CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000  # dollars a call
-HIERARCHICAL_CLASS_A, HIERARCHICAL_CLASS_B = 0.0065 / 1000, 0.0005 / 1000  # in a bucket with a hierarchical namespace
-MONTH = 0.020 / (1 << 30)  # dollars a byte and month, in us-central1
+
+class Price(NamedTuple):
+    """The prices of one storage class, in dollars. Class A is insert and list, class B is get; deletes are free."""
+
+    calls: tuple[float, float]  # a thousand of class A, and of class B
+    hierarchical: tuple[float, float]  # the same in a bucket with a hierarchical namespace
+    month: float  # to keep a GiB
+    retrieval: float  # to read a GiB
+    days: int  # for which an object is charged at least, also where it is removed or replaced before
+
+
+PRICES: Mapping[str, Price] = {
+    "STANDARD": Price((0.005, 0.0004), (0.0065, 0.0005), 0.020, 0, 0),
+    "NEARLINE": Price((0.01, 0.001), (0.013, 0.0013), 0.010, 0.01, 30),
+    "COLDLINE": Price((0.02, 0.01), (0.026, 0.013), 0.004, 0.02, 90),
+    "ARCHIVE": Price((0.05, 0.05), (0.065, 0.065), 0.0012, 0.05, 365),
+}
 LISTED = 1000  # objects in one answer
 BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
 
@@ -61,11 +76,11 @@ def pages(objects: int) -> int:
     return max(1, -(-objects // LISTED))
 
 
-def dollars(a: int, b: int, is_hierarchical: bool = False) -> float:
+def dollars(a: int, b: int, is_hierarchical: bool = False, storage_class: str = "STANDARD") -> float:
     """The cost of so many calls of class A and B."""
-    if is_hierarchical:
-        return a * HIERARCHICAL_CLASS_A + b * HIERARCHICAL_CLASS_B
-    return a * CLASS_A + b * CLASS_B
+    price = PRICES[storage_class]
+    class_a, class_b = price.hierarchical if is_hierarchical else price.calls
+    return (a * class_a + b * class_b) / 1000
 
 
 def storing(objects: float, own_rate: float, first_rate: float = START) -> float:
@@ -83,6 +98,7 @@ class Rates:
     source: float = 8 * BYTES_A_SECOND  # bytes a second
     bucket: float = START  # objects a second
     is_hierarchical: bool = False
+    storage_class: str = "STANDARD"
 
 
 def best_seconds(objects: int, size: int, way: Way, rates: Rates) -> float:

@@ -81,7 +81,10 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
 
 def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[Destination]:
     """The destination, made ready to be written for as long as the context lasts."""
-    return ready(options.to, options.via, bool(options.scheduler), options.write_rate, options.hierarchical)
+    wanted = Destination(
+        options.to, write_rate=options.write_rate, is_hierarchical=options.hierarchical, terms=options.terms
+    )
+    return ready(wanted, options.via, bool(options.scheduler), options.keep_mount)
 
 
 def start_workers(options: RunOptions, destination: Destination, session: Session) -> tuple[RunOptions, Cluster]:

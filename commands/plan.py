@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from archives.spans import SPAN
-from commands.costs import BYTES_A_SECOND, Rates, Work
+from commands.costs import BYTES_A_SECOND, PRICES, Rates, Work
 from commands.extract import with_mirror
 from commands.plan_view import print_moves, print_plan
 from datasets import Archive, Dataset
@@ -24,7 +24,7 @@ from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
 from sources.http import HttpClient
-from storage.bucket import Bucket
+from storage.bucket import Bucket, Terms
 from storage.bucket_admin import DEFAULT_REGION, HIERARCHICAL
 from storage.names import object_name, parents
 
@@ -46,6 +46,7 @@ class Forecast:
     notes: list[str] = field(default_factory=list)
     error: str = ""  # why an extraction begun now would fail
     is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or would get one
+    storage_class: str = "STANDARD"  # of the bucket's new objects
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class There:
     complete: int | None = None  # objects of a complete dataset
 
 
-def existing_bucket(to: str) -> tuple[Bucket | None, str]:
+def existing_bucket(to: str, terms: Terms) -> tuple[Bucket | None, str]:
     """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
     try:
-        bucket = open_bucket(Destination(to))
+        bucket = open_bucket(Destination(to, terms=terms))
         return (bucket if bucket.look().exists else None), ""
     except BucketError as error:
         return None, str(error)
@@ -99,7 +100,7 @@ def forecast_all(
 
     With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
     """
-    bucket, why = existing_bucket(to)
+    bucket, why = existing_bucket(to, options.terms)
     if bucket is None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION
         log.warning(
@@ -110,9 +111,11 @@ def forecast_all(
     has_folders = is_hierarchical if bucket is None else bucket.has_folders
     if has_folders:
         log.info("%s: has a hierarchical namespace, or gets it: its folders need no placeholders", to)
+    storage_class = bucket.look().storage_class if bucket else options.storage_class
     found = []
     for dataset in datasets:
         each = forecast(dataset, options, bucket, not why, has_folders)
+        each.storage_class = storage_class if storage_class in PRICES else each.storage_class
         if each.error:
             log.error("error: %s", each.error)
         for note in each.notes:
@@ -230,8 +233,8 @@ class _Survey:
         there = min(self.objects, there)
         folders = parents(self.names) - existing.folders
         work = Work(
-            self.objects - there, self.bytes, self.units, len(folders), existing.objects, self.objects, len(self.kept),
-            self.checksums, _lists(self.dataset),
+            self.objects - there, self.bytes, self.units, len(folders) + 2, existing.objects, self.objects,
+            len(self.kept), self.checksums, _lists(self.dataset),
         )  # fmt: skip
         moves = [*self.unnamed.items(), *((source, name) for name, source in self.names.items() if name not in loose)]
         found = Forecast(self.dataset, self.objects, there, work, moves, self.is_exact, self.is_counted)
@@ -274,7 +277,8 @@ def run(options: RunOptions) -> int:
 
 def _rates(options: RunOptions, found: Iterable[Forecast]) -> Rates:
     is_hierarchical = any(each.is_hierarchical for each in found)
+    storage_class = next((each.storage_class for each in found), "STANDARD")
     source = float(options.assume_rate or 0) * 1_000_000 or (options.connections or READERS) * BYTES_A_SECOND
     source = min(source, options.bwlimit or source)
     usual = Rates.bucket * (HIERARCHICAL if is_hierarchical else 1)
-    return Rates(source, options.write_rate or usual, is_hierarchical)
+    return Rates(source, options.write_rate or usual, is_hierarchical, storage_class)

@@ -33,7 +33,7 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
         for each in found:
             print(redact(json.dumps(_fields(each))))
         speeds = {"bytes_a_second": round(rates.source), "objects_a_second": round(rates.bucket)}
-        print(json.dumps({"to": to, **speeds, **by_way}))
+        print(json.dumps({"to": to, "storage_class": rates.storage_class, **speeds, **by_way}))
         return
     lines = [_plan_line(each.dataset.name, [each]) for each in found]
     print_table(PLAN, lines + ([_plan_line("total", found)] if len(found) > 1 else []), left=1)
@@ -51,12 +51,13 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
 
 
 def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
+    price = costs.PRICES[rates.storage_class]
     print(
         f"Time: if the source gives {amount(rates.source)}/s (--assume-rate) and the bucket takes"
         f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate);"
         " at best, if it takes all at once."
         f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"
-        f" {_dollars(size * costs.MONTH)} per month.\n"
+        f" {_dollars(size / (1 << 30) * price.month)} per month{_class_terms(rates.storage_class)}.\n"
     )
     lines = [
         (f"--via {via}", f"{cost['class_a']:,}", f"{cost['class_b']:,}", _dollars(cost["dollars"]),
@@ -64,6 +65,17 @@ def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rate
         for via, cost in ways.items()
     ]  # fmt: skip
     print_table(COSTS, lines, left=1)
+
+
+def _class_terms(storage_class: str) -> str:
+    """What a class other than Standard charges beside calls and months."""
+    price = costs.PRICES[storage_class]
+    if not price.days:
+        return ""
+    return (
+        f" in {storage_class}.\nThere each object is charged for {price.days} days at least, also where it is"
+        f" removed or replaced\nbefore, and reading costs ${price.retrieval:.2f} per GiB"
+    )
 
 
 def _dollars(value: float) -> str:
@@ -86,7 +98,7 @@ def _cost(found: Sequence[Forecast], way: Way, rates: Rates) -> dict[str, float]
     return {
         "class_a": a,
         "class_b": b,
-        "dollars": round(costs.dollars(a, b, rates.is_hierarchical), 4),
+        "dollars": round(costs.dollars(a, b, rates.is_hierarchical, rates.storage_class), 4),
         "seconds": round(seconds, 1),
         "best_seconds": round(best, 1),
     }

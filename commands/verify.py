@@ -59,7 +59,7 @@ class Found:
 
 def open_run(options: RunOptions, session: Session) -> Work:
     """Make ready what a verification needs: without the sources, the bucket alone."""
-    destination = Destination(options.to)
+    destination = Destination(options.to, terms=options.terms)
     if not options.deep:
         return lambda dataset: verify(dataset, open_bucket(destination), options.known)
     options, cluster = start_workers(options, destination, session)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from archives.spans import LIMITS, Limits
 from datasets import DATASETS, Dataset
+from storage.bucket import Terms
 
 if TYPE_CHECKING:
     from gcs import Destination  # which imports the libraries of the clouds
@@ -27,7 +28,11 @@ class RunOptions:
     mirror: str = ""  # URL or directory that has all sources
     allow_private_addresses: bool = False  # to which sources outside may lead
     sample: bool = False
+    keep_mount: bool = False  # leave the bucket mounted, to look around in it
     hierarchical: bool = False  # namespace of a bucket that the run creates
+    storage_class: str = ""  # and the class of its objects; "": STANDARD
+    kms_key: str = ""  # and the Cloud KMS key that encrypts them; "": one of Google's own
+    billing_project: str = ""  # pays for the requests; "": the credentials' quota project, or the bucket's owner
     deep: bool = False  # with verify and repair: read the sources too
     remove_extra: bool = False  # with repair: objects that are none of the dataset
     force: bool = False
@@ -44,6 +49,11 @@ class RunOptions:
     log_format: str = "text"  # or "json"
     quiet: bool = False
     verbose: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        """What a bucket's requests are charged to, and what a new bucket gets."""
+        return Terms(self.billing_project, self.storage_class, self.kms_key)
 
     @property
     def is_spread(self) -> bool:

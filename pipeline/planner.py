@@ -142,7 +142,8 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]
     if tables is None:
         return []
     with ThreadPoolExecutor(2) as pool:
-        dogs, photos = pool.map(lambda url: client.fetch(url, FIRST_ATTEMPTS), urls := tables_of(dataset, mirror))
+        urls, blobs = tables_of(dataset, mirror), ("", "") if mirror else tables.blobs
+        dogs, photos = pool.map(lambda url, blob: _table(url, blob, tables.copy, client), urls, blobs)
     found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
@@ -155,6 +156,24 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]
         )
         for number, batch in enumerate(batches)
     ]
+
+
+def _table(url: str, blob: str, copy: str, client: HttpClient) -> bytes:
+    """One table, compared with its Git object ID where that is known; from its copy where it is gone or another."""
+    try:
+        data = client.fetch(url, FIRST_ATTEMPTS)
+        found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        if found != (blob or found):
+            raise SourceError(
+                f"{url}: expected the table with the Git object ID {blob}, got {found}; docs/datasets.md says how to"
+                " extract with tables of your own"
+            )
+    except SourceError as error:
+        if not copy:
+            raise
+        log.warning("%s; taking the copy at %s", error, copy.format(blob))
+        return _table(copy.format(blob), blob, "", client)
+    return data
 
 
 def _mirrored(mirror: str, path: str) -> str:

@@ -24,7 +24,7 @@ from pipeline.results import Result
 from pipeline.resume import Resumed, resume
 from pipeline.write_down import CardWriter, write_down
 from storage.bucket import Bucket, Stored
-from storage.names import is_unfinished
+from storage.names import is_unfinished, parents
 
 log = logging.getLogger("spotted")
 
@@ -91,11 +91,11 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
 def _extract(run: DatasetRun, store: ManifestStore, card: CardWriter) -> Result:
     resumed = resume(run, store)
     with run.folders:
-        _store(run, resumed, store.bucket)
+        _store(run, resumed, store)
         return write_down(run, store, prove(run, store.bucket), card)
 
 
-def _store(run: DatasetRun, resumed: Resumed, bucket: Bucket) -> None:
+def _store(run: DatasetRun, resumed: Resumed, store: ManifestStore) -> None:
     """Run the units, join the tars' chains, compare the archives' checksums, and remove what is not the dataset's."""
     run.watch_checksums(resumed.todo)
     run.run_units(resumed.todo, resumed.loose)
@@ -106,8 +106,8 @@ def _store(run: DatasetRun, resumed: Resumed, bucket: Bucket) -> None:
             " nothing of it counts as extracted"
         )
     folders = set[str]().union(*(rows.folders for rows in run.runs()))
-    _remove_stale(run, resumed.earlier, folders, bucket)
-    run.folders.create(folders)
+    _remove_stale(run, resumed.earlier, folders, store.bucket)
+    run.folders.create(folders | parents([store.table]))
     run.folders.wait()
 
 

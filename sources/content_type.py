@@ -58,6 +58,7 @@ BYTE_ORDER_MARKS = {
 }
 PROLOGUE = r"\s*(?:<\?xml.*?\?>\s*|<!--.*?-->\s*)*"
 SVG = re.compile(rf"{PROLOGUE}(?:<!doctype\s+svg\b|<(?:[a-z]\w*:)?svg[\s/>])", re.IGNORECASE | re.DOTALL)
+JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[\[{"\]\d-])')
 HTML = re.compile(
     rf"{PROLOGUE}<(?:!doctype\s+html|html|head|title|meta|link|style|script|body|table|div|center|h[1-6]|p|br|a)\b",
     re.IGNORECASE | re.DOTALL,
@@ -77,7 +78,11 @@ PACKED = {
 
 def content_type(data: bytes) -> str:
     """The media type that the first bytes show; a name can lie, and some of Austin's .png are JPEG."""
-    return image_type(data) or ("application/xml" if _begins_as_xml(data) else "application/octet-stream")
+    if kind := image_type(data):
+        return kind
+    if _begins_as_xml(data):
+        return "application/xml"
+    return "application/json" if JSON.match(data) else "application/octet-stream"
 
 
 def image_type(data: bytes) -> str:

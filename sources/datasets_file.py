@@ -72,7 +72,8 @@ class _Table:
 
     def photo_tables(self) -> PhotoTables:
         self._known(TABLES)
-        return PhotoTables(*map(self._text, TABLES))
+        dogs, photos, images, annotations = map(self._text, TABLES)
+        return PhotoTables(dogs, photos, images, annotations)
 
     def layout(self, folder: str) -> Layout:
         self._known(("images", "annotation", "photos", "groups", "grouped_by"))

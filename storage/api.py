@@ -23,9 +23,9 @@ from obstore.store import GCSStore
 
 from errors import BucketError, BusyError, KeptError, MemberError
 from storage.api_errors import final_status, judge
-from storage.bucket import Bucket, Data, Lease, Look, Stored, map_bounded, reason
+from storage.bucket import NO_TERMS, Bucket, Data, Lease, Look, Stored, Terms, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
-from storage.credentials import CONNECTIONS, client, credentials_and_origin, emulator
+from storage.credentials import CONNECTIONS, charged_to, client, credentials_and_origin, emulator
 from storage.lease import ObjectLease
 from storage.line import Line
 from storage.listing import Range, objects
@@ -34,7 +34,7 @@ from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import SMALLEST_CHUNK, Passing, size_and_crc32c, upload
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, GCSConfig, RetryConfig
 
 
 T = TypeVar("T")
@@ -85,29 +85,30 @@ class ApiBucket(Bucket):
         name: str,
         write_rate: float | None = None,
         writers: int = 1,
-        is_hierarchical: bool = False,
         prefix: str = "",
+        terms: Terms = NO_TERMS,
     ) -> None:
         """`write_rate` is the initial rate of the whole bucket, in writes a second; this process has its share.
 
-        A bucket that is created gets a hierarchical namespace with `is_hierarchical`; one that is there has it already.
+        A bucket that is created gets what `terms` say; one that is there has its own.
         All names are below `prefix`, "" or with a "/" at its end: nothing else is listed, read or written.
         """
         self.name, self.prefix, self.url = name, prefix, f"gs://{name}/{prefix}".rstrip("/")
         # Google's documented initial rate; a warm bucket accepts more. An emulator has no such ramp: no limit until
         # its first refusal.
-        usual = float("inf") if emulator() else START * (HIERARCHICAL if is_hierarchical else 1)
+        usual = float("inf") if emulator() else START * (HIERARCHICAL if terms.is_hierarchical else 1)
         self.limiter = RateLimiter(self.url, write_rate or usual, writers)
-        self._alike, self._last_refusal, self._counting = 0, "", threading.Lock()
-        self._line = Line()
-        self._credentials, _ = credentials_and_origin()
-        self._client = client(self._credentials)
+        self._alike, self._last_refusal, self._counting, self._line = 0, "", threading.Lock(), Line()
+        self._credentials, _ = credentials_and_origin(terms.billing_project)
+        self._headers = charged_to(terms.billing_project, self._credentials)
+        self._client = client(self._credentials, self._headers)
         self._bucket = self._client.bucket(name)
-        self._place = Place(self._client, self._credentials, name, is_hierarchical, prefix)
+        self._place = Place(self._client, self._credentials, name, prefix, terms)
         self._stores, self._renewing = self._new_stores(), threading.Lock()
 
     def _new_stores(self) -> _Stores:
-        return _Stores(*(_store(self.name, self._credentials, each, self.prefix) for each in (RETRIES, NO_RETRIES)))
+        options, name = CLIENT | {"default_headers": self._headers}, self.name
+        return _Stores(*(_store(name, self._credentials, each, options, self.prefix) for each in (RETRIES, NO_RETRIES)))
 
     def _authorized(self, work: Callable[[_Stores], T]) -> T:
         """Run an obstore call, and repeat it with a new token if the old one is refused.
@@ -316,17 +317,19 @@ class ApiBucket(Bucket):
 
 
 def _store(
-    name: str, credentials: google.auth.credentials.Credentials, retries: RetryConfig, prefix: str = ""
+    name: str,
+    credentials: google.auth.credentials.Credentials,
+    retries: RetryConfig,
+    options: ClientConfig = CLIENT,
+    prefix: str = "",
 ) -> GCSStore:
     host = emulator()
-    if host is None:
-        return GCSStore(
-            name, prefix=prefix, credential_provider=GoogleCredentialProvider(credentials), client_options=CLIENT,
-            retry_config=retries,
-        )  # fmt: skip
-    url = host if "://" in host else f"http://{host}"
-    key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    config: GCSConfig = {}
+    provider = None if host else GoogleCredentialProvider(credentials)
+    if host:
+        url = host if "://" in host else f"http://{host}"
+        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        options, config["service_account_key"] = options | {"allow_http": True}, json.dumps(key)
     return GCSStore(
-        name, prefix=prefix, service_account_key=json.dumps(key), client_options={**CLIENT, "allow_http": True},
-        retry_config=retries,
-    )  # fmt: skip
+        name, prefix=prefix, config=config, client_options=options, retry_config=retries, credential_provider=provider
+    )

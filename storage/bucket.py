@@ -42,6 +42,20 @@ class Look(NamedTuple):
     is_hierarchical: bool = False
     keeps: str = ""  # why objects can be neither removed nor replaced; "" if they can, or if unknown
     is_versioned: bool = False
+    storage_class: str = ""  # of what is stored without one of its own; "": unknown
+    kms_key: str = ""  # that encrypts it; "": one of Google's own, or unknown
+
+
+class Terms(NamedTuple):
+    """Who pays for the requests to a bucket, and what it has from its creation; one that is there keeps its own."""
+
+    billing_project: str = ""  # "": the credentials' quota project, or the bucket's owner
+    storage_class: str = ""  # STANDARD, NEARLINE, COLDLINE or ARCHIVE; "": STANDARD
+    kms_key: str = ""  # projects/P/locations/L/keyRings/R/cryptoKeys/K; "": one of Google's own
+    is_hierarchical: bool = False  # whether it has a hierarchical namespace
+
+
+NO_TERMS = Terms()
 
 
 class Lease:
@@ -168,4 +182,5 @@ def reason(error: BaseException) -> str:
     parts += [found for tag in ("Details", "Message") if (found := re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL))]
     if status and parts:
         text = f"{status[0]}: {' '.join(parts[0][1].split())}"
-    return text.splitlines()[0][:400]
+    hint = "; name one with --billing-project" if "no user project provided" in text else ""
+    return text.splitlines()[0][:400] + hint

@@ -16,7 +16,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from errors import BucketError
 from sources.retry import innermost
-from storage.bucket import Look, reason
+from storage.bucket import NO_TERMS, Look, Terms, reason
 from storage.credentials import project
 
 log = logging.getLogger("spotted")
@@ -32,7 +32,7 @@ NO_ANSWER = (
 
 
 class Place:
-    """One bucket; `is_hierarchical`: a new one gets a hierarchical namespace.
+    """One bucket; a new one gets what `terms` say.
 
     Rights on what is below `prefix` are enough for a bucket that exists: listings name it.
     """
@@ -42,13 +42,13 @@ class Place:
         client: storage.Client,
         credentials: google.auth.credentials.Credentials,
         name: str,
-        is_hierarchical: bool,
         prefix: str = "",
+        terms: Terms = NO_TERMS,
     ) -> None:
         self._client, self._credentials, self.name, self.url = client, credentials, name, f"gs://{name}"
         self._bucket, self._prefix = client.bucket(name), {"prefix": prefix} if prefix else {}
-        self._where = f"{self.url}/{prefix}".rstrip("/")
-        self._is_hierarchical, self._is_known = is_hierarchical, False
+        self._where, self._terms = f"{self.url}/{prefix}".rstrip("/"), terms
+        self._is_hierarchical, self._is_known = terms.is_hierarchical, False
         self.keeps = ""  # why what is stored can be neither replaced nor removed, once that is known
 
     @property
@@ -64,6 +64,8 @@ class Place:
             self._create(wanted)
         elif wanted and not found.is_hierarchical:
             log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", self.url)
+        if found.exists:
+            self._warn_of_other_terms(found)
         if found.is_hierarchical:
             log.info("%s: has a hierarchical namespace: %d times the initial write rate", self.url, HIERARCHICAL)
         if found.keeps:
@@ -73,6 +75,17 @@ class Place:
             )  # fmt: skip
         if found.is_versioned:
             log.info("%s: keeps old versions of what is replaced or removed, the journal's too", self.url)
+
+    def _warn_of_other_terms(self, found: Look) -> None:
+        for what, wanted, has, flag in (
+            ("storage class", self._terms.storage_class, found.storage_class, "default-storage-class"),
+            ("encryption key", self._terms.kms_key, found.kms_key, "default-encryption-key"),
+        ):
+            if wanted and wanted != has:
+                log.warning(
+                    "%s: exists, and new objects get its own %s (%s); to change it: gcloud storage buckets update %s"
+                    " --%s=%s", self.url, what, has or "not known", self.url, flag, wanted,
+                )  # fmt: skip
 
     def look(self) -> Look:
         """What there is; raises BucketError when it may not be used."""
@@ -90,11 +103,16 @@ class Place:
             except google.api_core.exceptions.NotFound:
                 return Look(False)
             except NO_ANSWER as error:
+                if "requester pays" in str(error):  # 400: https://cloud.google.com/storage/docs/requester-pays
+                    raise BucketError(
+                        f"{self.url}: its requester pays: give a project of yours that is billed, --billing-project ID"
+                    ) from error
                 raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
             is_hierarchical = bool(found.hierarchical_namespace_enabled)
             return Look(
-                True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled)
-            )
+                True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled),
+                found.storage_class or "", found.default_kms_key_name or "",
+            )  # fmt: skip
 
     def _look_by_listing(self) -> Look:
         # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
@@ -106,6 +124,11 @@ class Place:
         except google.api_core.exceptions.NotFound:
             return Look(False)
         except google.api_core.exceptions.Forbidden as error:
+            if "serviceusage" in str(error):
+                raise BucketError(
+                    f"{self.url}: {self._who()} may not have a project billed: grant it roles/serviceusage."
+                    f"serviceUsageConsumer there, or name another with --billing-project ({reason(error)})"
+                ) from error
             raise BucketError(
                 f"{self._where}: {self._who()} may not list its objects; run:"
                 f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
@@ -137,6 +160,10 @@ class Place:
         self._bucket.iam_configuration.public_access_prevention = "enforced"
         if is_hierarchical:
             self._bucket.hierarchical_namespace_enabled = True
+        if self._terms.storage_class:
+            self._bucket.storage_class = self._terms.storage_class
+        if self._terms.kms_key:
+            self._bucket.default_kms_key_name = self._terms.kms_key
         try:
             self._client.create_bucket(
                 self._bucket, project=project(), location=region, timeout=30, retry=STARTUP_RETRY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import google.auth
 import google.auth.credentials
@@ -32,19 +33,23 @@ def account() -> str:
     return f"{name or 'an unnamed account'}, {origin}"
 
 
-def credentials_and_origin() -> tuple[google.auth.credentials.Credentials, str]:
-    """Google's default credentials, and where they come from; raises BucketError when there are none."""
+def credentials_and_origin(billing_project: str = "") -> tuple[google.auth.credentials.Credentials, str]:
+    """Google's default credentials, and where they come from; raises BucketError when there are none.
+
+    Where a project pays, they name it instead of a quota project of their own.
+    """
     from google.auth import compute_engine  # not before the environment says what it should do
 
     if emulator():
         return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator()}"
     try:
-        credentials, _ = google.auth.default(scopes=SCOPES)
+        credentials, _ = google.auth.default(scopes=SCOPES, quota_project_id=billing_project or None)
     except google.auth.exceptions.GoogleAuthError as error:
+        mount = "; in this container, mount the login: --volume ~/.config/gcloud:/root/.config/gcloud:ro"
         raise BucketError(
             "no Google credentials: run gcloud auth application-default login, or set"
             f" GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
-            f" ({reason(error).partition(' To set up')[0]})"
+            f" ({reason(error).partition(' To set up')[0]}){mount if 'SPOTTED_USER' in os.environ else ''}"
         ) from error
     if isinstance(credentials, compute_engine.Credentials):
         return credentials, "from the metadata server"
@@ -65,11 +70,22 @@ def project() -> str | None:
     return found or None
 
 
-def client(credentials: google.auth.credentials.Credentials) -> storage.Client:
-    """A client without a project: only the creation of a bucket needs one, and passes it."""
+def charged_to(billing_project: str, credentials: google.auth.credentials.Credentials) -> dict[str, str]:
+    """The header that names the project which pays, for every request of every library; {} where none is known.
+
+    Without `billing_project` it is the quota project in the file of a login, which google.auth names by itself, and
+    obstore does not (https://cloud.google.com/storage/docs/requester-pays).
+    """
+    project = billing_project or getattr(credentials, "quota_project_id", None)
+    return {"x-goog-user-project": project} if project else {}
+
+
+def client(credentials: google.auth.credentials.Credentials, headers: Mapping[str, str]) -> storage.Client:
+    """A client whose requests have `headers`, without a project: the creation of a bucket needs one, and passes it."""
     made = storage.Client(project=None, credentials=credentials)
     # No public way to the session; requests' default of ten connections is too few for the threads.
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
     for scheme in ("http://", "https://"):
         made._http.mount(scheme, adapter)
+    made._http.headers.update(headers)
     return made

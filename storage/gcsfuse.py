@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -12,9 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from errors import BucketError
+
+log = logging.getLogger("spotted")
 
 # For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert with any flags,
 # and never a PATCH. With 128 writers and 50 ms a request 4,000 files are made at 410 a second; without the dentry cache
@@ -39,6 +42,19 @@ START = 40  # seconds until the mount must be there; GCSFuse itself gives up ear
 FREE = 4  # seconds that the last open files may take to be closed; docker stop grants ten for everything
 FLUSH = 60  # seconds for GCSFuse to end after that; it has nothing left to upload
 CAP_SYS_ADMIN = 1 << 21
+
+
+class Mountable(NamedTuple):
+    """A bucket, the prefix of it that is mounted, and the project that pays; the latter two may be empty."""
+
+    bucket: str
+    prefix: str = ""
+    billing_project: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What GCSFuse must be given for them."""
+        return f"--only-dir={self.prefix}", f"--billing-project={self.billing_project}"
 
 
 def fuse_works() -> tuple[bool, str]:
@@ -86,39 +102,42 @@ def _kind(mount: str) -> str:
 
 
 @contextmanager
-def mounted(bucket: str, prefix: str, where: Path) -> Iterator[None]:
-    """Mount what a bucket has below a prefix while the context lasts; an existing mount is used and left as it is.
+def mounted(source: Mountable, where: Path, is_kept: bool = False) -> Iterator[None]:
+    """Mount a bucket while the context lasts, or for longer; an existing mount is used and left as it is.
 
     Raises BucketError when it cannot be mounted, and when not all of it could be flushed in the end.
     """
     if is_fuse(where):
         yield
         return
-    with tempfile.TemporaryFile("w+") as log:
-        process = mount(bucket, where, log, prefix)
+    with tempfile.TemporaryFile("w+") as output:
+        process = mount(source, where, output)
         try:
             yield
         finally:
-            unmount(where, process)
+            if is_kept:
+                log.info("gs://%s: stays mounted at %s; to unmount it: fusermount3 -u %s", source.bucket, where, where)
+            else:
+                unmount(where, process)
 
 
-def mount(bucket: str, where: Path, log: TextIO, prefix: str = "") -> subprocess.Popen[str]:
+def mount(source: Mountable, where: Path, output: TextIO) -> subprocess.Popen[str]:
     """Start GCSFuse and wait until `where` is the bucket's prefix; raises BucketError with GCSFuse's own reason."""
     works, why = fuse_works()
     if not works:
-        raise BucketError(f"gs://{bucket} cannot be mounted: {why}")
+        raise BucketError(f"gs://{source.bucket} cannot be mounted: {why}")
     _make_empty_folder(where)
     # In its own session: Ctrl-C must reach only this program, which then unmounts.
     process = subprocess.Popen(
-        ["gcsfuse", "--foreground", *FLAGS, *_emulator(), f"--only-dir={prefix}", bucket, str(where)],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        ["gcsfuse", "--foreground", *FLAGS, *_emulator(), *source.flags, source.bucket, str(where)],
+        stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + START
     while not is_fuse(where):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            raise BucketError(f"gs://{bucket} cannot be mounted at {where}: {_reason(log)}")
+            raise BucketError(f"gs://{source.bucket} cannot be mounted at {where}: {_reason(output)}")
         time.sleep(0.02)
     return process
 
@@ -160,10 +179,10 @@ def _fusermount(option: str, where: Path) -> str:
     return done.stderr.strip().splitlines()[-1][:200] if done.returncode and done.stderr.strip() else ""
 
 
-def _reason(log: TextIO) -> str:
+def _reason(output: TextIO) -> str:
     """Why GCSFuse gave up, in one line of its output."""
-    log.seek(0)
-    lines = [line for line in log.read().splitlines() if line.strip() and "WARNING" not in line]
+    output.seek(0)
+    lines = [line for line in output.read().splitlines() if line.strip() and "WARNING" not in line]
     for sign in ("fusermount3: ", "Error: ", ""):  # the cause, what it led to, anything
         for line in reversed(lines):
             if sign in line:

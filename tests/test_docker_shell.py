@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -27,6 +28,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "a clean checkout"
     with tarfile.open(fileobj=io.BytesIO(git("archive", state))) as archive:
         archive.extractall(folder, filter="data")
+    shutil.copy(os.environ["BUILD_CA"], folder / "docker")
     return folder
 
 

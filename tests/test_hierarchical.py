@@ -11,6 +11,7 @@ from google.auth.credentials import AnonymousCredentials
 from commands import costs
 from gcs import Destination, open_bucket, ready
 from storage.api import ApiBucket
+from storage.bucket import Terms
 from support.fake_gcs import GcsFront
 from support.program import Cli
 
@@ -62,19 +63,19 @@ def test_a_flat_one_stays_flat_and_is_missed_for_it(cli: Cli, front: GcsFront, b
 @pytest.mark.parametrize("denied", [[], ["json.bucket.get"]], ids=["by its description", "by its layout"])
 def test_how_it_is_recognised(front: GcsFront, hierarchical: str, denied: list[str]) -> None:
     front.deny(*denied)
-    with ready(hierarchical, "api") as destination:
+    with ready(Destination(hierarchical), "api") as destination:
         assert destination.is_hierarchical and open_bucket(destination).has_folders
     assert front.counts["json.bucket.layout"] == len(denied)
 
 
 def test_a_layout_that_may_not_be_read_either_is_taken_for_a_flat_one(front: GcsFront, hierarchical: str) -> None:
     front.deny("json.bucket.get", "json.bucket.layout")
-    with ready(hierarchical, "api") as destination:
+    with ready(Destination(hierarchical), "api") as destination:
         assert not destination.is_hierarchical and not open_bucket(destination).has_folders
 
 
 def test_a_worker_asks_nothing(front: GcsFront, hierarchical: str) -> None:
-    with ready(hierarchical, "api") as destination:
+    with ready(Destination(hierarchical), "api") as destination:
         front.reset()
         open_bucket(Destination(hierarchical, is_hierarchical=destination.is_hierarchical)).put("a", b"1")
     assert front.counts.keys() == {"xml.put"}
@@ -82,9 +83,9 @@ def test_a_worker_asks_nothing(front: GcsFront, hierarchical: str) -> None:
 
 def test_it_begins_at_8000_writes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setattr("storage.api.credentials_and_origin", lambda: (AnonymousCredentials(), ""))
-    assert ApiBucket("abc", is_hierarchical=True).limiter.rate() == pytest.approx(8000, rel=0.01)
-    assert ApiBucket("abc", 500, is_hierarchical=True).limiter.rate() == pytest.approx(500, rel=0.01)
+    monkeypatch.setattr("storage.api.credentials_and_origin", lambda _: (AnonymousCredentials(), ""))
+    assert ApiBucket("abc", terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(8000, rel=0.01)
+    assert ApiBucket("abc", 500, terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(500, rel=0.01)
 
 
 def test_the_plan_has_its_rate_its_prices_and_no_placeholders(cli: Cli, front: GcsFront, bucket: str, url: str) -> None:
@@ -103,7 +104,7 @@ def test_the_plan_has_its_rate_its_prices_and_no_placeholders(cli: Cli, front: G
     assert plan() == new
     rates: list[object] = [each["objects_a_second"] for each in (flat, new)]
     assert rates == [1000, 8000]
-    assert new["api"]["class_a"] == flat["api"]["class_a"] - 14
+    assert new["api"]["class_a"] == flat["api"]["class_a"] - 20
     calls = int(new["api"]["class_a"]), int(new["api"]["class_b"])
     assert round(costs.dollars(*calls), 4) < new["api"]["dollars"] == round(costs.dollars(*calls, True), 4)
 

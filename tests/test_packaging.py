@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from commands.command_line import VERSION
 from support.containers import DOCKER, IMAGE, docker
 from support.program import ROOMS, ROOT
 
@@ -67,6 +68,25 @@ def test_gcsfuse_is_built_for_arm64(tmp_path: Path) -> None:
     assert (head[:4], int.from_bytes(head[18:20], "little")) == (b"\x7fELF", AARCH64)
 
 
+def test_the_image_builds_without_buildkit(tmp_path: Path) -> None:
+    """As Docker's SDK and Cloud Build do it. Where the base images are others, it would fetch the pinned ones too."""
+    arguments = os.environ["DOCKER_BUILD_ARGS"].split()
+    lines = (ROOT / "Dockerfile").read_text().splitlines(keepends=True)
+    if "--build-arg" in arguments:
+        lines = [line for line in lines if not re.search(r"^FROM .* AS pinned-", line)]
+    (tmp_path / "Dockerfile").write_text("".join(lines))
+    name = f"{IMAGE}-classic"
+    run(DOCKER, "build", *arguments, "--file", tmp_path / "Dockerfile", "--tag", name, ".",
+        environment={"DOCKER_BUILDKIT": "0"})  # fmt: skip
+    assert docker("run", "--rm", name, "cli.py --version").stdout == f"spotted-data-extraction {VERSION}\n"
+    no_secret_in_a_layer(tmp_path, name)
+
+
+def test_the_shell_has_what_its_users_expect() -> None:
+    done = docker("run", "--rm", IMAGE, "sh", "-ec", "for each in curl git jq; do command -v $each; done")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3
+
+
 def test_how_the_image_is_configured() -> None:
     (image,) = json.loads(docker("image", "inspect", IMAGE).stdout)
     config = image["Config"]
@@ -95,12 +115,16 @@ def test_an_init_is_process_one_and_the_tool_runs_as_a_plain_user_without_rights
 
 
 def test_no_secret_of_the_build_is_in_a_layer(tmp_path: Path) -> None:
+    no_secret_in_a_layer(tmp_path, IMAGE)
+
+
+def no_secret_in_a_layer(tmp_path: Path, image_name: str) -> None:
     """.ci/containers ends the certificates that the build is given with a line of its own."""
     *_, marker = Path(os.environ["BUILD_CA"]).read_bytes().splitlines()
     assert marker.startswith(b"# not for the image")
-    assert marker.decode() not in docker("history", "--no-trunc", IMAGE).stdout
+    assert marker.decode() not in docker("history", "--no-trunc", image_name).stdout
     saved = tmp_path / "image.tar"
-    run(DOCKER, "save", "--output", saved, IMAGE)
+    run(DOCKER, "save", "--output", saved, image_name)
     names, found = set[str](), list[str]()
     with tarfile.open(saved) as image:
         for member in image:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
+from datasets import Dataset, PhotoTables
 from errors import SourceError
+from pipeline.planner import plan_photos
+from sources.http import HttpClient
 from sources.photo_tables import join, ranks
+from support.source_server import SourceServer
 
 DOGS = b"""\
 "AnimalID","AnimalInternal-ID","AnimalName","AnimalType","AnimalSex","AnimalCurrentWeightPounds","AnimalDOB","AnimalBreed","AnimalColor","AnimalPattern"
@@ -82,3 +87,39 @@ def test_ranks(urls: list[str], expected: list[tuple[str, int]]) -> None:
 def test_a_table_in_another_form_is_named(dogs: bytes, photos: bytes, message: str) -> None:
     with pytest.raises(SourceError, match=f"^{message.replace('(', '[(]')}"):
         join(dogs, photos)
+
+
+# ── copies ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def blob(data: bytes) -> str:
+    """As `git hash-object` prints it."""
+    done = subprocess.run(["git", "hash-object", "--stdin"], input=data, capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize(
+    "trouble", ["none", "gone", "another", "gone, and the copy is another", "another, with no copy"]
+)
+def test_a_table_that_is_gone_or_another_is_taken_from_its_copy(
+    mirror: SourceServer, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    names = ("/apa_dogs.csv", "/apa_photos.csv")
+    data = [mirror.files[name] for name in names]
+    blobs = tuple(map(blob, data))
+    mirror.files |= {f"/copies/{each}": table for each, table in zip(blobs, data, strict=True)}
+    if trouble.startswith("gone"):
+        del mirror.files[names[1]]
+    elif trouble.startswith("another"):
+        mirror.files[names[1]] += b"1000,https://example.com/a.png\n"
+    if "copy is another" in trouble:
+        mirror.files[f"/copies/{blobs[1]}"] += b"1000,https://example.com/a.png\n"
+    copy = "" if "no copy" in trouble else f"{mirror.url}/copies/{{}}"
+    tables = PhotoTables(mirror.url + names[0], mirror.url + names[1], "a/", "b/", blobs, copy)
+    dataset = Dataset("own", "Own", "own/", tables=tables)
+    if "copy is" in trouble or "no copy" in trouble:
+        with pytest.raises(SourceError, match=f"expected the table with the Git object ID {blobs[1]}, got "):
+            plan_photos(dataset, "", HttpClient())
+    else:
+        assert sum(unit.objects or 0 for unit in plan_photos(dataset, "", HttpClient())) == 120
+        assert ("taking the copy" in caplog.text) == (trouble != "none")

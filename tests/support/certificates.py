@@ -15,15 +15,20 @@ from cryptography.x509.oid import NameOID
 CERTIFICATE = "certificate.pem"  # in the folder: what a client would have to trust
 
 
-def self_signed(folder: Path, host: str = "127.0.0.1") -> ssl.SSLContext:
-    """What a server for `host` speaks TLS with; the certificate and its key are written into the folder."""
+def self_signed(folder: Path, *hosts: str) -> ssl.SSLContext:
+    """What a server for these hosts, or 127.0.0.1, speaks TLS with.
+
+    The certificate and its key are written into the folder.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")]), datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([_general(host)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general(host) for host in hosts or ("127.0.0.1",)]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

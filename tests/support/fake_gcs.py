@@ -288,6 +288,7 @@ class GcsFront(Store):
         if not self.accepts(call.request.headers.get("Authorization", "").removeprefix("Bearer ")):
             self.struck += 1
             raise Refused(401, "Invalid Credentials", "AuthenticationRequired")
+        self._charge(call)
         if call.kind in self._denied:
             self.struck += 1
             raise Refused(403, f"{call.kind} is denied", "AccessDenied")

@@ -56,6 +56,9 @@ class Store:
         self.puts: Counter[str] = Counter()  # how often each name was stored, also where the answer was lost
         self.keeping: set[str] = set()  # buckets with a retention policy: nothing in them is replaced or removed
         self.hierarchical: set[str] = set()  # buckets with a hierarchical namespace
+        self.requester_pays: set[str] = set()  # buckets whose requests must name a project that is charged
+        self.payers: set[str] = set()  # what the requests named; "" for nothing
+        self.foreign_projects: set[str] = set()  # that the account may not have charged
         self.described: dict[str, Any] = {}  # more fields of every bucket's description
 
     async def _act(self, call: Call) -> web.Response:
@@ -104,6 +107,17 @@ class Store:
             if asked.get("versioning", {}).get("enabled"):
                 raise Refused(400, "Hierarchical namespace does not go with object versioning", "invalid")
             self.hierarchical.add(str(asked["name"]))
+
+    def _charge(self, call: Call) -> None:
+        """Refuse what cannot be charged to a project. https://cloud.google.com/storage/docs/requester-pays"""
+        payer = call.query.get("userProject") or call.request.headers.get("x-goog-user-project") or ""
+        self.payers.add(payer)
+        if payer in self.foreign_projects:
+            message = f"does not have serviceusage.services.use access to the Google Cloud project {payer}."
+            raise Refused(403, f"test@example.com {message}", "UserProjectAccessDenied")
+        if call.bucket in self.requester_pays and not payer:
+            message = "Bucket is a requester pays bucket but no user project provided."
+            raise Refused(400, message, "UserProjectMissing")
 
     async def _describe(self, call: Call) -> web.Response:
         """A bucket's description, or its layout (https://cloud.google.com/storage/docs/json_api/v1/buckets#resource)."""

@@ -1,7 +1,8 @@
 """storage.googleapis.com and the metadata server of a Google VM, played on this machine: the way without an emulator.
 
 The program comes here by GCE_METADATA_HOST, and by HTTPS_PROXY, whose tunnel ends at GcsFront: this speaks TLS with a
-certificate that the program is given to trust, and demands a token that the metadata server has handed out.
+certificate that the program is given to trust, and demands a token that the metadata server has handed out. What is
+for another host than HOST goes to the servers of tokens that support/fake_tokens.py plays.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Self
 
 from support.certificates import CERTIFICATE, self_signed
 from support.fake_gcs import GcsFront
+from support.fake_tokens import HOSTS, TokenServer
 
 HOST = "storage.googleapis.com"
 EMAIL = "test@example.com"
@@ -31,11 +33,14 @@ class Google:
         self.front, self.folder = front, folder
         self.claimed, self.life = 3600.0, 3600.0  # seconds that a token is said to live, and that it does
         self.issued: dict[str, float] = {}  # token → when
+        self.tokens = TokenServer(self.token)
         self.project: str | None = "test-project"  # that the metadata server names
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.port = self.front.serve_tls(self_signed(self.folder, HOST))
+        context = self_signed(self.folder, HOST, *HOSTS)
+        self.port = self.front.serve_tls(context)
+        self._stack.enter_context(self.tokens.running(context))
         self._metadata, self._tunnel = _Server(_Metadata, self), _Server(_Tunnel, self)
         for server in (self._metadata, self._tunnel):
             self._stack.enter_context(server)
@@ -118,12 +123,14 @@ class _Metadata(_Quiet):
 
 
 class _Tunnel(_Quiet):
-    """RFC 9110, 9.3.6. It stands for every host."""
+    """RFC 9110, 9.3.6."""
 
     def do_CONNECT(self) -> None:
         self.send_response(200)
         self.end_headers()
-        with socket.create_connection(("127.0.0.1", self.server.google.port)) as there:
+        google = self.server.google
+        port = google.port if self.path.startswith(HOST) else google.tokens.port
+        with socket.create_connection(("127.0.0.1", port)) as there:
             back = threading.Thread(target=_pass_on, args=(there, self.connection), daemon=True)
             back.start()
             _pass_on(self.connection, there)
