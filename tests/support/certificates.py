@@ -1,4 +1,4 @@
-"""A certificate that is self-signed, for a server of the tests."""
+"""Certificates for servers of the tests: a self-signed one, and one of a private certificate authority."""
 
 from __future__ import annotations
 
@@ -12,26 +12,48 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-CERTIFICATE = "certificate.pem"  # in the folder: what a client would have to trust
+CERTIFICATE, KEY = "certificate.pem", "key.pem"  # in the folder
+PEM = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def self_signed(folder: Path, host: str = "127.0.0.1") -> ssl.SSLContext:
-    """What a server for `host` speaks TLS with; the certificate and its key are written into the folder."""
+    """What a server for `host` speaks TLS with; the certificate, which a client would have to trust, and its key are
+    written into the folder.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")]), datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([_general(host)]), critical=False)
-        .sign(key, hashes.SHA256())
+    return _context(folder, _certificate("test", key, _hosts(host), "test", key), key)
+
+
+def signed(folder: Path, *hosts: str) -> tuple[Path, ssl.SSLContext]:
+    """The file of a new authority's certificate, and what a server for these hosts speaks TLS with."""
+    authority, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    is_authority = x509.BasicConstraints(ca=True, path_length=None)
+    (folder / "ca.pem").write_bytes(_certificate("CA", authority, is_authority, "CA", authority).public_bytes(PEM[0]))
+    return folder / "ca.pem", _context(folder, _certificate("test", key, _hosts(*hosts), "CA", authority), key)
+
+
+def _certificate(
+    subject: str, key: ec.EllipticCurvePrivateKey, is_for: x509.ExtensionType, by: str, its: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    issuer, name = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (by, subject))
+    return (
+        x509.CertificateBuilder(issuer, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+        .add_extension(is_for, critical=isinstance(is_for, x509.BasicConstraints))
+        .sign(its, hashes.SHA256())
     )
-    pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(pem[0]))
-    (folder / "key.pem").write_bytes(key.private_bytes(*pem))
+
+
+def _context(folder: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
+    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(PEM[0]))
+    (folder / KEY).write_bytes(key.private_bytes(*PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / CERTIFICATE, folder / "key.pem")
+    context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
     return context
+
+
+def _hosts(*hosts: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([*map(_general, hosts)])
 
 
 def _general(host: str) -> x509.GeneralName:
