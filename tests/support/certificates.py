@@ -14,6 +14,10 @@ from cryptography.x509.oid import NameOID
 
 CERTIFICATE, KEY = "certificate.pem", "key.pem"  # in the folder
 PEM = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+SIGNS = x509.KeyUsage(
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 def self_signed(folder: Path, host: str = "127.0.0.1") -> ssl.SSLContext:
@@ -37,11 +41,16 @@ def _certificate(
 ) -> x509.Certificate:
     now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
     issuer, name = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (by, subject))
-    return (
+    is_authority = isinstance(is_for, x509.BasicConstraints)
+    made = (
         x509.CertificateBuilder(issuer, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-        .add_extension(is_for, critical=isinstance(is_for, x509.BasicConstraints))
-        .sign(its, hashes.SHA256())
+        .add_extension(is_for, critical=is_authority)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(its.public_key()), critical=False)
     )
+    if is_authority:  # Python 3.13 holds authorities to RFC 5280, 4.2.1
+        made = made.add_extension(SIGNS, critical=True)
+    return made.sign(its, hashes.SHA256())
 
 
 def _context(folder: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
