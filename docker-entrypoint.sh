@@ -26,6 +26,9 @@ if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
   exec setpriv --reuid "$user" --regid spotted --clear-groups -- "$0" "$@"
 fi
 
+# With a root file system that is read-only (docker run --read-only); dask needs a folder for a few bytes.
+[ -w "${TMPDIR:-/tmp}" ] || export TMPDIR=/dev/shm
+
 case "$#${1-}" in
   1-*' '* | 1'cli.py '* | 1'python cli.py '*) read -ra words <<<"$1" && set -- "${words[@]}" ;;
 esac

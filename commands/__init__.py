@@ -8,12 +8,14 @@ from commands import listing
 from pipeline.machine import raise_limit
 from pipeline.options import RunOptions
 from report.log import start_log
+from sources import network
 
 
 def run(options: RunOptions, interrupted: threading.Event) -> int:
     """Run the command of the options; 0, or the exit status of the worst failure."""
     start_log(options)
     raise_limit()
+    network.share()
     if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
         return listing.run(options)
     from commands import check, extract, plan, repair, shards, verify

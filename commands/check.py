@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from commands.check_environment import Finding, agree, attempt, environment_findings, versions
-from commands.extract import with_mirror
+from commands.extract import places, with_mirror
 from datasets import Dataset
 from errors import ExtractionError, SourceError, shown
-from pipeline.cluster import connect
+from pipeline.cluster import check_workers, connect
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
 from report.humanize import amount
@@ -40,7 +40,7 @@ def examine(options: RunOptions) -> Iterator[Finding]:
     for dataset in options.datasets:
         yield from _sources(dataset, options.mirror, client)
     if options.scheduler:
-        yield attempt("cluster", lambda: _cluster(options.scheduler))
+        yield attempt("cluster", lambda: _cluster(options))
 
 
 def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
@@ -113,26 +113,24 @@ def _is_there(table: str, url: str, client: HttpClient) -> bool:
 # ── the cluster ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _cluster(scheduler: str) -> str:
+def _cluster(options: RunOptions) -> str:
+    scheduler = options.scheduler
     with connect(scheduler) as client:
         threads = client.nthreads()
         if not threads:
             raise ExtractionError(
                 f"{scheduler}: the scheduler has no workers; start some with: dask worker {scheduler}"
             )
-        _check_versions(client.run(versions, on_error="return"))
+        check_workers(client, places(options))
+        _check_versions(client.run(versions))
         return (
             f"{scheduler}: {len(threads)} workers with {sum(threads.values())} threads, all with the versions used here"
         )
 
 
-def _check_versions(found: dict[str, dict[str, str] | Exception]) -> None:
+def _check_versions(found: dict[str, dict[str, str]]) -> None:
     mine = versions()
     for worker, theirs in found.items():
-        if isinstance(theirs, Exception):
-            raise ExtractionError(
-                f"{worker}: the worker cannot run this program's code ({theirs!r}): start it from the same image"
-            )
         other = [
             f"{name} {theirs.get(name)} (here {mine[name]})"
             for name in mine

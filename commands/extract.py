@@ -20,6 +20,7 @@ from pipeline.run import Hooks, extract
 from report.card import write as card
 from report.summary import Screen, log_next_step, print_summary
 from sources import sample
+from sources.local_files import is_http
 
 log = logging.getLogger("spotted")
 DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s",
@@ -91,8 +92,16 @@ def start_workers(options: RunOptions, destination: Destination, session: Sessio
     """The options with the sample's mirror in them, and the workers."""
     config = WorkerConfig.of(options, destination)
     options = with_mirror(options, session.stack)
-    cluster = start_cluster(config, options.workers, options.scheduler, session.interrupted)
+    cluster = start_cluster(config, options.workers, options.scheduler, session.interrupted, places(options))
     return options, session.stack.enter_context(cluster)
+
+
+def places(options: RunOptions) -> Iterator[str]:
+    """What of the sources may be on this machine alone."""
+    if options.mirror:
+        yield options.mirror
+    for archive in () if options.mirror else (archive for each in options.datasets for archive in each.archives):
+        yield from (url for url in archive.urls if not is_http(url))
 
 
 def with_mirror(options: RunOptions, stack: contextlib.ExitStack) -> RunOptions:

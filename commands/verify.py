@@ -60,10 +60,11 @@ class Found:
 def open_run(options: RunOptions, session: Session) -> Work:
     """Make ready what a verification needs: without the sources, the bucket alone."""
     destination = Destination(options.to, terms=options.terms)
-    if not options.deep:
-        return lambda dataset: verify(dataset, open_bucket(destination), options.known)
-    options, cluster = start_workers(options, destination, session)
     bucket = open_bucket(destination)
+    bucket.look()  # says at once where it cannot be reached: obstore, which reads the manifest, tries for minutes
+    if not options.deep:
+        return lambda dataset: verify(dataset, bucket, options.known)
+    options, cluster = start_workers(options, destination, session)
     return lambda dataset: verify_deep(dataset, options, bucket, cluster, session.report)
 
 

@@ -12,7 +12,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,7 @@ from pipeline.options import WorkerConfig
 from pipeline.shards import ShardUnit, make_shard
 from pipeline.unit import Unit, Wanted
 from pipeline.worker import run_unit
+from sources.source import unreachable
 from storage.bucket import Stored, reason
 from storage.rate_limit import WriteStats
 
@@ -84,11 +85,15 @@ class Cluster:
 
 @contextmanager
 def start_cluster(
-    config: WorkerConfig, workers: int = 0, scheduler: str = "", stop: threading.Event | None = None
+    config: WorkerConfig,
+    workers: int = 0,
+    scheduler: str = "",
+    stop: threading.Event | None = None,
+    places: Iterable[str] = (),
 ) -> Iterator[Cluster]:
     """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`.
 
-    `stop` makes the units in this process end soon, once it is set.
+    `stop` makes the units in this process end soon, once it is set. Of a cluster, every worker must reach `places`.
     """
     run, threads = f"spotted-{uuid4().hex}", config.readers + SPARE_UNITS
     own = ContextPlugin(run, config, stop)
@@ -96,6 +101,7 @@ def start_cluster(
         with _client(threads, workers, scheduler, own) as client:
             if scheduler:
                 _wait_for_workers(client, scheduler)
+                check_workers(client, places)
             if workers or scheduler:
                 config = _prepare_workers(client, run, config)
                 own.context = WorkerContext(config, stop)
@@ -137,6 +143,20 @@ def _wait_for_workers(client: Client, scheduler: str) -> None:
             f" dask worker {scheduler}"
         ) from error
     time.sleep(OTHER_WORKERS_WAIT)
+
+
+def check_workers(client: Client, places: Iterable[str]) -> None:
+    """Raise ExtractionError unless every worker has this program's modules and can read these URLs and paths."""
+    for worker, found in client.run(unreachable, tuple(places), on_error="return").items():
+        if isinstance(found, Exception):
+            raise ExtractionError(
+                f"{worker}: the worker cannot run this program's code ({found!r}): start it from the same image"
+            )
+        if found:
+            raise ExtractionError(
+                f"{worker}: the worker cannot read {found}: on a cluster, --mirror and files must be where every worker"
+                " sees them, and --sample is for workers of this machine"
+            )
 
 
 def _log_writes(cluster: Cluster) -> None:

@@ -19,6 +19,7 @@ from manifest.journal import JournalEntry
 from manifest.store import ManifestStore
 from pipeline.machine import at_once
 from pipeline.options import WorkerConfig
+from sources import network
 from sources.http import HttpClient
 from storage.bucket import Data, Lease
 
@@ -60,6 +61,7 @@ class WorkerContext:
     def __init__(self, config: WorkerConfig, stop: threading.Event | None = None) -> None:
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
         self.lease: Lease | None = None  # of the run in this process
+        network.share()  # on a cluster each worker has an environment of its own
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
         self.http = HttpClient(config.timeout, config.connections, config.bwlimit, config.allow_private_addresses)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)

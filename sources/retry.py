@@ -22,6 +22,8 @@ FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
 LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
 FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
 LONGEST_FREE_WAIT = 8  # seconds after such a refusal
+# What a later try does not mend: OpenSSL's names, and rustls' as obstore shows them.
+TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|UNSUPPORTED_PROTOCOL|Invalid(Certificate|ContentType)")
 RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
 
 
@@ -52,11 +54,12 @@ class Tries:
             self._pause(what, error, self.refusals, min(error.wait, LONGEST_WAIT), LONGEST_FREE_WAIT)
             return
         self.failures += 1
+        tls = tls_failure(error)
         asked = error.wait if isinstance(error, PassingError) else 0
-        if self.failures >= self.attempts or asked > LONGEST_WAIT or "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if self.failures >= self.attempts or asked > LONGEST_WAIT or tls:
             later = f"; it asks to wait {asked:,.0f} s" if asked else ""
             attempts = "1 attempt" if self.failures == 1 else f"{self.failures} attempts"
-            raise SourceError(f"{what}: gave up after {attempts}: {innermost(error)}{later}") from error
+            raise SourceError(f"{what}: gave up after {attempts}: {tls or innermost(error)}{later}") from error
         self._pause(what, error, self.failures, asked)
 
     def _is_free(self, error: ThrottledError) -> bool:
@@ -71,11 +74,20 @@ class Tries:
         time.sleep(max(asked, min(2 ** (failures - 2), longest) * random.uniform(0.75, 1.25)))
 
 
+def tls_failure(error: BaseException) -> str:
+    """Why a server is not trusted, or speaks no TLS, with what to do; "" for any other error."""
+    if not (found := TLS.search(str(error))):
+        return ""
+    why = innermost(error) if "[SSL" in str(error) else found[0]
+    return f"TLS failed ({why}): a network's own certificates must be named in REQUESTS_CA_BUNDLE (docs/network.md)"
+
+
 def innermost(error: BaseException) -> str:
     """The reason in one line: Google's library wraps requests' error, which wraps urllib3's, and that the socket's."""
+    by = ""
     while inner := next(
         (arg for name in ("cause", "reason") if isinstance(arg := getattr(error, name, None), Exception)),
         next((arg for arg in error.args if isinstance(arg, Exception)), None),
     ):
-        error = inner
-    return printable(re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error))) or type(error).__name__
+        error, by = inner, "the proxy: " if isinstance(inner, urllib3.exceptions.ProxyError) else by
+    return by + printable(re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error))) or type(error).__name__

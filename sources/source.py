@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import requests
+
 from errors import SourceError
+from sources import network
 from sources.body import Body
 from sources.file_source import FileSource, SpooledSource, spooled_from, whole
-from sources.http import HttpClient
+from sources.http import CONNECT_TIMEOUT, HttpClient
 from sources.http_answers import (
     Version,
     check_encoding,
@@ -28,7 +31,7 @@ from sources.http_answers import (
 )
 from sources.http_source import HttpSource
 from sources.local_files import is_http, local_path
-from sources.retry import FIRST_ATTEMPTS
+from sources.retry import FIRST_ATTEMPTS, innermost
 
 log = logging.getLogger("spotted")
 
@@ -44,6 +47,23 @@ class Source(Protocol):
     def version(self) -> str: ...
     def read(self, start: int, stop: int) -> bytes: ...
     def stream(self, start: int, stop: int) -> Iterator[bytes]: ...
+
+
+def unreachable(places: tuple[str, ...]) -> str:
+    """The first of these URLs and paths that this process cannot read, and why; "" where there is none.
+
+    A worker of a cluster is asked, on its own machine. Any answer of a server counts.
+    """
+    network.share()
+    for place in places:
+        if not is_http(place) and not local_path(place).exists():
+            return f"{place} (no such file or directory there)"
+        try:
+            if is_http(place):
+                requests.get(place, timeout=CONNECT_TIMEOUT, stream=True, allow_redirects=False).close()
+        except (requests.ConnectionError, requests.Timeout) as error:
+            return f"{place} ({innermost(error)})"
+    return ""
 
 
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────

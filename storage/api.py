@@ -22,6 +22,7 @@ from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 
 from errors import BucketError, BusyError, KeptError, MemberError
+from sources.retry import tls_failure
 from storage.api_errors import final_status, judge
 from storage.bucket import NO_TERMS, Bucket, Data, Lease, Look, Stored, Terms, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
@@ -169,6 +170,8 @@ class ApiBucket(Bucket):
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
                 raise BucketError(f"{self.url}: cannot write: {reason(error)}") from error
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
+            if why := tls_failure(error):
+                raise BucketError(f"{self.url}: cannot write: {why}") from error
             self._count_refusal(error)
             raise MemberError(reason(error)) from error
 

@@ -7,6 +7,7 @@ import obstore
 import requests
 
 from sources.http_status import RETRYABLE_STATUSES, THROTTLED_STATUSES, obstore_status
+from sources.retry import tls_failure
 from storage.bucket import reason
 from storage.rate_limit import Failure, retry_after
 
@@ -29,6 +30,7 @@ def judge(error: Exception) -> Failure:
         is_passing = isinstance(error, obstore.exceptions.GenericError) and status in (*RETRYABLE_STATUSES, 0)
     else:
         is_passing = status in RETRYABLE_STATUSES or isinstance(error, NO_CONNECTION)
+    is_passing = is_passing and not tls_failure(error)
     wait = retry_after(getattr(error, "response", None))
     return Failure(is_passing, status in THROTTLED_STATUSES, wait, reason(error))
 

@@ -9,26 +9,35 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import google.api_core.exceptions
+import google.api_core.retry
 import google.auth.credentials
 import requests
 from google.cloud import storage
-from google.cloud.storage.retry import DEFAULT_RETRY
 
 from errors import BucketError
-from sources.retry import innermost
+from sources.retry import innermost, tls_failure
+from storage.api_errors import judge
 from storage.bucket import NO_TERMS, Look, Terms, reason
 from storage.credentials import project
 
 log = logging.getLogger("spotted")
 
 DEFAULT_REGION = "us-central1"
-STARTUP_RETRY = DEFAULT_RETRY.with_timeout(20)  # seconds at the start; the library's two minutes look like a hang
 HIERARCHICAL = 8  # times the initial rate of a flat bucket (https://cloud.google.com/storage/docs/hns-overview)
 NO_ANSWER = (
     google.api_core.exceptions.GoogleAPIError,
     google.auth.exceptions.GoogleAuthError,
     requests.RequestException,
 )
+
+
+def _is_passing(error: Exception) -> bool:
+    inner = error.args[0] if isinstance(error, google.auth.exceptions.TransportError) else error
+    return isinstance(inner, Exception) and judge(inner).is_passing
+
+
+# Seconds at the start; the library's two minutes look like a hang, and it tries again where TLS fails.
+STARTUP_RETRY = google.api_core.retry.Retry(_is_passing, timeout=20)
 
 
 class Place:
@@ -107,7 +116,8 @@ class Place:
                     raise BucketError(
                         f"{self.url}: its requester pays: give a project of yours that is billed, --billing-project ID"
                     ) from error
-                raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+                why = tls_failure(error) or innermost(error)
+                raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {why}") from error
             is_hierarchical = bool(found.hierarchical_namespace_enabled)
             return Look(
                 True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled),
@@ -179,7 +189,9 @@ class Place:
                 f" {self.url} --location={region} --uniform-bucket-level-access --public-access-prevention"
             ) from error
         except NO_ANSWER as error:
-            raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {innermost(error)}") from error
+            raise BucketError(
+                f"{self.url}: no answer from Google Cloud Storage: {tls_failure(error) or innermost(error)}"
+            ) from error
         self._is_hierarchical, self._is_known = is_hierarchical, True
         log.info("%s: created in %s%s", self.url, region, ", with a hierarchical namespace" * is_hierarchical)
 

@@ -25,7 +25,7 @@ from sources import sample
 from storage.credentials import account
 from storage.gcsfuse import fuse_works
 from support.fake_gcs import GcsFront
-from support.program import ROOT, Cli, wait_for
+from support.program import ROOT, Cli, message, wait_for
 from support.source_server import Plan, SourceServer
 
 
@@ -233,7 +233,7 @@ def test_a_patch_version_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _packages().is_well == is_well
 
 
-def test_a_cluster(tmp_path: Path) -> None:
+def test_a_cluster(cli: Cli, tmp_path: Path) -> None:
     def said(folder: Path | None = None) -> str:
         if folder is None:
             return findings(str(tmp_path), scheduler=address)["cluster"].says
@@ -257,6 +257,9 @@ def test_a_cluster(tmp_path: Path) -> None:
         address = json.loads(file.read_text())["address"]
         assert f"{address}: the scheduler has no workers" in said()
         assert "the worker cannot run this program's code" in said(tmp_path)
+        with dask("worker", address, "--no-nanny", folder=tmp_path):
+            done = cli("-d", "stanford", "--sample", "--to", tmp_path / "out", "--scheduler", address)
+            assert done.returncode == 1 and "the worker cannot run this program's code (" in message(done)
         assert re.search(r"the worker has tool \w+ \(here \w+\): start it from the same image", said(other))
         assert said(ROOT) == f"{address}: 1 workers with 3 threads, all with the versions used here"
     assert "no dask scheduler answers there" in findings(str(tmp_path), scheduler="tcp://127.0.0.1:9")["cluster"].says

@@ -131,14 +131,14 @@ class _Tunnel(_Quiet):
         google = self.server.google
         port = google.port if self.path.startswith(HOST) else google.tokens.port
         with socket.create_connection(("127.0.0.1", port)) as there:
-            back = threading.Thread(target=_pass_on, args=(there, self.connection), daemon=True)
+            back = threading.Thread(target=pass_on, args=(there, self.connection), daemon=True)
             back.start()
-            _pass_on(self.connection, there)
+            pass_on(self.connection, there)
             back.join()
         self.close_connection = True
 
 
-def _pass_on(one: socket.socket, other: socket.socket) -> None:
+def pass_on(one: socket.socket, other: socket.socket) -> None:
     with suppress(OSError):  # either may reset its connection
         while data := one.recv(CHUNK):
             other.sendall(data)

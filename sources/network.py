@@ -1,0 +1,40 @@
+"""One setting of certificates and proxies serves all that read them: requests, google-auth, obstore, GCSFuse."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from errors import UsageError
+
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")  # the first that is set counts
+# As Go's http.ProxyFromEnvironment has it for loopback; no proxy reaches the metadata server of a Google VM either.
+DIRECT = ("localhost", "127.0.0.1", "::1", "metadata.google.internal", "169.254.169.254")
+
+
+def share() -> None:
+    """Give each variable that a library reads the value that counts; raises UsageError for one of no use.
+
+    A variable without a value counts as none: compose.yaml passes on such.
+    """
+    _share_certificates()
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # Go and so GCSFuse do not know ALL_PROXY
+        proxy = next(filter(None, map(os.environ.get, (name.lower(), name, "all_proxy", "ALL_PROXY"))), "")
+        if proxy.lower().startswith("socks"):
+            raise UsageError(f"{name} or ALL_PROXY: SOCKS is not supported: expected http://host:port")
+        if proxy:
+            os.environ[name] = os.environ[name.lower()] = proxy
+    direct = ",".join([os.environ.get("no_proxy", ""), os.environ.get("NO_PROXY", ""), *DIRECT])
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(filter(None, direct.split(","))))
+
+
+def _share_certificates() -> None:
+    name = next(filter(os.environ.get, CERTIFICATES), "")
+    if not name:
+        return
+    file = os.environ[name]
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:  # SSLError is one
+        raise UsageError(f"{name}: expected a file of certificates (PEM), got {file}: {error.strerror}") from error
+    os.environ |= dict.fromkeys(CERTIFICATES, file)
