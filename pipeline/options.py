@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from archives.spans import LIMITS, Limits
 from datasets import DATASETS, Dataset
+from labels.selection import EVERYTHING, Filter
 
 if TYPE_CHECKING:
     from gcs import Destination  # which imports the libraries of the clouds
@@ -30,6 +31,7 @@ class RunOptions:
     hierarchical: bool = False  # namespace of a bucket that the run creates
     deep: bool = False  # with verify and repair: read the sources too
     force: bool = False
+    filter: Filter = EVERYTHING  # what of the datasets is wanted
     no_checksum: bool = False  # do not compare archives with their published SHA-256
     connections: int | None = None  # to each host, from each process; None: READERS of archives, PHOTOS_AT_ONCE
     bwlimit: int = 0  # bytes/s from all sources, of all processes together; 0: no limit

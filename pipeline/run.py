@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from datasets import Dataset
 from errors import ArchiveError, BusyError
+from labels.selection import Filter
 from manifest.compare import last_wins, matches, outer_join
+from manifest.journal import JournalEntry
 from manifest.records import Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
+from pipeline.choosing import check_begun, check_wider, open_dataset
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared, readable_manifest
@@ -47,9 +51,11 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     result = None if options.force else _already_complete(dataset, options, store, hooks.card)
     if result is None:
         with store.lease() as lease:
-            run = DatasetRun(dataset, options, cluster, hooks.report, store)
+            journal = store.journal()
+            check_begun(dataset, options, store, journal)
+            run = open_dataset(dataset, options, cluster, hooks.report, store)
             run.hold(lease)
-            result = _extract(run, store, hooks.card)
+            result = _extract(run, store, journal, hooks.card)
     result.seconds = time.monotonic() - start
     return result
 
@@ -60,12 +66,18 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
         return None
     rows, metadata = found
     check_kind(dataset, options, store.bucket, metadata)
+    there = Filter.of(metadata.get("filter"))
+    if not there.covers(options.filter):
+        check_wider(dataset, store.bucket.url, there, options.filter)
+        log.info("%s: what is there is %s; going on with the rest of %s", dataset.name, there, options.filter)
+        return None
     lost, unfinished = 0, list[str]()
     for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
         unfinished += [stored.name] if stored and is_unfinished(stored.name) else []
     lost += len(store.lost_tables(metadata))
     if lost:
+        check_wider(dataset, store.bucket.url, there, options.filter)
         log.warning(
             "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
         )
@@ -79,12 +91,14 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
             pass
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
+    if there != options.filter:
+        log.info("%s: %s holds %s, of which %s is a part", dataset.name, store.bucket.url, there, options.filter)
     not_images = metadata.get("not_images", 0)  # older versions called these gone
-    return Result(dataset, len(rows), rows.size, True, gone=metadata["gone"], not_images=not_images)
+    return Result(dataset, len(rows), rows.size, True, gone=metadata["gone"], not_images=not_images, filter=there)
 
 
-def _extract(run: DatasetRun, store: ManifestStore, card: CardWriter) -> Result:
-    resumed = resume(run, store)
+def _extract(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalEntry], card: CardWriter) -> Result:
+    resumed = resume(run, store, journal)
     with run.folders:
         _store(run, resumed, store.bucket)
         return write_down(run, store, prove(run, store.bucket), card)
