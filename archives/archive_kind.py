@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from archives.spans import Member, Pax, Reader, Span, SpanBoundary
@@ -43,6 +43,10 @@ class ArchiveKind(ABC):
     def objects(self, span: Span) -> int | None:
         """How many files a span has, where that is known before it is read."""
         return None
+
+    def only(self, spans: Sequence[Span], has: Callable[[str], bool]) -> list[Span]:
+        """The spans that must be read for the members of these names; all of them without a directory."""
+        return list(spans)
 
     # ── interruptions and repairs ────────────────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ import logging
 import stat
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from archives.archive_kind import ArchiveKind
@@ -23,6 +23,7 @@ ENCRYPTED, PATCHED, STRONGLY, MASKED = 0x1, 0x20, 0x40, 0x2000  # flags (APPNOTE
 UNREADABLE = ENCRYPTED | PATCHED | STRONGLY | MASKED
 UNIX_MODE = 0xFFFF  # external attributes beyond this hold an st_mode
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
+GAP = 1 << 18  # bytes between two entries that are read with them, instead of by another request
 MAX_PROBES = 100  # local headers read in advance, of entries that lie in another one's bytes
 
 
@@ -54,6 +55,17 @@ class Zip(ArchiveKind):
     def objects(self, span: Span) -> int:
         return sum(not entry.name.endswith("/") for entry in span.entries)
 
+    def only(self, spans: Sequence[Span], has: Callable[[str], bool]) -> list[Span]:
+        groups = list[list[ZipEntry]]()
+        for entry in (entry for span in spans for entry in span.entries if has(entry.name)):
+            if groups and (not entry.stop or _is_near(groups[-1], entry)):  # one that is not there is not read
+                groups[-1].append(entry)
+            else:
+                groups.append([entry])
+        cut = ((group[0].offset, max(entry.stop for entry in group), group) for group in groups)
+        found = [Span(self, start, max(start, stop), tuple(group)) for start, stop, group in cut]
+        return found or [Span(self, 0, 0)]
+
     def place_after(self, member: Member, link: SpanBoundary) -> tuple[int, Pax]:
         return member.offset + 1, ()
 
@@ -64,6 +76,10 @@ class Zip(ArchiveKind):
     def narrowed(self, span: Span, offsets: Collection[int]) -> Span | None:
         entries = tuple(entry for entry in span.entries if entry.offset in offsets)
         return replace(span, entries=entries) if entries else None
+
+
+def _is_near(group: Sequence[ZipEntry], entry: ZipEntry) -> bool:
+    return 0 <= entry.offset - group[-1].stop <= GAP and entry.stop - group[0].offset <= SPAN
 
 
 def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:

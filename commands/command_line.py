@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from archives.spans import Limits
 from datasets import DATASETS, GROUPS, select
 from errors import UsageError
+from labels.selection import Filter
 from pipeline.options import DEFAULT_TO, RunOptions
 from sources.datasets_file import read_datasets
 
@@ -124,6 +125,11 @@ OPTIONS = {
         Option("-i --individual", "the dataset of individual dogs: austin"),
         Option("-d --dataset", f"one dataset by name; can be repeated: {', '.join(DATASETS)}", str, "NAME",
                is_repeated=True),
+        Option("--limit", "only the first N images of each breed or dog, by name, with their annotations", positive,
+               "N"),
+        Option("--include", "only objects of such a name, as 'stanford/*Chihuahua*'; can be repeated", str, "GLOB",
+               is_repeated=True),
+        Option("--exclude", "no objects of such a name; can be repeated", str, "GLOB", is_repeated=True),
         Option("--datasets-file", "a TOML file that describes more datasets, for -d (docs/datasets.md)", str, "FILE"),
     ),
     WHERE: (
@@ -187,7 +193,8 @@ OPTIONS = {
 KUBERNETES = re.compile("_SERVICE_(HOST|PORT)|_PORT(_|$)")  # set by Kubernetes for a service of that name
 COMMANDS = ("list", "plan", "check", "verify", "repair", "shards")
 CONFLICTS = (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"), ("repair", "force"),
-             ("shards", "force"), *itertools.combinations(COMMANDS, 2))  # fmt: skip
+             ("shards", "force"), *itertools.product(("limit", "include", "exclude"), ("verify", "repair", "shards")),
+             *itertools.combinations(COMMANDS, 2))  # fmt: skip
 # Options of which one on the command line overrides all others of its group in the environment.
 OVERRIDES = ({"all", "breed", "individual", "dataset"}, *(set(pair) for pair in CONFLICTS))
 
@@ -252,6 +259,8 @@ def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOpti
         if not log.handlers:
             parser.print_help(sys.stderr)
         raise UsageError("nothing to extract: expected at least one of -a, -b, -i, -d NAME")
+    include, exclude = (tuple(values.pop(name, ())) for name in ("include", "exclude"))
+    values["filter"] = Filter(values.pop("limit", None), include, exclude)
     limits = {field: values.pop(name) for name, field in (("max_ratio", "ratio"), ("max_unpacked", "total"))
               if name in values}  # fmt: skip
     return RunOptions(datasets=tuple(datasets), known=tuple(known.values()), limits=Limits(**limits), **values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -11,12 +12,15 @@ from datasets import Dataset
 from pipeline.options import RunOptions
 from report.humanize import amount
 
+log = logging.getLogger("spotted")
 WIDEST = 120  # columns of running text
 
 
 def run(options: RunOptions) -> int:
     """Print the datasets; 0."""
     print_list(options.datasets, options.log_format == "json")
+    if options.filter:
+        log.info("the figures are those of all, not of %s", options.filter)
     return 0
 
 

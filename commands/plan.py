@@ -15,11 +15,13 @@ from commands.plan_view import print_moves, print_plan
 from datasets import Archive, Dataset
 from errors import BucketError, ExtractionError, SourceError
 from gcs import Destination, open_bucket
+from labels.selection import Filter
 from manifest.journal import JournalEntry, checksum_id
 from manifest.store import ManifestStore
+from pipeline.choosing import check_wider
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import READERS, RunOptions
-from pipeline.planner import ArchiveLocation, PlannedArchive, locate, plan_archive, plan_photos
+from pipeline.planner import ArchiveLocation, PlannedArchive, locate, narrowed, plan_archive, plan_photos
 from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
@@ -80,7 +82,8 @@ def forecast(
     try:
         for located in locate(dataset, options.mirror, survey.client):
             survey.look_at(located)
-        survey.count(plan_photos(dataset, options.mirror, survey.client))
+        survey.count_archives()
+        survey.count(plan_photos(dataset, options.mirror, survey.client, options.filter))
         found = survey.result()
     except SourceError as error:
         work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
@@ -129,6 +132,10 @@ def _there(dataset: Dataset, options: RunOptions, bucket: Bucket) -> There:
     found = None if options.force else readable_manifest(store)
     if found:
         check_kind(dataset, options, bucket, found[1])
+        there = Filter.of(found[1].get("filter"))
+        if not there.covers(options.filter):
+            check_wider(dataset, bucket.url, there, options.filter)
+            return There(existing_state(bucket, dataset, {}, found[0]))
     if options.force:  # nothing of it counts
         return There()
     if found and (existing := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
@@ -144,6 +151,7 @@ class _Survey:
         self.client = HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
+        self.planned: list[PlannedArchive] = []
         self.kept: list[JournalEntry] = []
         self.parts: list[JournalEntry] = []  # of units that are begun
         self.unnamed: dict[str, str] = {}  # where objects whose names are not known come from → their prefix
@@ -154,7 +162,7 @@ class _Survey:
         """Count one archive; one without range requests is estimated, since reading it would download all of it."""
         probes = [source.probe(url, self.client) for url in located.urls]
         if all(probe.has_ranges for probe in probes):
-            self._count_archive(plan_archive(self.dataset, located, self.limits, self.client))
+            self.planned.append(plan_archive(self.dataset, located, self.limits, self.client))
             return
         size = sum(probe.size or 0 for probe in probes)
         self._guess(located.archive, located.urls[0], size)
@@ -163,11 +171,23 @@ class _Survey:
         note = "the server does not support range requests: a run downloads it into a temporary file first"
         self.notes.append(f"{located.urls[0]}: {note}")
 
+    def count_archives(self) -> None:
+        """Count what the filter leaves of all archives that can be looked at."""
+        for planned in narrowed(self.dataset, self.planned, self.options.filter):
+            if planned.selection.filter.lacks_names:
+                self.is_exact = False
+                if planned.names is None:
+                    self.bytes += planned.source.size
+                    note = "is read twice, for the names in it and for the first of them"
+                    self.notes.append(f"{planned.archive.file}: {note}")
+            self._count_archive(planned)
+
     def _guess(self, archive: Archive, source: str, size: int) -> None:
-        if archive.objects is None:
+        if archive.objects is None or self.options.filter:
             self.notes.append(f"{source}: the number of its objects is not known before it has been read")
             self.is_counted = False
-        self.objects += round((archive.objects or 0) * (size / archive.size if archive.size else 1))
+        else:
+            self.objects += round(archive.objects * (size / archive.size if archive.size else 1))
         self.is_exact = False
 
     def _count_archive(self, planned: PlannedArchive) -> None:
@@ -185,7 +205,7 @@ class _Survey:
 
     def _count_again(self, planned: PlannedArchive) -> None:
         """What is read once more, for the archive's checksum alone."""
-        if not planned.sha256 or self.options.no_checksum:
+        if not planned.sha256 or not planned.is_whole or self.options.no_checksum:
             return
         stored = [self._entry(unit) for unit in planned.units]
         known = self.there.existing.kept.get(checksum_id(planned.archive.file))

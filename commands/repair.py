@@ -14,7 +14,7 @@ from functools import partial
 
 from archives.spans import Extent
 from commands.extract import Session, Work, ready_destination, start_workers
-from commands.verify import DIFFERENT, Found, against_sources, compare, described, reasons_of
+from commands.verify import DIFFERENT, Found, against_sources, compare, described, of_manifest, reasons_of
 from datasets import Dataset, sharing
 from errors import ArchiveError, MemberError, redact
 from gcs import open_bucket
@@ -24,6 +24,7 @@ from manifest.compare import last_wins
 from manifest.journal import JournalEntry
 from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
+from pipeline.choosing import open_dataset
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind
@@ -65,16 +66,17 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
+    options = of_manifest(options, found)
     if options.remove_extra and found.extra:
         _remove_extra(found, options, bucket)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
         lost = [row for row in found.wrong if row.path.startswith(dataset.folder) and not row.is_folder]
         if lost:
-            _put_right(found, lost, DatasetRun(dataset, options, cluster, report))
+            _put_right(found, lost, open_dataset(dataset, options, cluster, report))
         for row in sorted(row for row in found.wrong if row.is_folder):
             _put_folder(found, row, bucket)
-    rest = _correct(found, bucket, lambda: DatasetRun(dataset, options, cluster, report)) if options.deep else []
+    rest = _correct(found, bucket, lambda: open_dataset(dataset, options, cluster, report)) if options.deep else []
     again = compare(dataset, bucket, options.known, options.deep)
     if isinstance(again, Found) and _lacks_table(again, bucket):
         log.info("%s: making the table of images from what is stored", dataset.name)
@@ -221,7 +223,7 @@ def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> No
     failures = store.failures()
     noted = NotedRows.of(found.dataset.layout, rows) if found.dataset.layout else None
     # Before the manifest goes: of 20,000 objects that are read back it takes a minute.
-    tables = write_tables(found.dataset, store, noted, found.metadata["sample"])
+    tables = write_tables(found.dataset, store, noted, found.metadata["sample"], found.filter)
     store.mark_incomplete(keeps_tables=True)
     metadata = {**found.metadata, "bytes": rows.size, "finished": finished, **tables}
     with card.drawn(found.dataset, store, rows, metadata, failures):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from commands.extract import Session, Work, start_workers
 from datasets import DATASETS, Dataset
 from errors import DamagedError
 from gcs import Destination, open_bucket
+from labels.selection import Filter
 from manifest.compare import last_wins, matches, outer_join
 from manifest.records import ABSENT, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
+from pipeline.choosing import open_dataset
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared
@@ -40,11 +42,17 @@ class Found:
     wrong: list[Row] = field(default_factory=list)  # missing, different or unread
     extra: list[Row] = field(default_factory=list)
 
+    @property
+    def filter(self) -> Filter:
+        """What of the dataset the manifest is of."""
+        return Filter.of(self.metadata.get("filter"))
+
     def result(self, start: float) -> Result:
         """The result, which is logged in one line."""
         kinds = [row.outcome for row in (*self.wrong, *self.extra)]
         counted = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in (MISSING, DIFFERENT, UNREAD, EXTRA))
-        log.info("%s: %d objects compared with the manifest: %s", self.dataset.name, len(self.rows), counted)
+        what = f" of {self.filter}" if self.filter else ""
+        log.info("%s: %d objects%s compared with the manifest: %s", self.dataset.name, len(self.rows), what, counted)
         return Result(
             self.dataset,
             len(self.rows),
@@ -53,6 +61,7 @@ class Found:
             extra=self.extra,
             is_verification=True,
             gone=self.metadata["gone"],
+            filter=self.filter,
             seconds=time.monotonic() - start,
         )
 
@@ -151,8 +160,13 @@ def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: 
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
-    found.wrong += against_sources(found, DatasetRun(dataset, options, cluster, report))
+    found.wrong += against_sources(found, open_dataset(dataset, of_manifest(options, found), cluster, report))
     return found.result(start)
+
+
+def of_manifest(options: RunOptions, found: Found) -> RunOptions:
+    """The options with the filter that the manifest is of."""
+    return replace(options, filter=found.filter)
 
 
 def against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:

@@ -32,6 +32,12 @@ def annotation_of(layout: Layout, image: str) -> str:
     return f"{before}{name}{after}"
 
 
+def annotated(layout: Layout, annotation: str) -> str:
+    """The image that an annotation is of: its name below the layout's prefix, or that without its ending."""
+    before, _, after = _annotation(layout)
+    return annotation[len(before) : len(annotation) - len(after)]
+
+
 def is_annotation(layout: Layout, path: str) -> bool:
     """Whether an annotation can have this name."""
     before, _, after = _annotation(layout)

@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, Layout, Split
 from labels.layout import group
 from labels.mat import cell_texts
+from labels.selection import EVERYTHING, Filter
 from storage.bucket import Bucket
 
 log = logging.getLogger("spotted")
@@ -58,11 +59,13 @@ class Splits:
         return ""
 
 
-def read_splits(dataset: Dataset, layout: Layout, bucket: Bucket) -> Splits:
+def read_splits(dataset: Dataset, layout: Layout, bucket: Bucket, filter_: Filter = EVERYTHING) -> Splits:
     """The splits by the dataset's own lists, which lie in the bucket; a list that cannot be read is logged."""
     named = dict[str, str]()
     for split in layout.splits:
-        if split.list:
+        if split.list and not filter_.matches(split.list):
+            log.info("%s: no images in the split %s: %s is not wanted", dataset.name, split.name, split.list)
+        elif split.list:
             try:
                 named |= dict.fromkeys(_names(split.list, bucket.get(split.list)), split.name)
             except ValueError as error:
@@ -94,7 +97,7 @@ def compare_counts(dataset: Dataset, splits: Iterable[Split], counts: Counter[st
             )  # fmt: skip
 
 
-def split_fields(splits: Splits) -> dict[str, Any]:
+def split_fields(splits: Splits, is_whole: bool = True) -> dict[str, Any]:
     """What the manifest says of the splits."""
-    published = {split.name: split.images for split in splits.layout.splits if split.images is not None}
+    published = {split.name: split.images for split in splits.layout.splits if split.images is not None and is_whole}
     return {"splits_origin": splits.origin, "splits_published": published}

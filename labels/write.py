@@ -10,6 +10,7 @@ from labels.croissant import FILE as CROISSANT
 from labels.croissant import KIND as CROISSANT_KIND
 from labels.croissant import croissant
 from labels.noted import NotedRows
+from labels.selection import EVERYTHING, Filter
 from labels.splits import compare_counts, read_splits, split_fields
 from labels.table import COLUMNS, KINDS, Tally, sealed, tables
 from manifest.store import ManifestStore
@@ -17,7 +18,9 @@ from manifest.store import ManifestStore
 log = logging.getLogger("spotted")
 
 
-def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None, is_sample: bool) -> dict[str, Any]:
+def write_tables(
+    dataset: Dataset, store: ManifestStore, noted: NotedRows | None, is_sample: bool, filter_: Filter = EVERYTHING
+) -> dict[str, Any]:
     """Write the files of the table; returns what the manifest says of them: checksums, and counts for the card.
 
     They are written before the manifest, which seals them; without it they count for nothing. There is
@@ -25,16 +28,16 @@ def write_tables(dataset: Dataset, store: ManifestStore, noted: NotedRows | None
     """
     if noted is None:
         return {}
-    splits = read_splits(dataset, noted.layout, store.bucket)
+    splits = read_splits(dataset, noted.layout, store.bucket, filter_)
     files, tally = tables(noted, store.bucket, splits.of)
     described = croissant(dataset, files, (*COLUMNS, *noted.layout.columns))
     for file in files:
         store.put_beside(file.name, file.text, file.size, KINDS[file.name])
     store.put_beside(CROISSANT, [described], len(described), CROISSANT_KIND)
     _warn(dataset, tally)
-    if not is_sample:
+    if not (is_sample or filter_):
         compare_counts(dataset, noted.layout.splits, tally.splits)
-    labels = tally.encode() | split_fields(splits)
+    labels = tally.encode() | split_fields(splits, not filter_)
     tables_sealed = {file.name: file.encode() for file in files} | {CROISSANT: sealed(described)}
     return {"tables": tables_sealed, "labels": labels}
 

@@ -49,11 +49,14 @@ class DatasetRun:
         self.dataset, self.options, self.cluster, self.report = dataset, options, cluster, report
         self.store, self.folders = store, FolderPlaceholders(store.bucket if store else None)
         client = cluster.context.http
-        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits, client)
+        self.planned, self.photo_units = plan(dataset, options.mirror, options.limits, client, options.filter)
+        # As it was narrowed: with the names that an archive's directory gave.
+        self.filter = next((each.selection.filter for each in self.planned), options.filter)
         self._retries = client.drain_retries()
         self.units: dict[str, Unit] = {}
         self.entries: dict[str, JournalEntry] = {}  # by unit
-        self.checks: dict[str, str] = {}  # archive → result of comparing its checksum
+        part = "not compared: not all of it was read"
+        self.checks = {each.archive.file: part for each in self.planned if not each.is_whole}  # of their checksums
         self.wrong = list[tuple[PlannedArchive, str]]()  # archives with another checksum than is published, and which
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place

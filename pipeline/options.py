@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from archives.spans import LIMITS, Limits
 from datasets import DATASETS, Dataset
+from labels.selection import EVERYTHING, Filter
 from storage.bucket import Terms
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class RunOptions:
     deep: bool = False  # with verify and repair: read the sources too
     remove_extra: bool = False  # with repair: objects that are none of the dataset
     force: bool = False
+    filter: Filter = EVERYTHING  # what of the datasets is wanted
     no_checksum: bool = False  # do not compare archives with their published SHA-256
     connections: int | None = None  # to each host, from each process; None: READERS of archives, PHOTOS_AT_ONCE
     bwlimit: int = 0  # bytes/s from all sources, of all processes together; 0: no limit

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from urllib.parse import unquote, urlsplit
 
 from archives import kinds
 from archives.archive_kind import ArchiveKind
 from archives.spans import Limits
-from datasets import Archive, Dataset
+from datasets import Archive, Dataset, PhotoTables
 from errors import GoneError, SourceError
+from labels.selection import ALL, EVERYTHING, Filter, Selection
 from pipeline.unit import PhotoWork, SpanWork, Unit
 from sources.checksum_list import ChecksumList
 from sources.http import HttpClient
@@ -22,6 +25,7 @@ from sources.local_files import is_http, local_path
 from sources.photo_tables import Photo, join
 from sources.retry import FIRST_ATTEMPTS
 from sources.source import Source, open_source, probe
+from storage.names import object_name
 
 log = logging.getLogger("spotted")
 
@@ -37,6 +41,8 @@ class PlannedArchive:
     works: tuple[SpanWork, ...]
     units: tuple[Unit, ...]  # one for each of `works`
     sha256: str  # what it must be; "" where none is published
+    selection: Selection = ALL
+    is_whole: bool = True  # whether all of its bytes are read
 
     @property
     def kind(self) -> ArchiveKind:
@@ -48,7 +54,16 @@ class PlannedArchive:
         known = [unit.objects for unit in self.units]
         if None not in known:
             return sum(filter(None, known))
-        return self.archive.objects if self.source.size == self.archive.size else None
+        is_published = self.source.size == self.archive.size and not self.selection.filter
+        return self.archive.objects if is_published else None
+
+    @property
+    def names(self) -> list[str] | None:
+        """The objects that its members become, where its directory names them."""
+        if None in (unit.objects for unit in self.units):
+            return None
+        members = (entry.name for work in self.works for entry in work.span.entries)
+        return [object_name(self.archive.prefix, name)[0] for name in members]
 
 
 @dataclass(frozen=True)
@@ -92,14 +107,38 @@ def _located(archive: Archive, mirror: str, sums: ChecksumList | None) -> Archiv
     return ArchiveLocation(archive, urls, None, sha256, "" if sha256 else sums.where)
 
 
-def plan(dataset: Dataset, mirror: str, limits: Limits, client: HttpClient) -> tuple[list[PlannedArchive], list[Unit]]:
+def plan(
+    dataset: Dataset, mirror: str, limits: Limits, client: HttpClient, filter_: Filter = EVERYTHING
+) -> tuple[list[PlannedArchive], list[Unit]]:
     """Open every source of a dataset and cut it into units; the second list is the batches of photos.
 
     Small archives come first: their many small objects are stored while a large one is still being read.
     """
     planned = [plan_archive(dataset, each, limits, client) for each in locate(dataset, mirror, client)]
     planned.sort(key=lambda each: each.source.size)
-    return planned, plan_photos(dataset, mirror, client)
+    return narrowed(dataset, planned, filter_), plan_photos(dataset, mirror, client, filter_)
+
+
+def narrowed(dataset: Dataset, planned: list[PlannedArchive], filter_: Filter) -> list[PlannedArchive]:
+    """The archives with no more spans than the filter needs, as far as that is known before they are read."""
+    if not filter_:
+        return planned
+    if filter_.lacks_names and dataset.layout:
+        known = [each.names for each in planned]
+        names = [name for each in known if each is not None for name in each]
+        filter_ = filter_ if None in known else filter_.with_names(dataset.layout, names)
+    return [_narrowed(dataset, each, Selection(filter_, dataset.layout)) for each in planned]
+
+
+def _narrowed(dataset: Dataset, each: PlannedArchive, selection: Selection) -> PlannedArchive:
+    def has(name: str) -> bool:
+        return selection.has(object_name(each.archive.prefix, name)[0])
+
+    spans = each.kind.only([work.span for work in each.works], has)
+    works = tuple(SpanWork(each.source, span, each.archive.prefix, selection) for span in spans)
+    units = tuple(_unit(dataset, each.archive, work) for work in works)
+    is_whole = sum(unit.size for unit in units) == sum(unit.size for unit in each.units)
+    return replace(each, works=works, units=units, selection=selection, is_whole=is_whole)
 
 
 def plan_archive(dataset: Dataset, located: ArchiveLocation, limits: Limits, client: HttpClient) -> PlannedArchive:
@@ -124,7 +163,7 @@ def _published(dataset: Dataset, located: ArchiveLocation, size: int) -> str:
 
 def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
     start, stop = work.span.start, work.span.stop
-    fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}"
+    fingerprint = f"{work.source.size} {work.source.version} {archive.prefix}{work.selection.filter.key}"
     objects = work.span.kind.objects(work.span)
     return Unit(f"{archive.file}/{start:015d}-{stop:015d}", dataset.name, fingerprint, work, stop - start, objects)
 
@@ -136,7 +175,7 @@ def tables_of(dataset: Dataset, mirror: str) -> tuple[str, ...]:
     return tuple(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url for url in urls)
 
 
-def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]:
+def plan_photos(dataset: Dataset, mirror: str, client: HttpClient, filter_: Filter = EVERYTHING) -> list[Unit]:
     """The photos that a dataset's tables name, in batches; none where it has no tables."""
     tables = dataset.tables
     if tables is None:
@@ -144,15 +183,16 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient) -> list[Unit]
     with ThreadPoolExecutor(2) as pool:
         urls, blobs = tables_of(dataset, mirror), ("", "") if mirror else tables.blobs
         dogs, photos = pool.map(lambda url, blob: _table(url, blob, tables.copy, client), urls, blobs)
-    found = _mirrored_photos(mirror, join(dogs, photos)) if mirror else join(dogs, photos)
+    found = _selected(join(dogs, photos), tables, filter_)
+    found = _mirrored_photos(mirror, found) if mirror else found
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
         Unit(
             f"photos/{number:06d}",
             dataset.name,
-            hashlib.sha256(repr(batch).encode()).hexdigest(),
-            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix, urls[1]),
-            objects=2 * len(batch),
+            hashlib.sha256((repr(batch) + filter_.key).encode()).hexdigest(),
+            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix, urls[1], filter_),
+            objects=sum(map(filter_.matches, _objects(tables, batch))),
         )
         for number, batch in enumerate(batches)
     ]
@@ -174,6 +214,21 @@ def _table(url: str, blob: str, copy: str, client: HttpClient) -> bytes:
         log.warning("%s; taking the copy at %s", error, copy.format(blob))
         return _table(copy.format(blob), blob, "", client)
     return data
+
+
+def _objects(tables: PhotoTables, photos: Iterable[Photo]) -> Iterator[str]:
+    for photo in photos:
+        yield f"{tables.image_prefix}{photo.name}.png"
+        yield f"{tables.annotation_prefix}{photo.name}.json"
+
+
+def _selected(photos: list[Photo], tables: PhotoTables, filter_: Filter) -> list[Photo]:
+    """Those of which image or annotation is wanted, and of each dog the first, in the order of their ranks."""
+    if not filter_:
+        return photos
+    wanted = (photo for photo in photos if any(map(filter_.matches, _objects(tables, [photo]))))
+    dogs = groupby(wanted, lambda photo: photo.name.rpartition("_")[0])
+    return [photo for _, some in dogs for photo in islice(some, filter_.limit)]
 
 
 def _mirrored(mirror: str, path: str) -> str:

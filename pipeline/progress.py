@@ -64,7 +64,7 @@ class DatasetProgress:
         self.before: dict[str, tuple[int, int]] = {}  # unit of which parts are done → their bytes and objects
         self.bytes = self.begun_with = 0
         self.retries = retries  # so far, while the sources were opened
-        self.has_begun = False
+        self.has_begun, self.verb = False, "stored"
         self._lock = threading.Lock()
 
     @property
@@ -141,7 +141,7 @@ class DatasetProgress:
 
     def _log_part(self, name: str, part: _Part) -> None:
         counts = (
-            (part.stored, "stored"), (part.gone, "gone at the source"), (part.not_images, "not an image"),
+            (part.stored, self.verb), (part.gone, "gone at the source"), (part.not_images, "not an image"),
             (part.failed, "failed or refused"),
         )  # fmt: skip
         counted = ", ".join(f"{count:,} {what}" for count, what in counts if count)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 from errors import ExtractionError, IncompleteError
+from labels.selection import EVERYTHING, Filter
 from manifest.records import REFUSED, Row
 
 
@@ -26,6 +27,7 @@ class Result:
     retries: int = 0  # requests to the source that were made again
     seconds: float = 0
     error: str = ""
+    filter: Filter = EVERYTHING  # what of the dataset is wanted
 
     @property
     def rate(self) -> float:

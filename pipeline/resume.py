@@ -12,6 +12,7 @@ from manifest.compare import last_wins
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
+from pipeline.choosing import FILTER
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import Listing, existing_state, readable_manifest
 from pipeline.interrupted import covered, rest_of, rest_of_photos
@@ -34,15 +35,14 @@ class Resumed(NamedTuple):
     earlier: Rows  # objects of an earlier manifest, or of another version of a source
 
 
-def resume(run: DatasetRun, store: ManifestStore) -> Resumed:
-    """Mark the dataset as incomplete, and take over what journal and listing confirm: entries, checksums, folders.
+def resume(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalEntry]) -> Resumed:
+    """Mark the dataset as incomplete, and take over what its journal and listing confirm: entries, checksums, folders.
 
     With --force nothing of an earlier run counts.
     """
-    journal = store.journal()
     fingerprints = {} if run.options.force else {unit.id: unit.fingerprint for unit in run.units.values()}
     same = {unit: entry for unit, entry in journal.items() if fingerprints.get(unit) == entry.fingerprint}
-    earlier = _earlier(store, (entry.rows for unit, entry in journal.items() if unit not in same and unit != BEGUN))
+    earlier = _earlier(store, (entry.rows for unit, entry in journal.items() if unit not in (*same, BEGUN, FILTER)))
     _mark_incomplete(run, store, earlier)
     existing = existing_state(store.bucket, run.dataset, same, earlier, reads=True)
     store.bucket.delete(filter(is_unfinished, existing.loose))
@@ -74,7 +74,7 @@ def _mark_incomplete(run: DatasetRun, store: ManifestStore, earlier: Rows) -> No
         store.write(JournalEntry(OUTDATED, "", earlier))
     store.mark_incomplete()
     if run.options.force:
-        store.clean_up(OUTDATED, BEGUN)
+        store.clean_up(OUTDATED, BEGUN, FILTER)
 
 
 def _with_strays(

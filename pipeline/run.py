@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from errors import ArchiveError, BusyError
+from labels.selection import Filter
 from manifest.compare import last_wins, matches, outer_join
+from manifest.journal import JournalEntry
 from manifest.records import Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
+from pipeline.choosing import check_begun, check_wider, open_dataset
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared, readable_manifest
@@ -48,19 +52,48 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     result = None if options.force else _already_complete(dataset, options, store, hooks.card)
     if result is None:
         with store.lease() as lease:
-            run = DatasetRun(dataset, options, cluster, hooks.report, store)
+            journal = store.journal()
+            check_begun(dataset, options, store, journal)
+            run = open_dataset(dataset, options, cluster, hooks.report, store)
             run.hold(lease)
-            result = _extract(run, store, hooks.card)
+            result = _extract(run, store, journal, hooks.card)
     result.seconds = time.monotonic() - start
     return result
 
 
 def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStore, card: CardWriter) -> Result | None:
+    """The result for a dataset that is complete, and holds what is wanted; None where something is left to do."""
     found = readable_manifest(store)
     if found is None:
         return None
     rows, metadata = found
     check_kind(dataset, options, store.bucket, metadata)
+    there = Filter.of(metadata.get("filter"))
+    if not there.covers(options.filter):
+        check_wider(dataset, store.bucket.url, there, options.filter)
+        log.info("%s: what is there is %s; going on with the rest of %s", dataset.name, there, options.filter)
+        return None
+    lost, unfinished, unnamed = _look_through(dataset, store, rows)
+    lost += len(store.lost_tables(metadata))
+    if lost:
+        check_wider(dataset, store.bucket.url, there, options.filter)
+        log.warning(
+            "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
+        )
+        return None
+    store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
+    _finish(dataset, store, rows, metadata, card)
+    if there != options.filter:
+        log.info("%s: %s holds %s, of which %s is a part", dataset.name, store.bucket.url, there, options.filter)
+    not_images = metadata.get("not_images", 0)  # older versions called these gone
+    extra = extra_rows(dataset, options.known, store.bucket, unnamed)
+    return Result(
+        dataset, len(rows), rows.size, True, extra=extra, gone=metadata["gone"], not_images=not_images, filter=there
+    )
+
+
+def _look_through(dataset: Dataset, store: ManifestStore, rows: Rows) -> tuple[int, list[str], list[Stored]]:
+    """How many objects of the manifest are not as it says; files that are only begun; objects that it does not name."""
     lost, unfinished, unnamed = 0, list[str](), list[Stored]()
     for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
@@ -68,28 +101,23 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
             unfinished.append(stored.name)
         elif stored and is_unnamed(each, stored):
             unnamed.append(stored)
-    lost += len(store.lost_tables(metadata))
-    if lost:
-        log.warning(
-            "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
-        )
-        return None
+    return lost, unfinished, unnamed
+
+
+def _finish(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], card: CardWriter) -> None:
+    """Do what a run that was killed after the manifest has left: remove its journal and lock, write the card."""
     if "tables" not in metadata and dataset.layout:
         log.info("%s: no metadata.csv: an older version completed it; --repair makes the table", dataset.name)
-    store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
-    left = store.clean_up()  # the run that wrote the manifest may have been killed right after it
+    left = store.clean_up()
     if store.lock in left:
         with contextlib.suppress(BusyError), store.lease():  # removes what a killed run left of it
             pass
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
-    not_images = metadata.get("not_images", 0)  # older versions called these gone
-    extra = extra_rows(dataset, options.known, store.bucket, unnamed)
-    return Result(dataset, len(rows), rows.size, True, extra=extra, gone=metadata["gone"], not_images=not_images)
 
 
-def _extract(run: DatasetRun, store: ManifestStore, card: CardWriter) -> Result:
-    resumed = resume(run, store)
+def _extract(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalEntry], card: CardWriter) -> Result:
+    resumed = resume(run, store, journal)
     with run.folders:
         _store(run, resumed, store)
         return write_down(run, store, prove(run, store.bucket), card)

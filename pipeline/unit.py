@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from archives.spans import Span
+from labels.selection import ALL, EVERYTHING, Filter, Selection
 from manifest.journal import JournalEntry
 from manifest.records import Row
 from sources.photo_tables import Photo
@@ -22,6 +23,7 @@ class SpanWork:
     source: Source
     span: Span
     prefix: str
+    selection: Selection = ALL
     photos: ClassVar[tuple[Photo, ...]] = ()
 
 
@@ -33,6 +35,7 @@ class PhotoWork:
     image_prefix: str
     annotation_prefix: str
     table: str = ""  # where they are named
+    filter: Filter = EVERYTHING
     span: ClassVar[None] = None  # they are no archive
 
     def image_of(self, photo: Photo) -> str:

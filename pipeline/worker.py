@@ -147,6 +147,9 @@ class _Task:
         try:
             for member in kind.members(source, work.span, link):
                 path, refusal = object_name(work.prefix, member.name)
+                if not work.selection.has(path):
+                    _pass_over(member)
+                    continue
                 row = Row(path, member.size, 0, work.source.name, member.offset)
                 mark = Mark(*kind.place_after(member, link))
                 if member.link and not refusal:
@@ -244,14 +247,28 @@ class _Task:
             self.context.bytes.acquire(len(data))
         try:
             self.progress.add(len(data))
-            return self._put_photo(image, data, label, photo.annotation) if data else [image]
+            return self._put_photo(image, data, label, photo, work) if data else [image]
         finally:
             self.context.bytes.release(len(data))
 
-    def _put_photo(self, image: Row, data: bytes, label: Row, annotation: bytes) -> list[Row]:
+    def _put_photo(self, image: Row, data: bytes, label: Row, photo: Photo, work: PhotoWork) -> list[Row]:
         with self.context.putting:
-            image = self._put(image, data)
-            return [image, self._put(label, annotation)] if image.outcome == STORED else [image]
+            wanted = [(image, data)] if work.filter.matches(image.path) else []
+            wanted += [(label, photo.annotation)] if work.filter.matches(label.path) else []
+            rows = list[Row]()
+            for row, content in wanted:
+                rows.append(self._put(row, content))
+                if rows[-1].outcome != STORED:
+                    break
+            return rows
+
+
+def _pass_over(member: Member) -> None:
+    """Read the bytes of a large member that is not wanted too: the archive's checksum is over every byte."""
+    if member.data is not None and not isinstance(member.data, Buffer):
+        with contextlib.suppress(MemberError):
+            for _ in member.data:
+                pass
 
 
 def _counted(chunks: Iterable[bytes], checksum: google_crc32c.Checksum) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
     else:
         if run.lease:
             run.lease.renew()
-        tables = write_tables(run.dataset, store, diff.noted, run.options.sample)
+        tables = write_tables(run.dataset, store, diff.noted, run.options.sample, run.filter)
         metadata = _metadata(run, result, diff.misnamed) | tables
         with card.drawn(run.dataset, store, diff.rows, metadata, failures):
             store.commit(diff.rows, failures, metadata)
@@ -80,7 +80,7 @@ def _result(run: DatasetRun, rows: Rows, failures: list[Row]) -> Result:
     else:
         missing = failures
         run.discard(unit for unit, entry in run.entries.items() if entry.rows.absent)  # the next run asks again
-    result = Result(run.dataset, len(rows), rows.size, missing=missing)
+    result = Result(run.dataset, len(rows), rows.size, missing=missing, filter=run.filter)
     result.gone, result.not_images = outcomes[GONE], outcomes[NOT_AN_IMAGE]
     result.fetched, result.retries = run.progress.fetched, run.progress.retries
     return result
@@ -101,6 +101,7 @@ def _metadata(run: DatasetRun, result: Result, misnamed: ReasonCounter) -> dict[
         "gone": result.gone,
         "not_images": result.not_images,
         "wrong_format": {reason: asdict(some) for reason, some in misnamed.counts().items()},
+        **({"filter": run.filter.encode()} if run.filter else {}),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sources": [_source_fields(each, run.checks[each.archive.file]) for each in run.planned],
     }

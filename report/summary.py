@@ -48,6 +48,7 @@ class Screen(Display):
             what = f"already complete: {result.objects:,} objects, all as the manifest says"
         else:
             what = f"{result.state}: {result.objects:,} objects, {amount(result.size)}, in {duration(result.seconds)}"
+        what += f" ({result.filter})" if result.filter else ""
         log.info("%s: %s", name, what, extra={"fields": summary(result)})
         return result
 
@@ -90,6 +91,7 @@ def summary(result: Result) -> dict[str, object]:
     return {
         "dataset": result.dataset.name,
         "state": result.state,
+        "filter": result.filter.encode() if result.filter else None,
         "objects": result.objects,
         "bytes": result.size,
         "seconds": round(result.seconds, 1),
@@ -108,8 +110,8 @@ def _line(result: Result) -> tuple[str, ...]:
     counts = (result.retries, result.refused, missing, len(result.extra), result.gone, result.not_images)
     rate = f"{amount(result.rate)}/s" if result.fetched else "-"
     return (
-        result.dataset.name, result.state, f"{result.objects:,}", amount(result.size),
-        duration(result.seconds), rate, *(f"{count:,}" for count in counts),
+        result.dataset.name, result.state + ", filtered" * bool(result.filter), f"{result.objects:,}",
+        amount(result.size), duration(result.seconds), rate, *(f"{count:,}" for count in counts),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, Layout
 from labels.layout import annotation_of, group, is_annotation, is_photo, label
 from labels.notes import LARGEST_ANNOTATION
+from labels.selection import Filter
 from manifest.counters import CountWithExamples, ReasonCounter
 from manifest.records import Row, Rows
 from report.card.thumbnails import Look, look
@@ -92,6 +93,7 @@ class Card:
     licence: str
     citation: str
     sample: bool
+    filter: Filter  # what of the dataset is wanted
     finished: str
     objects: int
     size: int
@@ -134,6 +136,7 @@ def describe(
         licence=dataset.licence,
         citation=dataset.citation,
         sample=metadata["sample"],
+        filter=Filter.of(metadata.get("filter")),
         finished=metadata["finished"],
         objects=metadata["objects"],
         size=metadata["bytes"],

@@ -1,0 +1,127 @@
+"""Patterns of names and a limit become the objects of a dataset that are wanted: --include, --exclude, --limit."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from datasets import Layout
+from labels.layout import annotated, group, is_annotation, is_photo
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What is wanted of a dataset, by the names of its objects; all of it where nothing is given.
+
+    Patterns are those of a shell, whose * matches "/" too. The first images of a group are those whose names come first
+    in the order of their characters, the ending counted last: which these are depends on no order of reading, and a
+    larger limit has all that a smaller one has. `upto` is the last of them, by group, of the groups that have more.
+    """
+
+    limit: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    upto: Mapping[str, str] | None = field(default=None, compare=False)  # None: the names are not known yet
+
+    def __bool__(self) -> bool:
+        return self != Filter()
+
+    def __str__(self) -> str:
+        parts = [f"the first {self.limit} images of each group"] if self.limit else []
+        parts += [f"names like {' or '.join(self.include)}"] if self.include else []
+        parts += [f"no names like {' or '.join(self.exclude)}"] if self.exclude else []
+        return ", ".join(parts) or "all of it"
+
+    @property
+    def lacks_names(self) -> bool:
+        """Whether the names of all images must be known before anything can be selected."""
+        return self.limit is not None and self.upto is None
+
+    def matches(self, path: str) -> bool:
+        """Whether the patterns have an object."""
+        is_included = not self.include or any(fnmatchcase(path, each) for each in self.include)
+        return is_included and not any(fnmatchcase(path, each) for each in self.exclude)
+
+    def selects(self, layout: Layout | None, path: str) -> bool:
+        """Whether an object is wanted; a folder is there for what is in it, and needs no object of its own."""
+        return not path.endswith("/") and self.matches(path) and self._is_early(layout, path)
+
+    def _is_early(self, layout: Layout | None, path: str) -> bool:
+        if layout is None or not self.upto:
+            return True
+        if is_photo(layout, path):
+            name = path[len(layout.images) :]
+        elif is_annotation(layout, path):
+            name = annotated(layout, path)
+        else:
+            return True
+        last = self.upto.get(group(layout, layout.images + name))
+        return last is None or _place(name, "{stem}" in layout.annotation and not is_photo(layout, path)) <= _place(
+            last
+        )
+
+    def with_names(self, layout: Layout, paths: Iterable[str]) -> Filter:
+        """The filter that knows the last image of each group, from the names of all objects."""
+        names = defaultdict[str, set[str]](set)
+        for path in paths:
+            if self.limit and is_photo(layout, path) and self.matches(path):
+                names[group(layout, path)].add(path[len(layout.images) :])
+        return replace(self, upto={
+            key: sorted(found, key=_place)[self.limit - 1]
+            for key, found in sorted(names.items()) if self.limit and len(found) > self.limit
+        })  # fmt: skip
+
+    def covers(self, other: Filter) -> bool:
+        """Whether it is certain that all that the other selects is selected by this one."""
+        has_patterns = (not self.include or (other.include and set(other.include) <= set(self.include))) and set(
+            self.exclude
+        ) <= set(other.exclude)
+        if self.limit is None:
+            return bool(has_patterns)
+        is_same = (set(self.include), set(self.exclude)) == (set(other.include), set(other.exclude))
+        return is_same and other.limit is not None and other.limit <= self.limit
+
+    def encode(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any] | None) -> Filter:
+        """From the manifest; all of it where that says nothing."""
+        given = fields or {}
+        return cls(
+            given.get("limit"), tuple(given.get("include", ())), tuple(given.get("exclude", ())), given.get("upto")
+        )
+
+    @property
+    def key(self) -> str:
+        """What distinguishes it, as text."""
+        return json.dumps(self.encode(), sort_keys=True) if self else ""
+
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A filter and the layout of the dataset that it is for."""
+
+    filter: Filter = EVERYTHING
+    layout: Layout | None = None
+
+    def has(self, path: str) -> bool:
+        """Whether an object is wanted."""
+        return not self.filter or self.filter.selects(self.layout, path)
+
+
+ALL = Selection()
+
+
+def _place(name: str, is_stem: bool = False) -> tuple[str, str]:
+    """The place of an image in the order of names; that of a stem is before all images that have it."""
+    stem, dot, ending = (name, "", "") if is_stem else name.rpartition(".")
+    return (stem, ending) if dot else (name, "")

@@ -1,0 +1,94 @@
+"""What of a dataset is wanted, and what there is of it: it grows with a wider filter, and shrinks by --force alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from datasets import Dataset
+from errors import ExtractionError, SourceChangedError, SourceError
+from labels.selection import EVERYTHING, Filter
+from manifest.journal import JournalEntry
+from manifest.store import ManifestStore
+from pipeline.chains import join_chains
+from pipeline.cluster import Cluster
+from pipeline.dataset_run import DatasetRun
+from pipeline.options import RunOptions
+from pipeline.progress import Report
+
+log = logging.getLogger("spotted")
+
+FILTER = "filter"  # the journal entry of what the run that wrote the journal wanted
+
+
+def check_wider(dataset: Dataset, where: str, there: Filter, wanted: Filter) -> None:
+    """Raise ExtractionError where it is not certain that all that is there would be wanted too."""
+    if not wanted.covers(there):
+        raise ExtractionError(
+            f"{dataset.name}: {where} holds {there}, and it is not certain that {wanted} has all of that: use"
+            " the same filter or a wider one, or another place with --to; --force removes what is not wanted"
+        )
+
+
+def check_begun(
+    dataset: Dataset, options: RunOptions, store: ManifestStore, journal: Mapping[str, JournalEntry]
+) -> None:
+    """Hold the filter against that of an unfinished run, and write it down before anything is stored."""
+    known = journal.get(FILTER)
+    if journal and not options.force:
+        there = Filter.of(json.loads(known.fingerprint)) if known else EVERYTHING
+        check_wider(dataset, f"an unfinished run in {store.bucket.url}", there, options.filter)
+    if options.filter != (Filter.of(json.loads(known.fingerprint)) if known else EVERYTHING):
+        store.write(JournalEntry(FILTER, json.dumps(options.filter.encode())))
+
+
+def open_dataset(
+    dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report, store: ManifestStore | None = None
+) -> DatasetRun:
+    """A dataset, ready to be read.
+
+    For a limit the names of all images must be known. Where an archive has no directory, it is read for them first, and
+    nothing is stored meanwhile. Raises SourceError, also where an archive has changed since.
+    """
+    if options.filter.limit and not dataset.layout:
+        raise ExtractionError(f"{dataset.name}: --limit needs a layout, which says what of it are images")
+    run = DatasetRun(dataset, options, cluster, report, store)
+    if not (dataset.layout and any(each.selection.filter.lacks_names for each in run.planned)):
+        return run
+    names = _Names(dataset, options, cluster, report)
+    known = options.filter.with_names(dataset.layout, names.paths())
+    run = DatasetRun(dataset, replace(options, filter=known), cluster, report, store)
+    if [each.source.version for each in run.planned] != names.versions:
+        raise SourceChangedError(f"{dataset.name}: its archives changed while they were read; run again")
+    return run
+
+
+class _Names:
+    """All archives of a dataset, read for the names of their members alone."""
+
+    def __init__(self, dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report) -> None:
+        self.run = DatasetRun(dataset, replace(options, filter=EVERYTHING), cluster, report)
+        self.versions = [each.source.version for each in self.run.planned]
+
+    def paths(self) -> list[str]:
+        """The names of their objects."""
+        run, planned = self.run, self.run.planned
+        run.planned = [each for each in planned if each.names is None]
+        run.expect(unit for each in run.planned for unit in each.units)
+        run.wanted, run.progress.verb = {}, "named"  # nothing is stored
+        size = sum(each.source.size for each in run.planned)
+        log.info(
+            "%s: reading %s bytes for the names in them, of which --limit takes the first",
+            run.dataset.name,
+            f"{size:,}",
+        )
+        run.run_units(list(run.units.values()), {})
+        join_chains(run, {})
+        for entry in run.entries.values():
+            if entry.error:
+                raise SourceError(entry.error)
+        return [row.path for rows in run.runs() for row in rows] + [
+            path for each in planned for path in each.names or ()
+        ]
