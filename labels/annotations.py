@@ -52,10 +52,10 @@ def plain_boxes(annotation: bytes) -> list[Box] | None:
     Where the tags alone are well-formed, so is all of it: what is between them is plain text.
     """
     text = annotation.removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n")
-    if text.translate(None, PLAIN) or b"]]>" in text or not (text[:1] == b"<" and text[-1:] == b">"):
+    tags, found = TAG.findall(text), PLAIN_BOX.findall(text)
+    if text.translate(None, PLAIN) or len(tags) != text.count(b">") or not (text[:1] == b"<" and text[-1:] == b">"):
         return None
-    found = PLAIN_BOX.findall(text)
-    if 2 * len(found) != text.count(b"bndbox") or not _are_well_formed(b"".join(TAG.findall(text))):
+    if 2 * len(found) != text.count(b"bndbox") or not _are_well_formed(b"".join(tags)):
         return None
     return [Box(kind.decode(), int(xmin), int(ymin), int(xmax), int(ymax)) for kind, xmin, ymin, xmax, ymax in found]
 
