@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 
@@ -77,6 +78,12 @@ class Layout:
     grouped_by: str = "breed"
     columns: tuple[str, ...] = ()
     splits: tuple[Split, ...] = ()
+
+    @cached_property
+    def annotation_parts(self) -> tuple[str, str, str]:
+        """`annotation` in three: what is before the braces, in them, and after them."""
+        before, _, rest = self.annotation.partition("{")
+        return (before, *rest.partition("}")[::2])
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+TAG = re.compile(rb"<[^>]*>")
+PLAIN = bytes(sorted({*b"\t\n\r", *range(0x20, 0x7F)} - {*b"&"}))  # XML 1.0, 2.2 and 2.4, of ASCII
+PLAIN_BOX = re.compile(
+    rb"<([A-Za-z_]*)bndbox>\s*"
+    + b"".join(rb"<%s>(\d{1,9})</%s>\s*" % (each, each) for each in map(str.encode, CORNERS))
+    + rb"</\1bndbox>"
+)
 MISSING = "null"  # the text of an unknown value in Austin's annotations
 
 
@@ -32,6 +42,38 @@ def boxes(annotation: bytes) -> list[Box]:
     Stanford and Oxford have `bndbox`, Tsinghua `headbndbox` and `bodybndbox`. Raises ValueError for what is not XML,
     and for a box without four numbers.
     """
+    found = plain_boxes(annotation)
+    return parsed_boxes(annotation) if found is None else found
+
+
+def plain_boxes(annotation: bytes) -> list[Box] | None:
+    """The same of nearly all annotations, several times as fast; None for those that only a parser of XML can judge.
+
+    Where the tags alone are well-formed, so is all of it: what is between them is plain text.
+    """
+    text = annotation.removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n")
+    tags, found = TAG.findall(text), PLAIN_BOX.findall(text)
+    if text.translate(None, PLAIN) or len(tags) != text.count(b">") or not (text[:1] == b"<" and text[-1:] == b">"):
+        return None
+    if 2 * len(found) != text.count(b"bndbox") or not _are_well_formed(b"".join(tags)):
+        return None
+    return [Box(kind.decode(), int(xmin), int(ymin), int(xmax), int(ymax)) for kind, xmin, ymin, xmax, ymax in found]
+
+
+@lru_cache(maxsize=256)
+def _are_well_formed(tags: bytes) -> bool:
+    """Of these tags; those of most annotations are the same. False too where a tag may be no element's."""
+    if any(mark in tags for mark in (b"!", b"?", b"'", b'"')):
+        return False
+    try:
+        ElementTree.fromstring(tags)  # noqa: S314 - there is no entity in it
+    except ElementTree.ParseError:
+        return False
+    return True
+
+
+def parsed_boxes(annotation: bytes) -> list[Box]:
+    """The same by a parser of XML."""
     try:
         root = ElementTree.fromstring(annotation)  # noqa: S314 - expat since 2.4.1 stops at entities that multiply
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an unknown encoding

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from datasets import Layout
 from sources.content_type import is_image
@@ -27,7 +26,7 @@ def label(group: str) -> str:
 
 def annotation_of(layout: Layout, image: str) -> str:
     """The name that an image's annotation must have."""
-    before, key, after = _annotation(layout)
+    before, key, after = layout.annotation_parts
     name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
     return f"{before}{name}{after}"
 
@@ -40,12 +39,5 @@ def annotated(layout: Layout, annotation: str) -> str:
 
 def is_annotation(layout: Layout, path: str) -> bool:
     """Whether an annotation can have this name."""
-    before, _, after = _annotation(layout)
+    before, _, after = layout.annotation_parts
     return path.startswith(before) and path.endswith(after)
-
-
-@lru_cache(maxsize=8)
-def _annotation(layout: Layout) -> tuple[str, str, str]:
-    before, _, rest = layout.annotation.partition("{")
-    key, _, after = rest.partition("}")
-    return before, key, after

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import google_crc32c
 
+from labels.annotations import Box
 from labels.layout import label
 from labels.noted import NotedImage, NotedRows
 from labels.notes import COMPACT
@@ -27,8 +27,6 @@ COLUMNS = (
 )  # fmt: skip
 CSV, JSONL = "metadata.csv", "metadata.jsonl"
 KINDS = {CSV: "text/csv", JSONL: "application/x-ndjson"}
-BOXES = COLUMNS.index("boxes")
-BOX = '{"kind":%s,"xmin":%r,"ymin":%r,"xmax":%r,"ymax":%r}'
 AT_ONCE = 500  # lines
 MOST_LABELS = 200  # counted by name
 
@@ -39,7 +37,9 @@ class Tally:
 
     images: int = 0
     splits: Counter[str] = field(default_factory=Counter)  # images by split; "" for those that no split names
-    labels: dict[str, Counter[str]] = field(default_factory=dict)  # images by split, by label
+    labels: defaultdict[str, Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )  # images by split, by label
     boxes: Counter[int] = field(default_factory=Counter)  # images by the number of their boxes
     outside: list[str] = field(default_factory=list)  # the first few images with a box that is not inside them
     outside_count: int = 0
@@ -50,7 +50,7 @@ class Tally:
         """Count an image."""
         self.images += 1
         self.splits[split] += 1
-        self.labels.setdefault(label, Counter())[split] += 1
+        self.labels[label][split] += 1
         self.boxes[len(image.said.boxes)] += 1
         width, height = image.header.width, image.header.height
         if width and height and not all(box.is_inside(width, height) for box in image.said.boxes):
@@ -119,16 +119,15 @@ def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[Ta
     table, lines = TableFile(CSV), TableFile(JSONL)
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(columns)
-    keys = [f"{',' if index else '{'}{COMPACT(key)}:" for index, key in enumerate(columns)]
     names = {name: label(name) for name in indexes}
     for number, image in enumerate(noted.images(bucket)):
         name, split = names[image.group], split_of(image.path)
         tally.add(image, name, split)
-        values = _values(image, name, indexes[image.group], split, noted.layout.columns)
-        texts = [COMPACT(value) for value in values]
-        texts[BOXES] = values[BOXES]
-        writer.writerow(values)
-        lines.write("".join(itertools.chain.from_iterable(zip(keys, texts, strict=True))) + "}\n")
+        values = dict(
+            zip(columns, _values(image, name, indexes[image.group], split, noted.layout.columns), strict=True)
+        )
+        lines.write(f"{COMPACT(values)}\n")
+        writer.writerow((values | {"boxes": COMPACT(values["boxes"])}).values())
         if number % AT_ONCE == 0:
             table.flush()
             lines.flush()
@@ -138,10 +137,9 @@ def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[Ta
 
 
 def _values(image: NotedImage, label: str, index: int, split: str, more: Iterable[str]) -> list[Any]:
-    """The values of COLUMNS, boxes as JSON, and those of more facts."""
-    header = image.header
-    boxes = ",".join([BOX % (COMPACT(kind), *corners) for kind, *corners in image.said.boxes])
+    """The values of COLUMNS, and those of more facts."""
+    header, boxes = image.header, [dict(zip(Box._fields, box, strict=True)) for box in image.said.boxes]
     return [
-        image.path, label, index, split or None, header.width, header.height, header.format, f"[{boxes}]",
+        image.path, label, index, split or None, header.width, header.height, header.format, boxes,
         image.annotation or None, image.size, encode_crc32c(image.crc32c), *map(image.said.facts.get, more),
     ]  # fmt: skip

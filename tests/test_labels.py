@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets import AUSTIN, DATASETS, OXFORD, STANFORD, TSINGHUA, Layout
-from labels.annotations import Box, boxes, facts
+from labels.annotations import Box, boxes, facts, parsed_boxes, plain_boxes
 from labels.headers import read_size
 from labels.layout import annotation_of, group, is_annotation, is_photo, label
 from labels.notes import (
@@ -90,6 +90,28 @@ def test_notes_of_images_are_read_as_they_were_written() -> None:
 
 
 # ── annotations ──────────────────────────────────────────────────────────────────────────────────
+
+
+ODD = (
+    b"<bndbox", b"</bndbox", b"<bndbox >", b"</a>", b"<a>", b"<!-- <a> -->", b"<![CDATA[<bndbox>]]>", b"&lt;", b"]]>",
+    b"<a/>", b"<?x?>", b"<!DOCTYPE a>", b"\x0b", b"\x00", b"\xc3\xa9", b" x='>' ", b' x="1"', b"'", b"\xef\xbb\xbf",
+    b"1", b"-1", b" ", b"1.5", b"<xmin>5</xmin>", b"<x:bndbox>", b"text", b">",
+)  # fmt: skip
+
+
+@given(st.sampled_from(["", "head", "x.y"]), st.booleans(),
+       st.lists(st.tuples(st.integers(0, 400), st.integers(0, 12), st.sampled_from(ODD)), max_size=3))  # fmt: skip
+def test_the_quick_way_finds_what_a_parser_finds_or_leaves_it_to_it(
+    kind: str, is_marked: bool, edits: list[tuple[int, int, bytes]]
+) -> None:
+    box = "<xmin>1</xmin>\n<ymin>22</ymin> <xmax>3</xmax><ymax>4</ymax>"
+    text = b"\xef\xbb\xbf\r\n" * is_marked + voc(box, kind).replace(b"<object>", b"<name>a, b</name><object>") + b"\n"
+    for at, length, odd in edits:
+        text = text[:at] + odd + text[at + length :]
+    found = plain_boxes(text)
+    assert found is not None or edits or kind == "x.y"
+    if found is not None:
+        assert found == parsed_boxes(text)
 
 
 CORNERS = "<xmin>1000</xmin><ymin>1000</ymin><xmax>2000</xmax><ymax>2000</ymax>"
