@@ -11,10 +11,11 @@ from support.fake_gcs import GcsFront
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 KEY, PLACE = '{"type": "authorized_user"}', "/keys/key.json"
-SHOWN = 'id -u; cat "$GOOGLE_APPLICATION_CREDENTIALS"; stat -c " %a %u" "$GOOGLE_APPLICATION_CREDENTIALS"; cat /keys/*'
+SHOWN = 'id -u; cat "$GOOGLE_APPLICATION_CREDENTIALS"; stat -c " %a %u" "$GOOGLE_APPLICATION_CREDENTIALS"; cat /keys/key.json'
 
 
 def test_roots_key_is_handed_on_and_nothing_runs_as_root(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     (tmp_path / "key.json").write_text(KEY)
     place = ["--volume", f"{tmp_path}:/keys"]
     made = "chown 0:0 /keys/key.json && chmod 0600 /keys/key.json"
