@@ -11,7 +11,7 @@ from support.fake_gcs import GcsFront
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 KEY, PLACE = '{"type": "authorized_user"}', "/keys/key.json"
-SHOWN = 'id -u; cat "$GOOGLE_APPLICATION_CREDENTIALS"; stat -c " %a %u" "$GOOGLE_APPLICATION_CREDENTIALS"; cat /keys/key.json'
+SHOWN = 'key=$GOOGLE_APPLICATION_CREDENTIALS; id -u; cat "$key"; stat -c " %a %u" "$key"; cat /keys/key.json'
 
 
 def test_roots_key_is_handed_on_and_nothing_runs_as_root(tmp_path: Path) -> None:
