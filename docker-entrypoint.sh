@@ -9,10 +9,10 @@ set -euo pipefail
 if [ "$(id -u)" = 0 ] && [ -z "${SPOTTED_USER:-}" ]; then
   # Root is needed for this alone: many hosts give the device to root only. fusermount3 is setuid and does the rest.
   if [ -c /dev/fuse ]; then chmod 0666 /dev/fuse || true; fi
-  # The plain user cannot make a folder at the root, where buckets are mounted.
+  # The plain user cannot make a folder at the root, where buckets are mounted. With --read-only neither can root.
   mounts=${GCS_BUCKET_ROOT:-gcs}
   mounts=/${mounts#/}
-  [ -d "$mounts" ] || install --directory --mode 1777 "$mounts"
+  [ -d "$mounts" ] || install --directory --mode 1777 "$mounts" || true
   user=$(id -u spotted)
   # A key file, or the file of a login, that only root or another user may read is handed on as a copy in memory.
   key=${GOOGLE_APPLICATION_CREDENTIALS:-${CLOUDSDK_CONFIG:-/root/.config/gcloud}/application_default_credentials.json}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from commands import listing
-from pipeline.machine import raise_limit
+from pipeline.machine import check_proc, find_temporary_folder, raise_limit
 from pipeline.options import RunOptions
 from report.log import start_log
 from sources import network
@@ -16,8 +16,10 @@ def run(options: RunOptions, interrupted: threading.Event) -> int:
     start_log(options)
     raise_limit()
     network.share()
+    find_temporary_folder()
     if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
         return listing.run(options)
+    check_proc()
     from commands import check, extract, plan, repair, shards, verify
 
     commands = {"plan": plan.run, "check": check.run}

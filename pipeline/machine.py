@@ -1,14 +1,21 @@
-"""What this machine allows a process: files that are open at once."""
+"""What this machine allows a process: files that are open at once, a folder for temporary ones."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import resource
+import sys
+import tempfile
+from pathlib import Path
+
+from errors import ExtractionError
 
 log = logging.getLogger("spotted")
 
 ENOUGH = 8192  # files at once
+MEMORY = "/dev/shm"  # noqa: S108 - tmpfs, as POSIX shared memory has it on Linux
 OTHER = 96  # files that are no put's: connections to sources, dask's, the libraries'
 
 
@@ -19,6 +26,21 @@ def raise_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def check_proc() -> None:
+    """Raise ExtractionError where Linux has no /proc: dask measures its processes by it."""
+    if sys.platform == "linux" and not Path("/proc/self/stat").exists():
+        raise ExtractionError("/proc is not there, and dask cannot start without it; run: mount -t proc proc /proc")
+
+
+def find_temporary_folder() -> None:
+    """Where no folder for temporary files can be written, as with `docker run --read-only`, use memory."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        log.info("no folder for temporary files can be written: they go to %s", MEMORY)
+        os.environ["TMPDIR"] = MEMORY  # for this process and those that it starts
 
 
 def at_once(wanted: int, share: int = 1) -> int:

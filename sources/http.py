@@ -180,13 +180,13 @@ class HttpClient:
         from obstore.exceptions import BaseError
 
         parts = urlsplit(url)
-        # obstore would encode these once more, and knows no proxy of the environment.
-        if parts.query or "%" in parts.path or select_proxy(url, get_environ_proxies(url)):
+        store = self._store(parts.scheme, parts.netloc, parts.hostname)
+        if not store or parts.query or "%" in parts.path:  # obstore would encode these once more
             return None
         host = self.hosts.of(url)
         with host.request():
             try:
-                answer = obstore.get(self._store(parts.scheme, parts.netloc, parts.hostname), parts.path)
+                answer = obstore.get(store, parts.path)
                 with host.answer():
                     _check_limit(url, answer.meta["size"], max_size)
                     self.bandwidth.take(answer.meta["size"])
@@ -222,9 +222,11 @@ def _new_session(border: Border) -> OwnSession:
     return session
 
 
-def _new_store(scheme: str, netloc: str, host: str, timeout: float) -> HTTPStore:
+def _new_store(scheme: str, netloc: str, host: str, timeout: float) -> HTTPStore | None:
     from obstore.store import HTTPStore
 
+    if select_proxy(f"{scheme}://{netloc}", get_environ_proxies(f"{scheme}://{netloc}")):  # requests knows how
+        return None
     return HTTPStore(
         f"{scheme}://{netloc}",
         client_options={

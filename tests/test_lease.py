@@ -9,8 +9,10 @@ import signal
 import socket
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import requests
 
 from support.archives import some_members, tar_of
 from support.fault_harness import Run, Site
@@ -85,6 +87,22 @@ def test_a_run_that_was_paused_does_not_overwrite_what_another_completed() -> No
         assert paused.returncode in (1, 3) and "complete:" not in said, said
         assert [*site.wrong()] == []
         assert site.run().status == 0 and [*site.lacking()] == []  # an entry that was under way goes with the next run
+
+
+def test_a_run_whose_lease_is_removed_ends_and_another_may_begin() -> None:
+    """As docs/errors.md says for a run that cannot be reached."""
+    with Site("api") as site:
+        offer(site, OLD, '"1"', drip=0.02)
+        one = site.start()
+        wait_for_objects(site, 20)
+        lease = quote("_extraction/stanford/lock", safe="")
+        assert requests.delete(f"{site.front.url}/storage/v1/b/{site.bucket}/o/{lease}", timeout=10).ok
+        offer(site, OLD, '"1"', drip=0)
+        run = site.run()
+        _, said = one.communicate(timeout=120)
+        assert run.status == 0 and [*site.wrong()] == [], run.said
+        assert one.returncode in (1, 3) and "complete:" not in said, said
+        assert site.run().status == 0 and [*site.wrong(), *site.lacking()] == []
 
 
 def test_a_lock_file_of_a_run_that_has_ended_is_no_lock(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from support.fault_harness import Site
 from support.program import clean_environment, command
 
+NOBODY = 65534
 SAMPLE = ("-a", "--sample", "--to")
 
 
@@ -31,11 +32,67 @@ def test_256_open_files(place: str, limit: str) -> None:
         assert ("this machine allows 256 open files" in run.said) == ("-S" not in limit)
 
 
-def test_few_threads_are_one_line(tmp_path: Path) -> None:
-    """prlimit's NPROC counts threads, and does not bind root: a limit of memory for stacks does the same."""
-    done = shell('ulimit -v 1200000; ulimit -s 65536; exec "$@"', tmp_path)
-    assert "Traceback" not in done.stderr
-    assert done.returncode == 0 or "allows no more threads" in done.stderr or "memory" in done.stderr.lower(), done
+def few_threads(count: int) -> list[str]:
+    """Starts a program as a user who may have so many threads more; the limit does not bind root (setrlimit(2))."""
+    uid = os.getuid() or NOBODY
+    limit = f"--nproc={threads_of(uid) + count}"
+    if os.getuid():
+        return ["prlimit", limit]
+    rights = [f"--{which}=-all,+dac_read_search" for which in ("inh-caps", "ambient-caps", "bounding-set")]
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights, "prlimit", limit]
+
+
+def threads_of(uid: int) -> int:
+    found = subprocess.run(["ps", "-eLo", "uid="], capture_output=True, text=True, check=True)
+    return [int(each) for each in found.stdout.split()].count(uid)
+
+
+@pytest.mark.parametrize("count", [3, 20, 60, 300])
+def test_few_threads_are_one_line(count: int) -> None:
+    with Site("api", ("-d", "stanford", "-d", "austin")) as site:
+        site.wrapper = few_threads(count)
+        run = site.run()
+        assert "Traceback" not in run.said
+        assert run.status == 0 or "error: this machine allows no more threads" in run.said, run.said
+        assert [*site.wrong()] == []
+        site.wrapper = []
+        again = site.run()
+        assert again.status == 0 and [*site.wrong(), *site.lacking()] == [], again.said
+
+
+READ_ONLY = """
+mkdir "$HOME/out" && mount -t tmpfs tmpfs "$HOME/out" && mount -t tmpfs tmpfs /dev/shm
+for each in /*; do
+  case $each in /proc | /sys | /dev) continue ;; esac
+  if [ -d "$each" ] && [ ! -L "$each" ]; then
+    mount --rbind "$each" "$each" && mount -o remount,bind,ro "$each"
+  fi
+done
+mount -o remount,bind,ro / && cd /
+for each in "$HOME" /tmp /var/tmp /; do if [ -w "$each" ]; then exit 99; fi; done
+"$@" && ls "$HOME/out/_extraction/austin/manifest.csv"
+"""
+NO_PROC = 'mount -t tmpfs tmpfs /proc && exec "$@"'
+
+
+def in_own_mounts(script: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    run = command(*SAMPLE, str(tmp_path / "out"))
+    return subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *run],
+                          env=clean_environment(tmp_path, {"PYTHONDONTWRITEBYTECODE": "1"}),
+                          capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
+
+
+def test_nothing_but_memory_and_the_destination_can_be_written(tmp_path: Path) -> None:
+    done = in_own_mounts(READ_ONLY, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no folder for temporary files can be written: they go to /dev/shm" in done.stderr
+    assert "manifest.csv" in done.stdout
+
+
+def test_no_proc_is_one_line(tmp_path: Path) -> None:
+    done = in_own_mounts(NO_PROC, tmp_path)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: /proc is not there"), done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
 
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -7,6 +7,7 @@ import re
 from support.fault_harness import MIXTURE
 from support.faults import FAULTS
 from support.program import ROOT
+from test_chaos_kills import SIGNALS, WAYS
 
 PAGE = (ROOT / "docs/reliability.md").read_text()
 TESTS = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in ROOT.glob("tests/test_*.py")), re.M))
@@ -39,8 +40,17 @@ def test_the_faults_are_those_of_the_campaign() -> None:
     assert campaign == {fault.name for fault in FAULTS} | {MIXTURE}
 
 
-def test_there_are_sixty_and_more() -> None:
-    assert len({row[0] for row in rows()}) == len(rows()) >= 60
+def test_the_counts_are_those_of_the_campaign() -> None:
+    """Its own, and of each fault one or more for each place that it is tried at; the kills of so many rounds."""
+    tries = {row[0]: int(row[1].replace(",", "")) for row in rows()}
+    assert len(tries) == len(rows()) == int(re.findall(r"list (\d+) kinds", PAGE)[0]) >= 140
+    survives = [row[0] for row in rows() if re.search(r"`test_survives(_a_mixture)?`", row[4])]
+    counted = re.findall(r"(\d+) trials of (\d+) faults", PAGE)
+    assert counted == [(str(sum(tries[name] for name in survives)), str(len(survives)))]
+    assert all(tries[fault.name] % len(fault.places) == 0 for fault in FAULTS)
+    ((rounds, kills),) = re.findall(r"Kills: SEED=\d+ ROUNDS=(\d+), (\d+) of them", PAGE)
+    each = [count for name, count in tries.items() if re.fullmatch("SIG[A-Z]+ .*at a random moment", name)]
+    assert each == [int(rounds) * sum(WAYS.values())] * len(SIGNALS) and sum(each) == int(kills) >= 330
 
 
 def test_every_odd_input_is_on_its_page_once_with_tests_that_exist() -> None:
