@@ -33,7 +33,7 @@ def annotation_of(layout: Layout, image: str) -> str:
 
 def annotated(layout: Layout, annotation: str) -> str:
     """The image that an annotation is of: its name below the layout's prefix, or that without its ending."""
-    before, _, after = _annotation(layout)
+    before, _, after = layout.annotation_parts
     return annotation[len(before) : len(annotation) - len(after)]
 
 
