@@ -18,7 +18,8 @@ from labels.table import JSONL, sealed
 from manifest.compare import matches
 from manifest.seal import seal
 from manifest.store import ManifestStore
-from pipeline.cluster import Cluster, run
+from pipeline.cluster import Cluster
+from pipeline.dispatch import run
 from pipeline.existing import checked
 from pipeline.options import RunOptions
 from pipeline.progress import DatasetProgress, Report

@@ -18,7 +18,8 @@ from manifest.checksums import Digest
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import FAILED, Rows
 from manifest.store import ManifestStore
-from pipeline.cluster import SPARE_UNITS, Cluster, run
+from pipeline.cluster import SPARE_UNITS, Cluster
+from pipeline.dispatch import run
 from pipeline.existing import Listing
 from pipeline.folders import FolderPlaceholders
 from pipeline.interrupted import again, covered

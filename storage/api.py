@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import Literal
 
 import google.api_core.exceptions
 import google.api_core.retry
@@ -18,8 +16,6 @@ import google.auth
 import google.auth.credentials
 import obstore
 from google.cloud.storage.retry import DEFAULT_RETRY
-from obstore.auth.google import GoogleCredentialProvider
-from obstore.store import GCSStore
 
 from errors import BucketError, BusyError, KeptError, MemberError
 from sources.retry import tls_failure
@@ -31,26 +27,13 @@ from storage.lease import ObjectLease
 from storage.line import Line
 from storage.listing import Range, objects
 from storage.names import encoding_refusal
+from storage.object_stores import ObjectStores
 from storage.rate_limit import START, RateLimiter
 from storage.resumable_upload import SMALLEST_CHUNK, Passing, size_and_crc32c, upload
 
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, GCSConfig, RetryConfig
-
-
-T = TypeVar("T")
 log = logging.getLogger("spotted")
 
 LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-# obstore's retries of reads. Its default of ten tries ends after three seconds; an overloaded bucket needs minutes.
-RETRIES: RetryConfig = {
-    "max_retries": 15,
-    "retry_timeout": timedelta(minutes=3),
-    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=20), "base": 2},
-}
-# Puts are repeated by the limiter; obstore's own retries would bypass it.
-NO_RETRIES: RetryConfig = {"max_retries": 0}
-CLIENT: ClientConfig = {"timeout": timedelta(minutes=2)}  # for a whole put: obstore has no other
 # Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
 # member that is refused for its name, or a few of them, are rows.
 ALIKE = 8
@@ -66,13 +49,6 @@ REFUSED = (
     google.api_core.exceptions.NotFound,
     google.auth.exceptions.GoogleAuthError,
 )
-
-
-class _Stores(NamedTuple):
-    """obstore's clients for reads and puts; each gets its own token when it is first used."""
-
-    gets: GCSStore
-    puts: GCSStore
 
 
 class ApiBucket(Bucket):
@@ -105,25 +81,7 @@ class ApiBucket(Bucket):
         self._client = client(self._credentials, self._headers)
         self._bucket = self._client.bucket(name)
         self._place = Place(self._client, self._credentials, name, prefix, terms)
-        self._stores, self._renewing = self._new_stores(), threading.Lock()
-
-    def _new_stores(self) -> _Stores:
-        options, name = CLIENT | {"default_headers": self._headers}, self.name
-        return _Stores(*(_store(name, self._credentials, each, options, self.prefix) for each in (RETRIES, NO_RETRIES)))
-
-    def _authorized(self, work: Callable[[_Stores], T]) -> T:
-        """Run an obstore call, and repeat it with a new token if the old one is refused.
-
-        obstore asks for one in time, by a clock that stands still while the machine sleeps.
-        """
-        stores = self._stores
-        try:
-            return work(stores)
-        except obstore.exceptions.UnauthenticatedError:
-            with self._renewing:
-                if stores is self._stores:  # of all threads that are refused one renews
-                    self._stores = self._new_stores()
-            return work(self._stores)
+        self._stores = ObjectStores(name, prefix, self._credentials, self._headers)
 
     def ready(self) -> None:
         self._place.ready()
@@ -241,7 +199,7 @@ class ApiBucket(Bucket):
     def _put(self, name: str, data: bytes, attributes: obstore.Attributes, is_new: bool) -> None:
         mode: Literal["create", "overwrite"] = "create" if is_new else "overwrite"
         with self._line.sending(len(data)):
-            self._authorized(
+            self._stores.run(
                 lambda stores: obstore.put(
                     stores.puts, name, data, attributes=attributes, use_multipart=False, mode=mode
                 )
@@ -251,7 +209,7 @@ class ApiBucket(Bucket):
 
     def read(self, name: str) -> Iterator[bytes] | None:
         try:
-            found = self._authorized(lambda stores: obstore.get(stores.gets, name))
+            found = self._stores.run(lambda stores: obstore.get(stores.gets, name))
         except FileNotFoundError:
             return None
         except obstore.exceptions.BaseError as error:
@@ -302,7 +260,7 @@ class ApiBucket(Bucket):
                 blob = self._bucket.blob(self.prefix + name)
                 self.limiter.run(lambda: blob.delete(retry=None), judge)  # Google counts it as a write
             else:
-                self.limiter.run(lambda: self._authorized(lambda stores: obstore.delete(stores.puts, name)), judge)
+                self.limiter.run(lambda: self._stores.run(lambda stores: obstore.delete(stores.puts, name)), judge)
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
         except DENIED as error:
@@ -317,22 +275,3 @@ class ApiBucket(Bucket):
 
     def close(self) -> None:
         self._client.close()
-
-
-def _store(
-    name: str,
-    credentials: google.auth.credentials.Credentials,
-    retries: RetryConfig,
-    options: ClientConfig = CLIENT,
-    prefix: str = "",
-) -> GCSStore:
-    host = emulator()
-    config: GCSConfig = {}
-    provider = None if host else GoogleCredentialProvider(credentials)
-    if host:
-        url = host if "://" in host else f"http://{host}"
-        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
-        options, config["service_account_key"] = options | {"allow_http": True}, json.dumps(key)
-    return GCSStore(
-        name, prefix=prefix, config=config, client_options=options, retry_config=retries, credential_provider=provider
-    )

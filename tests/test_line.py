@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from gcs import Destination, open_bucket
-from storage import api
+from storage import object_stores
 from storage.line import FIRST, MOST, Line
 from support.fake_gcs import GcsFront
 from support.slow_line import SlowLine
@@ -18,7 +18,7 @@ from support.slow_line import SlowLine
 
 def test_large_members_on_a_slow_line_all_arrive(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, each would take 36 seconds, of 28 that a put may take here."""
-    monkeypatch.setitem(api.CLIENT, "timeout", timedelta(seconds=28))
+    monkeypatch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=28))
     name = f"test-{uuid.uuid4().hex[:12]}"
     with SlowLine(front.url, 1_000_000) as line:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", line.url)
@@ -35,7 +35,7 @@ def test_a_large_member_among_many_small_ones_is_sent_in_chunks(
     front: GcsFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has a twentieth of the line, and 6 seconds at most for a put: its chunks have their own time."""
-    monkeypatch.setitem(api.CLIENT, "timeout", timedelta(seconds=6))
+    monkeypatch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=6))
     name = f"test-{uuid.uuid4().hex[:12]}"
     with SlowLine(front.url, 500_000) as line:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", line.url)

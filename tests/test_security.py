@@ -27,8 +27,8 @@ from errors import SourceError, redact
 from sources import sample
 from sources.http import HttpClient
 from sources.source import open_source
-from storage.api import NO_RETRIES, _store
 from storage.names import object_name
+from storage.object_stores import ObjectStores
 from support import certificates
 from support.archives import some_members, tar_of
 from support.miniature import DATA, sums
@@ -198,7 +198,8 @@ def test_a_self_signed_certificate_is_refused(self_signed: _TlsServer, monkeypat
     assert HttpClient()._fetch_fast(f"{url}/photo.png") is None
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     with pytest.raises(obstore.exceptions.BaseError):
-        obstore.put(_store("bucket", AnonymousCredentials(), NO_RETRIES), "a", b"1", use_multipart=False)
+        stores = ObjectStores("bucket", "", AnonymousCredentials(), {})
+        stores.run(lambda each: obstore.put(each.puts, "a", b"1", use_multipart=False))
     assert self_signed.answered == []
 
 
