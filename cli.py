@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
             _say(logging.ERROR, f"error: {error}")
         if not is_expected or log.isEnabledFor(logging.DEBUG):
             _say_traceback(traceback.format_exc())
+        with contextlib.suppress(OSError):  # the error may be that of stdout
+            streams.flush()
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 

@@ -113,7 +113,9 @@ def files_by(reader: str, packed: bytes, folder: Path) -> dict[str, bytes | None
     command = [*READERS[reader], *to[reader]]
     subprocess.run(command, env=os.environ | {"LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60, check=False)
     unlock(out)
-    found = sorted(path for path in out.rglob("*") if not path.is_symlink())
+    # Not rglob: where it meets a link whose target is no path, some releases of Python 3.11 raise an error.
+    names = (Path(root, name) for root, folders, files in os.walk(out) for name in (*folders, *files))
+    found = sorted(path for path in names if not path.is_symlink())
     return {
         str(path.relative_to(out)) + "/" * path.is_dir(): None if path.is_dir() else path.read_bytes() for path in found
     }
