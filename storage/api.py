@@ -58,12 +58,7 @@ class ApiBucket(Bucket):
     limiter: RateLimiter
 
     def __init__(
-        self,
-        name: str,
-        write_rate: float | None = None,
-        writers: int = 1,
-        prefix: str = "",
-        terms: Terms = NO_TERMS,
+        self, name: str, write_rate: float | None = None, writers: int = 1, prefix: str = "", terms: Terms = NO_TERMS
     ) -> None:
         """`write_rate` is the initial rate of the whole bucket, in writes a second; this process has its share.
 
@@ -108,9 +103,8 @@ class ApiBucket(Bucket):
         self.put(name, data, content_type, is_new=True)
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
-        return (
-            nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, self.prefix + name, self.limiter).held()
-        )
+        full = self.prefix + name
+        return nullcontext(Lease()) if self.keeps else ObjectLease(self._bucket, full, self.limiter).held()
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream", is_new: bool = False) -> None:
         sent, full = data if isinstance(data, bytes) else Passing(data, is_new), self._full_name(name)

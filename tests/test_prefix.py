@@ -83,6 +83,8 @@ def test_rights_on_the_prefix_are_enough_for_every_command(run: Run, confined: G
     for look, status in (("--verify", 3), ("--repair", 0), ("--verify", 0), ("--quiet", 0)):
         done = run("-a", look)
         assert done.returncode == status, done.stdout + done.stderr
+    assert run("-d", "stanford", "--shards", "webdataset").returncode == 0
+    assert all(name.startswith(f"{PREFIX}/") for name in confined.objects(bucket))
     assert confined.outside.keys() == {"json.bucket.get"}  # whose refusal is no obstacle
 
 
