@@ -51,18 +51,17 @@ OTHERS = [example for example in EXAMPLES if example.packages]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the document wants it, made with the command that it gives."""
     where = tmp_path_factory.mktemp("reading")
-    found = re.search(r"^python cli\.py (.*)$", DOCUMENT, re.MULTILINE)
-    assert found
-    subprocess.run(
-        command(*found[1].split()), cwd=where, env=clean_environment(where, {}), check=True, capture_output=True
-    )
+    for line in re.findall(r"^python cli\.py (.*)$", DOCUMENT, re.MULTILINE):
+        subprocess.run(
+            command(*line.split()), cwd=where, env=clean_environment(where, {}), check=True, capture_output=True
+        )
     return where
 
 
 def test_every_example_has_its_output_and_every_framework_an_example() -> None:
-    assert len(EXAMPLES) == DOCUMENT.count("```python") and len(PLAIN) == 2
+    assert len(EXAMPLES) == DOCUMENT.count("```python") and len(PLAIN) == 3
     packages = set().union(*(example.packages for example in EXAMPLES))
-    assert packages == {"PIL", "datasets", "pandas", "tensorflow", "torch", "torchvision"}
+    assert packages == {"PIL", "datasets", "pandas", "tensorflow", "torch", "torchvision", "webdataset"}
 
 
 @pytest.mark.parametrize("example", PLAIN, ids=range(len(PLAIN)))
