@@ -18,7 +18,7 @@ from gcs import Destination, open_bucket
 from labels.selection import Filter
 from manifest.journal import JournalEntry, checksum_id
 from manifest.store import ManifestStore
-from pipeline.choosing import check_wider
+from pipeline.choosing import check_unfinished, check_wider
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import READERS, RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, narrowed, plan_archive, plan_photos
@@ -140,7 +140,9 @@ def _there(dataset: Dataset, options: RunOptions, bucket: Bucket) -> There:
         return There()
     if found and (existing := existing_state(bucket, dataset, {"": JournalEntry("", "", found[0])})).kept:
         return There(existing, len(found[0]))
-    return There(existing_state(bucket, dataset, store.journal()))
+    journal = store.journal()
+    check_unfinished(dataset, options.filter, store, journal)
+    return There(existing_state(bucket, dataset, journal))
 
 
 class _Survey:

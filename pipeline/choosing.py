@@ -32,16 +32,22 @@ def check_wider(dataset: Dataset, where: str, there: Filter, wanted: Filter) -> 
         )
 
 
-def check_begun(
-    dataset: Dataset, options: RunOptions, store: ManifestStore, journal: Mapping[str, JournalEntry]
+def check_unfinished(
+    dataset: Dataset, wanted: Filter, store: ManifestStore, journal: Mapping[str, JournalEntry]
 ) -> None:
-    """Hold the filter against that of an unfinished run, and write it down before anything is stored."""
-    known = journal.get(FILTER)
-    if journal and not options.force:
-        there = Filter.of(json.loads(known.fingerprint)) if known else EVERYTHING
-        check_wider(dataset, f"an unfinished run in {store.bucket.url}", there, options.filter)
-    if options.filter != (Filter.of(json.loads(known.fingerprint)) if known else EVERYTHING):
-        store.write(JournalEntry(FILTER, json.dumps(options.filter.encode())))
+    """Raise ExtractionError where the run that wrote this journal may have wanted more."""
+    if journal:
+        check_wider(dataset, f"an unfinished run in {store.bucket.url}", _begun(journal), wanted)
+
+
+def note_filter(wanted: Filter, store: ManifestStore, journal: Mapping[str, JournalEntry]) -> None:
+    """Write down what this run wants, before it stores or removes anything."""
+    if wanted != _begun(journal):
+        store.write(JournalEntry(FILTER, json.dumps(wanted.encode())))
+
+
+def _begun(journal: Mapping[str, JournalEntry]) -> Filter:
+    return Filter.of(json.loads(journal[FILTER].fingerprint)) if FILTER in journal else EVERYTHING
 
 
 def open_dataset(

@@ -16,7 +16,7 @@ from manifest.journal import JournalEntry
 from manifest.records import Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
-from pipeline.choosing import check_begun, check_wider, open_dataset
+from pipeline.choosing import check_unfinished, check_wider, note_filter, open_dataset
 from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared, readable_manifest
@@ -53,7 +53,9 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     if result is None:
         with store.lease() as lease:
             journal = store.journal()
-            check_begun(dataset, options, store, journal)
+            if not options.force:
+                check_unfinished(dataset, options.filter, store, journal)
+            note_filter(options.filter, store, journal)
             run = open_dataset(dataset, options, cluster, hooks.report, store)
             run.hold(lease)
             result = _extract(run, store, journal, hooks.card)

@@ -255,6 +255,7 @@ def test_a_killed_run_is_not_made_smaller(
     options = ["-d", "stanford", "--mirror", mirror.url, "--to", f"gs://{bucket}", "--limit", "2"]
     done = cli(*options, STORAGE_EMULATOR_HOST=front.url)
     assert done.returncode == 1 and "an unfinished run in gs://" in message(done)
+    assert "an unfinished run in gs://" in message(cli(*options, "--plan", STORAGE_EMULATOR_HOST=front.url))
     assert before <= front.objects(bucket).keys()
     assert cli(*options, "--force", STORAGE_EMULATOR_HOST=front.url).returncode == 0
     assert sum("/Images/" in name and name.endswith(".jpg") for name in front.objects(bucket)) == 6
