@@ -1,6 +1,6 @@
 """Runs the tool as a step of a pipeline (component.yaml), and writes down its outputs as Kubeflow Pipelines reads them.
 
-Arguments: the executor's input as JSON, the datasets' names, the destination, and how to write to it. What is written:
+Arguments: the executor's input as JSON, the datasets' names, the destination, how to write to it, a project. It writes
 ExecutorOutput of https://github.com/kubeflow/pipelines/blob/master/api/v2alpha1/pipeline_spec.proto
 """
 
@@ -16,10 +16,10 @@ CLI = "/app/cli.py"
 STATES = "dataset", "state"
 
 
-def main(executor_input: str, datasets: str, to: str, via: str) -> int:
+def main(executor_input: str, datasets: str, to: str, via: str, project: str) -> int:
     """Run the tool, hand on its output and its signals; its exit status."""
     command = [sys.executable, CLI, "--to", to, "--via", via, "--log-format", "json"]
-    environment = {**os.environ, "SPOTTED_DATASET": datasets}
+    environment = {**os.environ, "SPOTTED_DATASET": datasets} | ({"GCP_PROJECT": project} if project else {})
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as tool:
         signal.signal(signal.SIGTERM, lambda number, _: tool.send_signal(number))
         results = [json.loads(line) for line in tool.stdout or () if sys.stdout.write(line)]

@@ -355,7 +355,7 @@ def test_the_step_of_a_compiled_pipeline(
 ) -> None:
     tmp_path.chmod(0o777)
     component = ROOT / "component.yaml"
-    inputs = {"datasets": "stanford,tsinghua", "destination": f"gs://{bucket}", "via": "mount"}
+    inputs = {"datasets": "stanford,tsinghua", "destination": f"gs://{bucket}", "via": "mount", "project": "mine"}
     compiled = subprocess.run(
         [os.environ.get("KFP_PYTHON", "python3"), "-W", "ignore", "-c", COMPILE, str(component), json.dumps(inputs)],
         capture_output=True, text=True, timeout=120, check=False,
@@ -382,6 +382,7 @@ def test_the_step_of_a_compiled_pipeline(
     done = docker("run", "--rm", *FUSE, *environment, "--entrypoint", first, IMAGE, *rest)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["state"] for line in done.stdout.splitlines()] == ["complete", "complete"]
+    assert front.projects == ["mine"]
     assert members(front, bucket) == {key: value for key, value in expected.items() if not key.startswith("austin/")}
 
     written = json.loads((tmp_path / "step/output.json").read_text())["artifacts"]

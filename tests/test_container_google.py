@@ -23,7 +23,9 @@ def test_a_mount_with_gcsfuses_defaults_shows_all_folders_and_json_is_json(
 ) -> None:
     at = f"/gcs/{bucket}"
     mount = f"gcsfuse --anonymous-access --custom-endpoint {front.url}/storage/v1/ {bucket} {at}"
-    script = f"python cli.py -d austin && mkdir -p {at} && {mount} >/dev/null && ls {at} {at}/_extraction/austin"
+    script = (
+        f"python cli.py -d austin && mkdir -p {at} && {mount} >/dev/null && LC_ALL=C ls {at} {at}/_extraction/austin"
+    )
     done = docker("run", "--rm", *FUSE, *options(front, bucket, SPOTTED_VIA=via), IMAGE, "bash", "-ec", script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{at}:\n_extraction\naustin\n" in done.stdout and "\nmanifest.csv\n" in done.stdout
@@ -69,7 +71,13 @@ def test_a_login_of_gcloud_that_is_mounted(front: GcsFront, bucket: str, tmp_pat
 
 @pytest.mark.parametrize("folder", ["CLOUDSDK_CONFIG", "HOME"])
 def test_compose_mounts_the_login(tmp_path: Path, folder: str) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], folder: str(tmp_path)}
+    plugins = os.environ.get("DOCKER_CONFIG", f"{os.environ['HOME']}/.docker")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+        "DOCKER_CONFIG": plugins,
+        folder: str(tmp_path),
+    }
     shown = subprocess.run([DOCKER, "compose", "--profile", "run", "config", "--format", "json"], cwd=ROOT, text=True,
                            env=environment, capture_output=True, check=True)  # fmt: skip
     source = tmp_path if folder == "CLOUDSDK_CONFIG" else tmp_path / ".config/gcloud"

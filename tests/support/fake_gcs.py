@@ -41,6 +41,7 @@ from support.fake_gcs_requests import (
     Plan,
     Refused,
     backend_name,
+    check_parameters,
     flipped,
     parsed,
 )
@@ -288,6 +289,7 @@ class GcsFront(Store):
         if not self.accepts(call.request.headers.get("Authorization", "").removeprefix("Bearer ")):
             self.struck += 1
             raise Refused(401, "Invalid Credentials", "AuthenticationRequired")
+        check_parameters(call)
         self._charge(call)
         if call.kind in self._denied:
             self.struck += 1

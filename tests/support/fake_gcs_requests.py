@@ -36,6 +36,27 @@ JSON_KINDS = {  # (method, how much of upload/b/BUCKET/o/NAME there is)
     ("DELETE", "upload/b/B/o"): "json.cancel",
 }
 
+# What a request's query may have (https://cloud.google.com/storage/docs/json_api/v1, "Parameters" of each method).
+ALL = {"alt", "fields", "prettyPrint", "quotaUser", "userProject"}
+MATCH = {"ifGenerationMatch", "ifGenerationNotMatch", "ifMetagenerationMatch", "ifMetagenerationNotMatch"}
+UPLOAD = {"uploadType", "upload_id", "name", "contentEncoding", "kmsKeyName", "predefinedAcl", "projection", *MATCH}
+PARAMETERS = {
+    "json.bucket.create": {"project", "predefinedAcl", "predefinedDefaultObjectAcl", "projection"},
+    "json.bucket.get": {"projection", "generation", "softDeleted", *MATCH},
+    "json.bucket.layout": {"prefix"},
+    "json.list": {
+        "delimiter", "endOffset", "filter", "includeFoldersAsPrefixes", "includeTrailingDelimiter", "matchGlob",
+        "maxResults", "pageToken", "prefix", "projection", "softDeleted", "startOffset", "versions",
+    },
+    "json.get": {"generation", "projection", "softDeleted", *MATCH},
+    "json.media": {"generation", "projection", *MATCH},
+    "json.delete": {"generation", *MATCH},
+    "json.upload": UPLOAD,
+    "json.resumable": UPLOAD,
+    "json.chunk": UPLOAD,
+    "json.cancel": UPLOAD,
+}  # fmt: skip
+
 
 class Refused(Exception):
     """A request that is not carried out."""
@@ -143,6 +164,13 @@ def check_name(name: str) -> None:
         raise Refused(400, f"not an object name: {name!r}", "InvalidObjectName")
     if MARK in name or {"", ".", ".."} & set(name.removesuffix("/").split("/")):
         raise Refused(501, f"GCS takes {name!r}, the directory that fake-gcs-server keeps objects in does not")
+
+
+def check_parameters(call: Call) -> None:
+    """Refuse a request with a parameter that its method does not document."""
+    unknown = call.query.keys() - ALL - PARAMETERS.get(call.kind, call.query.keys())
+    if unknown:
+        raise Refused(400, f"{call.kind} has no parameter {', '.join(sorted(unknown))}", "invalidParameter")
 
 
 def check_bucket(name: str) -> None:

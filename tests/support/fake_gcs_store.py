@@ -244,9 +244,20 @@ class Store:
             return web.Response(status=204)
         if not media:
             body = body.replace(b"\\u0001", b"").replace(quote(MARK).encode(), b"")
+        if call.query.get("includeTrailingDelimiter") == "true":
+            body = await self._with_placeholders(call, json.loads(body))
         for name in ("Content-Length", "Transfer-Encoding", "Date"):  # the front's own
             kept.popall(name, None)
         return web.Response(status=answer.status, headers=kept, body=body)
+
+    async def _with_placeholders(self, call: Call, listed: dict[str, Any]) -> bytes:
+        """A listing whose items include objects that end with the delimiter, which fake-gcs-server does not know."""
+        for prefix in listed.get("prefixes", ()):
+            path = f"/storage/v1/b/{call.bucket}/o/{quote(backend_name(prefix), safe='')}"
+            status, found = await self._ask("GET", path)
+            if status == 200:
+                listed["items"] = [*(listed.get("items") or ()), found | {"name": prefix}]
+        return json.dumps(listed).encode()
 
     async def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
