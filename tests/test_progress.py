@@ -73,7 +73,8 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
         escaped.count("done, ") + escaped.count("sha256 ") + escaped.count("complete: ")
     )  # after each, both are drawn again
     assert len(drawn) <= 2 * (seconds / DRAW_EVERY + lines + 8)
-    last = escaped[escaped.rindex("extra  gone") :]
+    last = escaped[escaped.rindex("not-images") :]
+    assert all(len(line) <= columns for line in last.partition("where: ")[0].splitlines()), last
     assert "%" not in last and "\x1b" not in last
 
 
