@@ -31,8 +31,8 @@ def names(options: RunOptions) -> list[str]:
         (["-a", "--dry-run"], {}, {"command": "plan"}),
         (["-a"], {"GCS_BUCKET": "mine"}, {"to": "gs://mine"}),
         (["-a"], {"GCS_BUCKET": "gs://mine", "SPOTTED_TO": ""}, {"to": "gs://mine"}),
-        (["-a"], {"GCS_BUCKET": "mine", "SPOTTED_TO": "out"}, {"to": "out"}),
-        (["-a", "--to", "there"], {"GCS_BUCKET": "mine"}, {"to": "there"}),
+        (["-a"], {"GCS_BUCKET": "mine", "SPOTTED_TO": "./out"}, {"to": "./out"}),
+        (["-a", "--to", "./there"], {"GCS_BUCKET": "mine"}, {"to": "./there"}),
         (["-a"], {"GCS_BUCKET": ""}, {"to": "gs://spot-raw-data"}),
     ],
 )
