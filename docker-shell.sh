@@ -24,7 +24,8 @@ fi
 
 docker=${DOCKER:-docker}
 image=${IMAGE:-spotted-data-extraction}
-: "${SPOTTED_TO:=gs://${GCS_BUCKET:-spot-raw-data}}"
+bucket=${GCS_BUCKET:-spot-raw-data}
+: "${SPOTTED_TO:=gs://${bucket#gs://}}"
 export SPOTTED_TO
 key=${GOOGLE_APPLICATION_CREDENTIALS:-}
 if [ -n "$key" ] && ! [ -f "$key" ]; then # Docker would make a folder of that name

@@ -35,8 +35,8 @@ examples:
   python cli.py -a --to gs://my-bucket           extract stanford, tsinghua and austin
 
 Every option --like-this can also be set in the environment as SPOTTED_LIKE_THIS; the command line wins.
-These variables are used too: GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL, GOOGLE_CLOUD_PROJECT,
-GOOGLE_CLOUD_QUOTA_PROJECT, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+These variables are used too: GCS_BUCKET, GCS_BUCKET_ROOT, GCP_PROJECT, GCS_REGION, GCS_HIERARCHICAL,
+GOOGLE_CLOUD_PROJECT, GOOGLE_CLOUD_QUOTA_PROJECT, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
 
 exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _extraction/<dataset>/failures.csv);
 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
@@ -275,6 +275,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     billed_by = known["SPOTTED_BILLING_PROJECT"]
     if quota_project := environment.get("GOOGLE_CLOUD_QUOTA_PROJECT"):
         found["billing_project"] = billed_by.read_value("GOOGLE_CLOUD_QUOTA_PROJECT", quota_project)
+    if bucket := environment.get("GCS_BUCKET"):  # SPOTTED_TO wins, as in docker-shell.sh
+        found["to"] = known["SPOTTED_TO"].read_value("GCS_BUCKET", f"gs://{bucket.removeprefix('gs://')}")
     for name, text in environment.items():
         if name in known and text:
             found |= _read(name, known[name], text)

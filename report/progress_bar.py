@@ -174,10 +174,11 @@ class Display:
             bar.refresh()
 
     def _bars(self, columns: int) -> list[tqdm[NoReturn]]:
-        if (
-            self.bars and columns < self.columns
-        ):  # what was drawn wider is wrapped now: tqdm would clear its last row only
+        if self.bars and columns < self.columns:
+            # What was drawn wider is wrapped now: tqdm would clear its last row only, and pad the next line to it.
             sys.stderr.write(CLEAR_WRAPPED.format(rows=2 * (self.columns // max(columns, 1))))
+            for bar in self.bars:
+                bar.sp = bar.status_printer(sys.stderr)
         self.columns = columns
         if not self.bars:
             from tqdm import tqdm

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 
 
 def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]], left: int = 2) -> None:
-    """Columns as wide as they must be; the first `left` are text, the others numbers."""
+    """Columns as wide as they must be; the first `left` are text, the others numbers.
+
+    In a terminal that is narrower, a line for each cell, with its column's name.
+    """
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns:
+        name = max(map(len, header))
+        blocks = (
+            "\n".join(f"{title:<{name}}  {cell}" for title, cell in zip(header, line, strict=True)) for line in lines
+        )
+        print("\n\n".join(blocks))
+        return
     for line in (header, *lines):
         cells = (cell.ljust(width) if at < left else cell.rjust(width)
                  for at, (cell, width) in enumerate(zip(line, widths, strict=True)))  # fmt: skip

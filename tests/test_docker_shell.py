@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.containers import FUSE, IMAGE, docker, members, wait_until
+from support.containers import DOCKER, FUSE, IMAGE, docker, members, wait_until
 from support.fake_gcs import GcsFront
 from support.program import ROOT
 
@@ -150,6 +150,24 @@ def test_a_login_certificates_and_proxies_reach_the_container(checkout: Path) ->
     key.write_text("{}")
     _, run = asked(checkout, CLOUDSDK_CONFIG=str(login.parent), GOOGLE_APPLICATION_CREDENTIALS=str(key))
     assert has(run, "--volume", f"{key}:/run/secrets/key.json:ro") and not [each for each in run if str(login) in each]
+
+
+def test_compose_passes_on_the_same(checkout: Path) -> None:
+    given = {
+        "SSL_CERT_FILE": "/a/ca.pem",
+        "https_proxy": "http://proxy:3128",
+        "NO_PROXY": "inner",
+        "GCS_BUCKET": "mine",
+    }
+    compose = [DOCKER, "compose", "--profile", "run", "config", "--format", "json"]
+    done = subprocess.run(compose, cwd=checkout, env=clean(given), capture_output=True, text=True, check=True)
+    services = json.loads(done.stdout)["services"]
+    for name in ("worker", "extract"):
+        environment = services[name]["environment"]
+        assert environment["SSL_CERT_FILE"] == "/run/secrets/ca.crt" and environment["REQUESTS_CA_BUNDLE"] == ""
+        assert (environment["HTTPS_PROXY"], environment["NO_PROXY"]) == ("http://proxy:3128", "inner")
+        assert "/a/ca.pem" in [volume["source"] for volume in services[name]["volumes"]]
+    assert services["extract"]["environment"]["SPOTTED_TO"] == "gs://mine"
 
 
 def test_the_environment_wins_over_the_file(checkout: Path) -> None:

@@ -29,6 +29,11 @@ def names(options: RunOptions) -> list[str]:
         (["-a", "--connections", "3"], {"SPOTTED_CONNECTIONS": "5"}, {"connections": 3}),
         (["-a"], {"SPOTTED_CONNECTIONS": "5", "SPOTTED_TO": "./out"}, {"connections": 5, "to": "./out"}),
         (["-a", "--dry-run"], {}, {"command": "plan"}),
+        (["-a"], {"GCS_BUCKET": "mine"}, {"to": "gs://mine"}),
+        (["-a"], {"GCS_BUCKET": "gs://mine", "SPOTTED_TO": ""}, {"to": "gs://mine"}),
+        (["-a"], {"GCS_BUCKET": "mine", "SPOTTED_TO": "./out"}, {"to": "./out"}),
+        (["-a", "--to", "./there"], {"GCS_BUCKET": "mine"}, {"to": "./there"}),
+        (["-a"], {"GCS_BUCKET": ""}, {"to": "gs://spot-raw-data"}),
     ],
 )
 def test_the_command_line_wins(arguments: list[str], environment: dict[str, str], expected: dict[str, object]) -> None:

@@ -39,8 +39,8 @@ from support.program import ROOT, Cli, clean_environment, command
 from support.source_server import Plan, SourceServer
 
 
-def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str]) -> str:
-    """All that a command sends to a terminal."""
+def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str], then: int = 0) -> str:
+    """All that a command sends to a terminal; `then` are its columns after the first bar."""
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, columns))
     process = subprocess.Popen(arguments, env={"TERM": "xterm", **environment}, stdout=terminal, stderr=terminal)
@@ -49,6 +49,8 @@ def on_a_terminal(columns: int, arguments: list[str], environment: dict[str, str
     with contextlib.suppress(OSError):  # how Linux says that the other end of a terminal is closed
         while chunk := os.read(screen, 65536):
             escaped += chunk
+            if then and b"%" in escaped:
+                termios.tcsetwinsize(screen, (24, then))
     os.close(screen)
     assert process.wait() == 0, escaped.decode()
     return escaped.decode()
@@ -73,8 +75,22 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
         escaped.count("done, ") + escaped.count("sha256 ") + escaped.count("complete: ")
     )  # after each, both are drawn again
     assert len(drawn) <= 2 * (seconds / DRAW_EVERY + lines + 8)
-    last = escaped[escaped.rindex("extra  gone") :]
+    last = escaped[escaped.rindex("not-images") :]
+    assert all(len(line) <= columns for line in last.partition("where: ")[0].splitlines()), last
     assert "%" not in last and "\x1b" not in last
+
+
+def test_a_window_that_becomes_narrower_is_cleared_of_what_wraps(tmp_path: Path, mirror: SourceServer) -> None:
+    mirror.files["/images.tar"] = tar_of(some_members(200, 10_000))
+    mirror.files["/SHA256SUMS"] = b""
+    mirror.plan("/images.tar", Plan(drip=0.004))
+    run = command("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path / "out")
+    escaped = on_a_terminal(120, run, clean_environment(tmp_path, {}), then=40)
+    before, cleared, after = escaped.partition("\r\x1b[6A\x1b[J")  # two lines of up to 119 columns, in rows of 39
+    assert cleared and "% |" in before
+    drawn = re.findall(r"\r([^\r\n\x1b]*(?:%|objects)[^\r\n\x1b]*)", after)
+    drawn = [line for line in drawn if ": complete: " not in line]  # the log, of which a terminal breaks long lines
+    assert len(drawn) > 2 and max(map(len, drawn)) < 40 and "█" not in after
 
 
 def test_it_moves_during_one_long_member(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
