@@ -300,7 +300,7 @@ def test_a_bucket_of_google_begins_at_1000_and_processes_share_it(monkeypatch: p
     assert ApiBucket("abc").limiter.rate() == INF
 
 
-def anonymous() -> tuple[object, str]:
+def anonymous(_: str) -> tuple[object, str]:
     from google.auth.credentials import AnonymousCredentials
 
     return AnonymousCredentials(), "from nowhere"
