@@ -19,6 +19,7 @@ from storage.directory import FolderBucket
 from storage.gcsfuse import Mountable, is_fuse, mounted
 from storage.mount import MountedBucket, MountFolder
 from storage.names import object_name
+from storage.rate_limit import TIMEOUT
 
 log = logging.getLogger("spotted")
 
@@ -31,6 +32,7 @@ class Destination:
     via: str = "api"  # or "mount", where that can be
     write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
     writers: int = 1  # processes that share it at first
+    outage: float = TIMEOUT  # seconds for which a bucket is waited for that takes no writes
     is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or is to get it when it is created
     terms: Terms = NO_TERMS
 
@@ -84,6 +86,7 @@ class GoogleCloud(Scheme):
         to, (name, prefix) = destination, bucket_and_prefix(destination.to)
         terms = to.terms._replace(is_hierarchical=to.is_hierarchical)
         api = ApiBucket(name, to.write_rate, to.writers, prefix, terms)
+        api.limiter.patience = to.outage
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
     def container(self, to: str) -> str:

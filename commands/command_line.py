@@ -175,6 +175,7 @@ OPTIONS = {
         Option("--timeout", "seconds without a byte until a source is asked again (default: 30)", positive, "S"),
         Option("--write-rate", "objects/s to write to a bucket at first (default: 1,000; more while it takes them)",
                positive, "N"),
+        Option("--outage", "seconds to wait for a bucket that takes no writes (default: 180)", positive, "S"),
         Option("--max-ratio", "refuse an archive that unpacks to more than N times its size (default: 100)", positive,
                "N"),
         Option("--max-unpacked", "refuse an archive that unpacks to more than this (default: 1000)", positive, "GB"),

@@ -83,7 +83,11 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
 def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[Destination]:
     """The destination, made ready to be written for as long as the context lasts."""
     wanted = Destination(
-        options.to, write_rate=options.write_rate, is_hierarchical=options.hierarchical, terms=options.terms
+        options.to,
+        write_rate=options.write_rate,
+        outage=options.outage,
+        is_hierarchical=options.hierarchical,
+        terms=options.terms,
     )
     return ready(wanted, options.via, bool(options.scheduler), options.keep_mount)
 

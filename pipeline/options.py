@@ -43,6 +43,7 @@ class RunOptions:
     bwlimit: int = 0  # bytes/s from all sources, of all processes together; 0: no limit
     uploads: int | None = None  # puts in flight in each process; None: the bucket's own number
     timeout: int = 30  # seconds without a byte from a source
+    outage: int = 180  # seconds for which a bucket is waited for that takes no writes
     write_rate: int | None = None  # objects/s at first, of all writers; None: the documented rate
     assume_rate: int | None = None  # MB/s that --plan assumes; None: 10 per connection
     limits: Limits = LIMITS

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from errors import BucketError, shown
 from storage.congestion import WINDOW, Congestion
 
 T = TypeVar("T")
@@ -24,7 +25,10 @@ START = 1000
 DOUBLING = 20 * 60  # seconds
 SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has jumped
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; in an outage all threads wait together
-TIMEOUT = 180  # seconds in which a write is repeated
+TIMEOUT = 180  # seconds in which a write is repeated, and a bucket waited for that takes none: --outage's default
+FEWEST = 3  # tries of a write, however long they took: the machine may have slept meanwhile
+MANY = 8  # writes that fail, with none between them that did not: it is the bucket, and not one of them
+SILENT = 3.0  # seconds of that, until it is said
 
 
 class WriteStats(NamedTuple):
@@ -52,8 +56,10 @@ class RateLimiter:
     """Grants the moments of writes, and repeats writes that the bucket refuses for now.
 
     `start` is how many writes a second at first, of all `writers` of the bucket together; infinity is no limit
-    until the first congestion.
+    until the first congestion. `patience` is for how many seconds a bucket is waited for that takes no writes.
     """
+
+    patience: float = TIMEOUT
 
     def __init__(
         self,
@@ -68,6 +74,7 @@ class RateLimiter:
         self._congestion = Congestion(start, writers, clock())
         self._recent = deque[float]()  # when the last second's writes were sent
         self._writes = self._refused = self._peak = 0
+        self._failing, self._failing_since, self._is_told = 0, 0.0, False  # writes since one was answered well
 
     def rate(self) -> float:
         """How many may be sent in a second from now."""
@@ -81,6 +88,7 @@ class RateLimiter:
             with self._lock:
                 grant = congestion.reserve(self._clock())
             while (wait := grant.moment - self._clock()) > 0 and grant.version == congestion.version:
+                self._check_patience()
                 self._sleep(min(wait, SLICE))
             with self._lock:
                 if grant.may_send and grant.version == congestion.version:
@@ -98,9 +106,10 @@ class RateLimiter:
     def delivered(self, sent: float, is_timed: bool = True) -> None:
         """What was sent at that moment was not refused; `is_timed` when the time says how busy the bucket is."""
         with self._lock:
-            since = self._congestion.outage_since
+            since = self._failing_since if self._is_told else self._congestion.outage_since
             self._congestion.delivered(sent, self._clock(), is_timed)
             is_over = since is not None and self._congestion.outage_since is None
+            self._failing, self._is_told = 0, False
         if is_over and since is not None:
             log.info("%s: takes writes again, after %.0f s", self.name, self._clock() - since)
 
@@ -112,7 +121,7 @@ class RateLimiter:
             self._congestion.throttled(sent, self._clock(), retry_after)
             now, is_outage = self._congestion.rate, self._congestion.outage_since is not None
         if is_outage and since is None:
-            log.warning("%s: refuses all writes (429, 503); waiting for up to %d s", self.name, TIMEOUT)
+            log.warning("%s: refuses all writes (429, 503); waiting for up to %d s", self.name, self.patience)
         elif now < before:
             log.info("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, before, now)
 
@@ -122,7 +131,10 @@ class RateLimiter:
             return WriteStats(self._writes, self._peak, self._refused)
 
     def run(self, write: Callable[[], T], judge: Callable[[Exception], Failure]) -> T:
-        """Send a write, again and again while its failure is a passing one; raises the last error after TIMEOUT."""
+        """Send a write, again and again while its failure is a passing one; raises the last error after `patience`.
+
+        Raises BucketError where the bucket takes no writes at all.
+        """
         begin, tries = self._clock(), 0
         while True:
             sent = self.acquire()
@@ -132,7 +144,11 @@ class RateLimiter:
                 failure = judge(error)
                 self._judged(sent, failure)
                 wait = max(backoff(tries), failure.retry_after)
-                if not failure.is_passing or self._clock() + wait > begin + TIMEOUT:
+                if not failure.is_passing:
+                    raise
+                self._fails(failure, is_first=tries == 0)
+                is_late = self._clock() + wait > begin + self.patience
+                if is_late and tries + 1 >= FEWEST:
                     raise
                 log.debug("%s: trying again in %.1f s: %s", self.name, wait, failure.reason)
             else:
@@ -140,6 +156,24 @@ class RateLimiter:
                 return answer
             tries += 1
             self._sleep(wait)
+
+    def _fails(self, failure: Failure, is_first: bool) -> None:
+        with self._lock:
+            now = self._clock()
+            self._failing_since = self._failing_since if self._failing else now
+            self._failing += is_first
+            is_new = now - self._failing_since >= SILENT and not self._is_told
+            self._is_told = self._is_told or is_new
+            is_known = self._congestion.outage_since is not None  # by its refusals, and told
+        if is_new and not is_known:
+            log.warning("%s: no write succeeds: %s; trying for %d s", self.name, shown(failure.reason), self.patience)
+        self._check_patience()
+
+    def _check_patience(self) -> None:
+        with self._lock:
+            seconds = self._clock() - self._failing_since
+            if self._failing >= MANY and seconds > self.patience:
+                raise BucketError(f"{self.name}: took no writes for {seconds:.0f} s (--outage)")
 
     def _judged(self, sent: float, failure: Failure) -> None:
         if failure.is_refusal:

@@ -21,12 +21,11 @@ from pathlib import Path
 import pytest
 
 from support.fault_harness import LONG, METADATA_PREFIX, ROUNDS, Run, Site, Trial, ends_well, note, random_for
+from support.faults import SIGNALS, WAYS
 from support.program import children
 from support.source_server import Plan
 
 DATA = ("-d", "stanford", "-d", "tsinghua", "-d", "austin")
-WAYS = {"api": 10, "folder": 10, "api, two processes": 2}  # hits with each signal in a round of make chaos
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 AT_ONCE = 3  # most of their time is waiting
 DELAY = 0.02  # seconds that the bucket takes for an answer
 STARTS = ((1, 0), (2, 0), (3, 0), (3, 0.2), (3, 0.5), (3, 1))  # seconds after so many processes of a run are there

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from errors import BucketError
 from gcs import Destination, open_bucket
 from storage.congestion import MIN_RATE, Congestion
-from storage.rate_limit import MAX_BACKOFF, START, TIMEOUT, Failure, RateLimiter, WriteStats, backoff, retry_after
+from storage.rate_limit import MANY, MAX_BACKOFF, START, TIMEOUT, Failure, RateLimiter, WriteStats, backoff, retry_after
 from support.archives import some_members, tar_of
 from support.fake_gcs import GcsFront
 from support.miniature import sums
@@ -134,6 +135,34 @@ def test_it_never_stops_altogether(clock: Clock) -> None:
     for number in range(3000):
         write(limiter, clock, 0.001, number % 10 > 0)
     assert limiter.rate() >= MIN_RATE
+
+
+def test_a_machine_that_slept_tries_again(clock: Clock) -> None:
+    """A put that was under way for longer than all tries may take is tried again all the same."""
+    tries = list[float]()
+
+    def write() -> None:
+        tries.append(clock.now)
+        if len(tries) == 1:
+            clock.now += 10 * TIMEOUT
+            raise TimeoutError
+
+    limiter_of(1000, clock).run(write, lambda _: PASSING)
+    assert len(tries) == 2
+
+
+def test_a_bucket_that_takes_no_writes_is_given_up(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    limiter = limiter_of(1000, clock)
+
+    def write() -> None:
+        raise OSError("no route")
+
+    for _ in range(MANY - 1):
+        with pytest.raises(OSError, match="no route"):
+            limiter.run(write, lambda error: PASSING._replace(reason=str(error)))
+    with pytest.raises(BucketError, match="took no writes for"):
+        limiter.run(write, lambda error: PASSING._replace(reason=str(error)))
+    assert f"gs://b: no write succeeds: no route; trying for {TIMEOUT} s" in [each.message for each in caplog.records]
 
 
 def test_an_outage_is_probed_and_then_it_goes_on_as_before(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,7 +300,7 @@ def test_a_bucket_of_google_begins_at_1000_and_processes_share_it(monkeypatch: p
     assert ApiBucket("abc").limiter.rate() == INF
 
 
-def anonymous() -> tuple[object, str]:
+def anonymous(_: str) -> tuple[object, str]:
     from google.auth.credentials import AnonymousCredentials
 
     return AnonymousCredentials(), "from nowhere"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from support.fault_harness import MIXTURE
-from support.faults import FAULTS
+from support.faults import FAULTS, SIGNALS, WAYS
 from support.program import ROOT
-from test_chaos_kills import SIGNALS, WAYS
 
 PAGE = (ROOT / "docs/reliability.md").read_text()
 TESTS = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in ROOT.glob("tests/test_*.py")), re.M))

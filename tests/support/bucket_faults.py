@@ -49,6 +49,17 @@ def slow(front: GcsFront, _: random.Random) -> None:
     front.delay = 0.2
 
 
+def outage(status: int) -> Provoke:
+    """From some put on every one is answered so, and the run waits for eight seconds."""
+
+    def provoke(site: Site, rng: random.Random) -> None:
+        site.front.fail("xml.put", status, ALWAYS, after=rng.randrange(2, PUTS // 2))
+        site.environment["SPOTTED_OUTAGE"] = "8"
+
+    return provoke
+
+
+NO_WRITES = r"(?s)waiting for up to 8 s|trying for 8 s.*error: gs://.*(took no writes for \d+ s|cannot be written)"
 VICTIM, LARGE = "stanford/Images/f1/50.jpg", "stanford/Images/large.bin"
 JOURNAL, MANIFEST = "_extraction/stanford/journal", "_extraction/stanford/manifest.csv"
 PASSING = (408, 429, 500, 502, 503, 504)
@@ -84,6 +95,7 @@ BUCKET = (
     ),
     Fault("a listing in many pages", bucket(pages)),
     Fault("a listing that fails in the middle", bucket(broken_page)),
+    *(Fault(f"{status} to every put, from the middle on", outage(status), 1, NO_WRITES) for status in (500, 503)),
     Fault("503 to the listing for good", always("json.list", 503), 1, "cannot be listed", is_long=True),
     Fault("429 to the listing", bucket(lambda front, rng: front.fail("json.list", 429, rng.randint(1, 3)))),
     Fault("stored, says the bucket, and it is not",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from dataclasses import replace
 
 from support.bucket_faults import BUCKET, PUTS
@@ -37,6 +38,11 @@ CREDENTIALS = (
     Fault("a token that is refused before its time", revoked, places=("google",)),
     Fault("every token is refused", lambda site, _: setattr(site.google, "life", 0), 1, "401", places=("google",)),
 )
+
+# ── kills, at random moments (test_chaos_kills.py) ───────────────────────────────────────────────
+
+WAYS = {"api": 10, "folder": 10, "api, two processes": 2}  # hits with each signal in a round of make chaos
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 # Each of these is so much like another that `make test` leaves it to `make chaos`.
 ALIKE = frozenset(
