@@ -132,16 +132,16 @@ def _bucket(options: RunOptions, scheme: Scheme) -> Iterator[Finding]:
         return
     try:
         bucket = open_bucket(Destination(options.to, terms=options.terms))
-        look = bucket.look()
+        state = bucket.probe()
     except ExtractionError as error:
         yield Finding("bucket", False, str(error))
         return
-    yield _place(options.to, scheme.container(options.to), look.exists, look.region)
-    if look.keeps:
+    yield _place(options.to, scheme.container(options.to), state.exists, state.region)
+    if state.keeps:
         yield Finding(
-            "rights", True, f"not tried, for {look.keeps}: what is stored can be neither replaced nor removed"
+            "rights", True, f"not tried, for {state.keeps}: what is stored can be neither replaced nor removed"
         )
-    elif look.exists:
+    elif state.exists:
         yield attempt("rights", lambda: _rights(bucket, scheme.container(options.to)))
 
 

@@ -63,7 +63,7 @@ def existing_bucket(to: str, terms: Terms) -> tuple[Bucket | None, str]:
     """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
     try:
         bucket = open_bucket(Destination(to, terms=terms))
-        return (bucket if bucket.look().exists else None), ""
+        return (bucket if bucket.probe().exists else None), ""
     except BucketError as error:
         return None, str(error)
 
@@ -114,7 +114,7 @@ def forecast_all(
     has_folders = is_hierarchical if bucket is None else bucket.has_folders
     if has_folders:
         log.info("%s: has a hierarchical namespace, or gets it: its folders need no placeholders", to)
-    storage_class = bucket.look().storage_class if bucket else options.storage_class
+    storage_class = bucket.probe().storage_class if bucket else options.storage_class
     found = []
     for dataset in datasets:
         each = forecast(dataset, options, bucket, not why, has_folders)

@@ -70,7 +70,7 @@ def open_run(options: RunOptions, session: Session) -> Work:
     """Make ready what a verification needs: without the sources, the bucket alone."""
     destination = Destination(options.to, terms=options.terms)
     bucket = open_bucket(destination)
-    bucket.look()  # says at once where it cannot be reached: obstore, which reads the manifest, tries for minutes
+    bucket.probe()  # says at once where it cannot be reached: obstore, which reads the manifest, tries for minutes
     if not options.deep:
         return lambda dataset: verify(dataset, bucket, options.known)
     options, cluster = start_workers(options, destination, session)

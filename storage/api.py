@@ -20,7 +20,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from errors import BucketError, BusyError, KeptError, MemberError
 from sources.retry import tls_failure
 from storage.api_errors import final_status, judge
-from storage.bucket import NO_TERMS, Bucket, Data, Lease, Look, Stored, Terms, map_bounded, reason
+from storage.bucket import NO_TERMS, Bucket, BucketState, Data, Lease, Stored, Terms, map_bounded, reason
 from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, charged_to, client, credentials_and_origin, emulator
 from storage.lease import ObjectLease
@@ -86,8 +86,8 @@ class ApiBucket(Bucket):
             except MemberError as error:
                 raise BucketError(f"{self.url}: cannot write: {error}") from error
 
-    def look(self) -> Look:
-        return self._place.look()
+    def probe(self) -> BucketState:
+        return self._place.probe()
 
     @property
     def keeps(self) -> str:

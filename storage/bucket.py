@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     crc32c: int | None  # None where the listing has no checksum (directories)
 
 
-class Look(NamedTuple):
+class BucketState(NamedTuple):
     """The description of a bucket, found without writing to it."""
 
     exists: bool
@@ -90,9 +90,9 @@ class Bucket(ABC):
         """Whether folders exist without placeholder objects: then none is put or expected."""
         return False
 
-    def look(self) -> Look:
+    def probe(self) -> BucketState:
         """What there is, without writing to it; raises BucketError when it cannot be used."""
-        return Look(True)
+        return BucketState(True)
 
     @abstractmethod
     def ready(self) -> None:

@@ -17,7 +17,7 @@ from google.cloud import storage
 from errors import BucketError
 from sources.retry import innermost, tls_failure
 from storage.api_errors import judge
-from storage.bucket import NO_TERMS, Look, Terms, reason
+from storage.bucket import NO_TERMS, BucketState, Terms, reason
 from storage.credentials import project
 
 log = logging.getLogger("spotted")
@@ -64,11 +64,11 @@ class Place:
     def has_folders(self) -> bool:
         """Whether folders exist as resources of the bucket, which need no placeholder objects."""
         if not (self._is_known or self._is_hierarchical):
-            self.look()
+            self.probe()
         return self._is_hierarchical
 
     def ready(self) -> None:
-        wanted, found = self._is_hierarchical, self.look()
+        wanted, found = self._is_hierarchical, self.probe()
         if not found.exists:
             self._create(wanted)
         elif wanted and not found.is_hierarchical:
@@ -85,7 +85,7 @@ class Place:
         if found.is_versioned:
             log.info("%s: keeps old versions of what is replaced or removed, the journal's too", self.url)
 
-    def _warn_of_other_terms(self, found: Look) -> None:
+    def _warn_of_other_terms(self, found: BucketState) -> None:
         for what, wanted, has, flag in (
             ("storage class", self._terms.storage_class, found.storage_class, "default-storage-class"),
             ("encryption key", self._terms.kms_key, found.kms_key, "default-encryption-key"),
@@ -96,21 +96,21 @@ class Place:
                     " --%s=%s", self.url, what, has or "not known", self.url, flag, wanted,
                 )  # fmt: skip
 
-    def look(self) -> Look:
+    def probe(self) -> BucketState:
         """What there is; raises BucketError when it may not be used."""
-        found = self._look()
+        found = self._probe_description()
         if found.exists:
             self._is_hierarchical, self._is_known, self.keeps = found.is_hierarchical, True, found.keeps
         return found
 
-    def _look(self) -> Look:
+    def _probe_description(self) -> BucketState:
         with understood(self.url, "its description"):
             try:
                 found = self._client.get_bucket(self.name, timeout=10, retry=STARTUP_RETRY)
             except google.api_core.exceptions.Forbidden:
-                return self._look_by_listing()
+                return self._probe_by_listing()
             except google.api_core.exceptions.NotFound:
-                return Look(False)
+                return BucketState(False)
             except NO_ANSWER as error:
                 if "requester pays" in str(error):  # 400: https://cloud.google.com/storage/docs/requester-pays
                     raise BucketError(
@@ -119,12 +119,12 @@ class Place:
                 why = tls_failure(error) or innermost(error)
                 raise BucketError(f"{self.url}: no answer from Google Cloud Storage: {why}") from error
             is_hierarchical = bool(found.hierarchical_namespace_enabled)
-            return Look(
+            return BucketState(
                 True, str(found.location).lower(), is_hierarchical, _keeps(found), bool(found.versioning_enabled),
                 found.storage_class or "", found.default_kms_key_name or "",
             )  # fmt: skip
 
-    def _look_by_listing(self) -> Look:
+    def _probe_by_listing(self) -> BucketState:
         # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
         try:
             found = self._client.list_blobs(
@@ -132,7 +132,7 @@ class Place:
             )
             list(found)
         except google.api_core.exceptions.NotFound:
-            return Look(False)
+            return BucketState(False)
         except google.api_core.exceptions.Forbidden as error:
             if "serviceusage" in str(error):
                 raise BucketError(
@@ -146,7 +146,7 @@ class Place:
             ) from error
         layout = self._layout()
         is_hierarchical = bool(layout.get("hierarchicalNamespace", {}).get("enabled"))
-        return Look(True, str(layout.get("location", "")).lower(), is_hierarchical)
+        return BucketState(True, str(layout.get("location", "")).lower(), is_hierarchical)
 
     def _layout(self) -> Mapping[str, Any]:
         """The storage layout, which needs only the right to list objects, of the prefix; empty if it is unavailable.
@@ -197,7 +197,7 @@ class Place:
 
     def _is_there(self) -> bool:
         try:
-            return self.look().exists
+            return self.probe().exists
         except BucketError:
             return False
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 
 from errors import BucketError, MemberError, escaped
-from storage.bucket import UNREADABLE, Bucket, Data, Lease, Look, Stored, reason
+from storage.bucket import UNREADABLE, Bucket, BucketState, Data, Lease, Stored, reason
 from storage.lock import locked_file
 from storage.part_files import chunks, folder, part_name, sync_files, write
 
@@ -49,10 +49,10 @@ class FolderBucket(Bucket):
         except (OSError, MemberError, BucketError) as error:
             raise BucketError(f"{self.root}: expected a directory that can be written, got: {reason(error)}") from error
 
-    def look(self) -> Look:
+    def probe(self) -> BucketState:
         if os.path.exists(self.root) and not os.path.isdir(self.root):
             raise BucketError(f"{self.root}: expected a directory, got a file")
-        return Look(True)
+        return BucketState(True)
 
     def put(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
         try:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from errors import BucketError, MemberError
-from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease, Look, Stored, reason
+from storage.bucket import METADATA_PREFIX, Bucket, BucketState, Data, Lease, Stored, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
 from storage.part_files import fill, part_name, removed_on_failure
@@ -55,8 +55,8 @@ class MountedBucket(Bucket):
     def has_folders(self) -> bool:
         return self._api.has_folders
 
-    def look(self) -> Look:
-        return self._api.look()
+    def probe(self) -> BucketState:
+        return self._api.probe()
 
     def read(self, name: str) -> Iterator[bytes] | None:
         return self._api.read(name)

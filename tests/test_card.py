@@ -23,7 +23,7 @@ from labels.layout import label
 from pipeline.options import RunOptions
 from pipeline.results import Result
 from report.card.facts import BINS, Histogram, round_step
-from report.card.thumbnails import Look, look
+from report.card.thumbnails import Preview, preview
 from report.humanize import amount
 from sources import sample
 from sources.content_type import content_type, misnamed
@@ -306,18 +306,18 @@ def test_steps_are_round_and_not_much_larger_than_they_must_be(least: float) -> 
 def test_a_thumbnail_is_small_whatever_the_image() -> None:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((1200, 600)).convert("RGBA").save(file, "PNG")
-    seen = look("a.png", file.getvalue(), b"", True)
+    seen = preview("a.png", file.getvalue(), b"", True)
     assert (seen.width, seen.height, seen.error) == (1200, 600, "")
     with Image.open(io.BytesIO(seen.thumbnail)) as small:
         assert small.size == (300, 150) and small.format == "JPEG"
-    assert look("a.png", file.getvalue(), b"", False) == replace(seen, thumbnail=b"")
-    assert look("a.png", png(9000, 8000), b"", True) == Look("a.png", 9000, 8000)  # too large to be decoded
+    assert preview("a.png", file.getvalue(), b"", False) == replace(seen, thumbnail=b"")
+    assert preview("a.png", png(9000, 8000), b"", True) == Preview("a.png", 9000, 8000)  # too large to be decoded
 
 
 def test_formats_that_no_dataset_has_are_not_given_to_their_readers() -> None:
     file = io.BytesIO()
     Image.new("RGB", (9, 7)).save(file, "PPM")
-    assert look("a.jpg", file.getvalue(), b"", True) == Look("a.jpg", error="not readable as an image")
+    assert preview("a.jpg", file.getvalue(), b"", True) == Preview("a.jpg", error="not readable as an image")
 
 
 @pytest.mark.parametrize(

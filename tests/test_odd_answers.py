@@ -140,7 +140,7 @@ def test_any_description(odd: ApiBucket, front: GcsFront, status: int, body: byt
     front._plans.clear()
     front.answer("json.bucket.get", status, body, 1, more)
     try:
-        look = odd.look()
+        look = odd.probe()
     except BucketError as error:
         one_line(odd, error)
     else:

@@ -21,7 +21,7 @@ from labels.notes import LARGEST_ANNOTATION
 from labels.selection import Filter
 from manifest.counters import CountWithExamples, ReasonCounter
 from manifest.records import Row, Rows
-from report.card.thumbnails import Look, look
+from report.card.thumbnails import Preview, preview
 from storage.bucket import Bucket
 
 SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
@@ -124,11 +124,11 @@ class Card:
 
 
 def describe(
-    dataset: Dataset, metadata: Mapping[str, Any], survey: Survey, looks: list[Look], failures: list[Row]
-) -> tuple[Card, list[Look]]:
+    dataset: Dataset, metadata: Mapping[str, Any], survey: Survey, previews: list[Preview], failures: list[Row]
+) -> tuple[Card, list[Preview]]:
     """The facts of a dataset of which these images were read, and the images of its contact sheet."""
     layout = survey.layout
-    seen, odd = [each for each in looks if not each.error], survey.odd.counts()
+    seen, odd = [each for each in previews if not each.error], survey.odd.counts()
     card = Card(
         dataset=dataset.name,
         title=dataset.title,
@@ -152,10 +152,10 @@ def describe(
         without_annotation=odd.get(NO_ANNOTATION, CountWithExamples(0, ())),
         without_image=odd.get(NO_IMAGE, CountWithExamples(0, ())),
         image_sizes=Histogram.of(survey.sizes),
-        looked_at=len(looks),
+        looked_at=len(previews),
         widths=Histogram.of(each.width for each in seen),
         heights=Histogram.of(each.height for each in seen),
-        unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in looks).counts(),
+        unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in previews).counts(),
         wrong_format={reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()},
         duplicates=sorted(map(tuple, survey.same.values())),
         failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).counts(),
@@ -238,7 +238,7 @@ def title(layout: Layout, path: str) -> str:
     return its if layout.grouped_by == "breed" else f"{layout.grouped_by} {its}"
 
 
-def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
+def read_previews(bucket: Bucket, survey: Survey) -> list[Preview]:
     """Read the sample of the images back; every twentieth of it gets a thumbnail, with its boxes."""
     chosen = survey.sample.rows()
     shown = {chosen[index * len(chosen) // THUMBNAILS].path for index in range(THUMBNAILS)} if chosen else set()
@@ -250,9 +250,9 @@ def look_at(bucket: Bucket, survey: Survey) -> list[Look]:
             if hash(name := annotation_of(survey.layout, path)) in survey.annotations
         }
 
-        def read(row: Row) -> Look:
+        def read(row: Row) -> Preview:
             image, its = bucket.get(row.path), boxes.get(row.path)
-            return look(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
+            return preview(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
 
         return list(pool.map(read, chosen))
 

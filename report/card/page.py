@@ -14,7 +14,7 @@ from labels.layout import label
 from manifest.counters import EXAMPLES, CountWithExamples
 from manifest.records import GONE, NOT_AN_IMAGE
 from report.card.facts import Card
-from report.card.thumbnails import Look
+from report.card.thumbnails import Preview
 from report.humanize import amount
 
 CHART = {"width": 300, "height": 120, "below": 18, "ticks": 4}  # of a histogram; `below` is the line for its scale
@@ -44,11 +44,18 @@ class Check:
         return len(self.names) < total
 
 
-def render(card: Card, looks: Sequence[Look]) -> str:
+def render(card: Card, previews: Sequence[Preview]) -> str:
     """The page as HTML; jinja2 escapes every value."""
     name, _, lead = card.title.partition(": ")
-    kinds = dict.fromkeys(box.kind for each in looks for box in each.boxes)
-    values = {"card": card, "name": name, "lead": lead, "looks": looks, "kinds": kinds, "checks": list(_checks(card))}
+    kinds = dict.fromkeys(box.kind for each in previews for box in each.boxes)
+    values = {
+        "card": card,
+        "name": name,
+        "lead": lead,
+        "previews": previews,
+        "kinds": kinds,
+        "checks": list(_checks(card)),
+    }
     return _environment().get_template("card.html").render(values)
 
 

@@ -18,7 +18,7 @@ _decoding = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Look:
+class Preview:
     """The findings of one image; the thumbnail is a JPEG."""
 
     path: str
@@ -30,7 +30,7 @@ class Look:
     title: str = ""  # what is in it
 
 
-def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
+def preview(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Preview:
     """Read an image. Never raises for what is in it: an image that cannot be read has an `error`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -38,8 +38,8 @@ def look(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Look:
             thumbnail = _thumbnail(image) if is_shown and width * height <= MAX_PIXELS else b""
     except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
         what = "truncated" if "truncated" in str(error) else "not readable as an image"
-        return Look(path, error=what)
-    return Look(path, width, height, "", thumbnail, _boxes(annotation))
+        return Preview(path, error=what)
+    return Preview(path, width, height, "", thumbnail, _boxes(annotation))
 
 
 def _thumbnail(image: Image.Image) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
-from report.card.facts import Survey, describe, look_at
+from report.card.facts import Survey, describe, read_previews
 from report.card.page import render
 
 log = logging.getLogger("spotted")
@@ -67,5 +67,5 @@ def _draw(
         log.info("%s: no card: %s", dataset.name, why)
         return None
     survey = Survey(dataset.layout, rows)
-    card, escaped = describe(dataset, metadata, survey, look_at(store.bucket, survey), failures)
+    card, escaped = describe(dataset, metadata, survey, read_previews(store.bucket, survey), failures)
     return render(card, escaped).encode(), card.encode()
