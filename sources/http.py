@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
 from sources.bandwidth import Bandwidth
 from sources.body import Body
+from sources.header_deadline import DeadlineAdapter
 from sources.hosts import Host, Hosts
 from sources.http_answers import (
     PassingError,
@@ -218,7 +218,7 @@ def _new_session(border: Border) -> OwnSession:
     session = OwnSession(border)
     session.headers.update(HEADERS)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL))
+        session.mount(scheme, DeadlineAdapter(pool_connections=POOL, pool_maxsize=POOL))
     return session
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from errors import GoneError, SourceError
+from sources import header_deadline
 from sources.http import HttpClient
 from support.http_data import DATA, PATH
 from support.source_server import Plan, SourceServer
@@ -77,3 +83,22 @@ def test_fetch_of_bytes_that_are_packed_on_the_way(server: SourceServer) -> None
     server.plan(PATH, Plan(headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
         HttpClient().fetch(server.url + PATH)
+
+
+def test_a_header_that_comes_byte_by_byte_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within the time-out, and the header never ends."""
+    monkeypatch.setattr(header_deadline, "LONGEST_HEADER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as here, ThreadPoolExecutor() as pool:
+        pool.submit(send_a_header_without_end, here)
+        url = f"http://127.0.0.1:{here.getsockname()[1]}/a"
+        with pytest.raises(SourceError, match=r"the header of the answer was not whole after"):
+            HttpClient().fetch(url, attempts=1)
+
+
+def send_a_header_without_end(here: socket.socket) -> None:
+    connection, _ = here.accept()
+    with connection, contextlib.suppress(OSError):  # the client has gone
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.02)
