@@ -25,7 +25,7 @@ from sources import sample
 from ways import BUCKET, HERE, TOOL
 
 MEMBERS, DELAY = 20_580, 0.02  # of Stanford's images.tar; seconds of a request to the bucket
-WITHOUT = TOOL.replace(f"{HERE.parent}/cli.py", f"{HERE}/without_table.py")
+WITHOUT = TOOL.replace(f"{HERE.parent}/cli.py", f"{HERE}/without.py table")
 THREADS = (1, 4, 16, 64)
 NOTE = """\
 <annotation>

@@ -24,12 +24,14 @@ from urllib.parse import urlencode
 import inputs
 import measure
 from bucket_rules import DOUBLING, FIRST_RATE, HIERARCHICAL, RANDOM
-from course import Course, course
-from ways import BUCKET, TOOL, WAYS, lacking
+from course import Course, course, prepare
+from ways import BUCKET, HERE, TOOL, WAYS, lacking
 
 MEMBERS, SIZE = 20_000, 2000  # of the archive, and bytes of each
 FEWER = 5_000  # for those that take longer
 PROCESSES, SHORT = 4, 3_000  # members of those that end early
+HALF = 0.5  # of Stanford, for what the tool's own parts bring
+PARTS_OF_THE_TOOL = ("batching", "halving", "parallel-listing", "probing", "table")  # of without.py
 RECOVERED = 0.5  # of the rate before an outage
 HEADER = (
     "| bucket, 20 ms a request | writer | seconds | objects/s | refused | |\n| --- | --- | ---: | ---: | ---: | --- |"
@@ -141,6 +143,29 @@ class Bench:
         back = "never" if after is None else f"{after / 10:.1f} s after its end"
         yield found._replace(note=f"back at half the rate {back} {found.note}")
 
+    def optimisations(self) -> Iterator[Run]:
+        """The tool without one of its parts, into a bucket as documented, one without limits, and one without faults."""
+        given = prepare(self.at, HALF, False)
+        rules = {"limit": FIRST_RATE, "doubling": DOUBLING, "failing": RANDOM}
+        buckets: dict[str, tuple[dict[str, float], float]] = {
+            "Stanford's shape, as documented": (rules, FIRST_RATE),
+            "Stanford's shape, warm: no limit, 0.05 % 503": ({"failing": RANDOM}, FIRST_RATE),
+            "Stanford's shape, no refusals": ({}, 0),
+        }
+        for title, (its, rate) in buckets.items():
+            for part in ("", *PARTS_OF_THE_TOOL):
+                yield self._without(part, title, its, given, rate)
+
+    def _without(self, part: str, title: str, rules: Mapping[str, float], given: inputs.Input, rate: float) -> Run:
+        self.at.clear()
+        measure.post(f"{self.at.server}/_rules?{urlencode(rules)}")
+        command = self._command(rate)
+        if part:
+            command = command.replace(f"{HERE.parent}/cli.py", f"{HERE}/without.py {part}")
+        found = self.at.run(command, f"{self.at.source}/{given.folder}", keep=True)
+        run = self._seen(title, f"without {part}" if part else "this tool", found.wall, given.objects // 2, "")
+        return run._replace(note=f"{found.cpu:.1f} s of CPU, {found.memory / 1e6:.0f} MB {run.note}")
+
     def processes(self) -> Iterator[Run]:
         """Four processes that know nothing of each other; wanted: 1,800 objects/s in sum."""
         yield self._together("2,000/s, four processes", [self.many] * PROCESSES)
@@ -163,7 +188,7 @@ class Bench:
 
 PARTS: dict[str, Callable[[Bench], Iterator[Run]]] = {
     "failing": Bench.failing, "limit": Bench.limit, "documented": Bench.documented,
-    "outage": Bench.outage, "processes": Bench.processes,
+    "outage": Bench.outage, "processes": Bench.processes, "optimisations": Bench.optimisations,
 }  # fmt: skip
 
 
