@@ -144,7 +144,7 @@ class Bench:
         yield found._replace(note=f"back at half the rate {back} {found.note}")
 
     def optimisations(self) -> Iterator[Run]:
-        """The tool without one of its parts, into a bucket as documented, one without limits, and one without faults."""
+        """The tool without one of its parts: into a bucket as documented, without limits, and without faults."""
         given = prepare(self.at, HALF, False)
         rules = {"limit": FIRST_RATE, "doubling": DOUBLING, "failing": RANDOM}
         buckets: dict[str, tuple[dict[str, float], float]] = {
