@@ -6,14 +6,11 @@ import http.client
 import io
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 LONGEST_HEADER = 60.0  # seconds, once its first byte is waited for
 
@@ -27,7 +24,7 @@ class _UntilDeadline(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         if time.monotonic() > self.deadline:
             raise ConnectionAbortedError(f"the header of the answer was not whole after {LONGEST_HEADER:.0f} s")
         return self._file.readinto1(buffer)

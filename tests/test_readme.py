@@ -52,7 +52,7 @@ def test_every_command_is_tried_below() -> None:
         *NEWCOMERS,
     )
     assert [command for command in COMMANDS if not command.startswith(tried)] == []
-    assert len(OWN) == 6 and len(COMMANDS) > 20
+    assert len(OWN) == 7 and len(COMMANDS) > 20
 
 
 def settled(text: str) -> list[str]:
@@ -164,7 +164,7 @@ def test_commands_of_google(tmp_path: Path) -> None:
 
 
 def check_with_gcloud(commands: list[list[str]], tmp_path: Path) -> None:
-    """Have the real gcloud parse them; it asks nobody, and does nothing."""
+    """Have the real gcloud parse them; it sends no request, and does nothing."""
     file = tmp_path / "commands.json"
     file.write_text(json.dumps([{"command_string": shlex.join(command)} for command in commands]))
     found = subprocess.run(["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={file}"], text=True,

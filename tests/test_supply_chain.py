@@ -17,8 +17,8 @@ from support.program import ROOMS, ROOT, product_files
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 DEPENDABOT = (ROOT / ".github/dependabot.yml").read_text()
 DISTRIBUTIONS = {
-    "PIL": "pillow", "distributed": "dask", "google.auth": "google-auth", "google_crc32c": "google-crc32c",
-    "google.api_core": "google-api-core", "google.cloud": "google-cloud-storage",
+    "PIL": "pillow", "yaml": "pyyaml", "distributed": "dask", "google.auth": "google-auth",
+    "google_crc32c": "google-crc32c", "google.api_core": "google-api-core", "google.cloud": "google-cloud-storage",
 }  # fmt: skip
 OURS = {*ROOMS, "support", *(path.stem for path in [*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")])}
 
