@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 CLI = "/app/cli.py"
-STATES = "dataset", "state"
 
 
 def main(executor_input: str, datasets: str, to: str, via: str, project: str) -> int:
@@ -29,10 +28,10 @@ def main(executor_input: str, datasets: str, to: str, via: str, project: str) ->
 
 def write(outputs: dict[str, Any], to: str, results: list[dict[str, Any]]) -> None:
     """The destination as an artifact that knows each dataset's state; the sums of all figures as metrics."""
-    figures = {name for result in results for name in result if name not in (*STATES, "to", "rate")}
+    numbers = {name for result in results for name, value in result.items() if isinstance(value, (int, float))}
     metadata = {
         "extracted": {result["dataset"]: result["state"] for result in results},
-        "metrics": {name: sum(result[name] for result in results) for name in sorted(figures)},
+        "metrics": {name: sum(result[name] for result in results) for name in sorted(numbers - {"rate"})},
     }
     artifacts = {}
     for name, each in outputs["artifacts"].items():
