@@ -31,7 +31,7 @@ def write(outputs: dict[str, Any], to: str, results: list[dict[str, Any]]) -> No
     numbers = {name for result in results for name, value in result.items() if isinstance(value, (int, float))}
     metadata = {
         "extracted": {result["dataset"]: result["state"] for result in results},
-        "metrics": {name: sum(result[name] for result in results) for name in sorted(numbers - {"rate"})},
+        "metrics": {name: sum(result.get(name) or 0 for result in results) for name in sorted(numbers - {"rate"})},
     }
     artifacts = {}
     for name, each in outputs["artifacts"].items():
