@@ -15,8 +15,11 @@ DIRECT = ("localhost", "127.0.0.1", "::1", "metadata.google.internal", "169.254.
 def share() -> None:
     """Give each variable that a library reads the value that counts; raises UsageError for one of no use.
 
-    A variable without a value counts as none: compose.yaml passes on such.
+    A variable without a value, as compose.yaml passes on, counts as none; obstore would take it for a file.
     """
+    for name in filter(os.environ.__contains__, (*CERTIFICATES, "SSL_CERT_DIR")):
+        if not os.environ[name]:
+            del os.environ[name]
     _share_certificates()
     for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # Go and so GCSFuse do not know ALL_PROXY
         proxy = next(filter(None, map(os.environ.get, (name.lower(), name, "all_proxy", "ALL_PROXY"))), "")

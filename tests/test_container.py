@@ -371,15 +371,9 @@ def test_the_step_of_a_compiled_pipeline(
     given = json.dumps({"inputs": {}, "outputs": {"artifacts": artifacts, "outputFile": "/outputs/step/output.json"}})
     first, *rest = (_filled(part, values, given) for part in [*step["command"], *step["args"]])
     environment = [
-        "--volume",
-        f"{tmp_path}:/outputs",
-        "--network",
-        "host",
-        "-e",
-        f"STORAGE_EMULATOR_HOST={front.url}",
-        "-e",
-        "SPOTTED_SAMPLE=1",
-    ]
+        "--volume", f"{tmp_path}:/outputs", "--network", "host", "-e", f"STORAGE_EMULATOR_HOST={front.url}",
+        "-e", "SPOTTED_SAMPLE=1",
+    ]  # fmt: skip
     done = docker("run", "--rm", *FUSE, *environment, "--entrypoint", first, IMAGE, *rest)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["state"] for line in done.stdout.splitlines()] == ["complete", "complete"]

@@ -21,7 +21,7 @@ from support.program import Cli, message
 from support.source_server import SourceServer
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
-NONE = dict.fromkeys((*CERTIFICATES, *PROXIES), "")
+NONE = dict.fromkeys((*CERTIFICATES, "SSL_CERT_DIR", *PROXIES), "")
 CLOSED = "http://127.0.0.1:9"
 
 
