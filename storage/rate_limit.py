@@ -164,7 +164,7 @@ class RateLimiter:
             self._failing += is_first
             is_new = now - self._failing_since >= SILENT and not self._is_told
             self._is_told = self._is_told or is_new
-            is_known = self._congestion.outage_since is not None  # by its refusals, and told
+            is_known = self._congestion.outage_since is not None  # by its refusals, and logged
         if is_new and not is_known:
             log.warning("%s: no write succeeds: %s; trying for %d s", self.name, shown(failure.reason), self.patience)
         self._check_patience()

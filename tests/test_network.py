@@ -35,7 +35,7 @@ def company(front: GcsFront, tmp_path: Path) -> Iterator[Company]:
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Without certificates and proxies; what is set comes back in the end."""
     for name in NONE:
-        monkeypatch.setenv(name, "")  # so that it is undone, whatever share() makes of it
+        monkeypatch.setenv(name, "")  # so that what share() makes of it is undone
         monkeypatch.delenv(name)
     return monkeypatch
 

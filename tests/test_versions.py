@@ -1,4 +1,4 @@
-"""One version of a file, whatever its servers say of it: weak tags, replicas, If-Range, ranges that are not given."""
+"""One version of a file, for any answer of its servers: weak tags, replicas, If-Range, ranges that are not given."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_replicas_with_workers_are_refused(mirror: SourceServer, cli: Cli, tmp_p
 
 
 class NoIfRange(SourceServer):
-    """Answers whatever comes with If-Range with this status, the whole file, and its right version."""
+    """Answers each request with If-Range with this status, the whole file, and its right version."""
 
     status = 200
 

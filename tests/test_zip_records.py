@@ -309,7 +309,7 @@ def test_other_programs_read_them_too(name: str, tmp_path: Path) -> None:
     assert found(SHARED[name]) == DATA
 
 
-# ── whatever the bytes are ───────────────────────────────────────────────────────────────────────
+# ── any bytes at all ────────────────────────────────────────────────────────────────────────────
 
 PARTS = st.one_of(
     st.sampled_from([A.local(), B.local(), A.record(0), B.record(HERE), C.record(0), b"PK\1\2", b"PK\6\6", b"PK\6\7"]),
