@@ -163,7 +163,9 @@ class Bench:
         if part:
             command = command.replace(f"{HERE.parent}/cli.py", f"{HERE}/without.py {part}")
         found = self.at.run(command, f"{self.at.source}/{given.folder}", keep=True)
-        run = self._seen(title, f"without {part}" if part else "this tool", found.wall, (given.objects - inputs.LISTS) // 2, "")
+        run = self._seen(
+            title, f"without {part}" if part else "this tool", found.wall, (given.objects - inputs.LISTS) // 2, ""
+        )
         return run._replace(note=f"{found.cpu:.1f} s of CPU, {found.memory / 1e6:.0f} MB {run.note}")
 
     def processes(self) -> Iterator[Run]:
