@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 import pytest
 
 from gcs import Destination, open_bucket
 from storage import object_stores
+from storage.bucket import Bucket
 from storage.line import FIRST, MOST, Line
 from support.fake_gcs import GcsFront
 from support.slow_line import SlowLine
 
 
-def test_large_members_on_a_slow_line_all_arrive(front: GcsFront, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def behind_a_slow_line(name: str, front: GcsFront, speed: int, seconds: int) -> Iterator[Bucket]:
+    """A new bucket that is reached with so many bytes/s, and so many seconds for a put."""
+    with pytest.MonkeyPatch.context() as patch, SlowLine(front.url, speed) as line:
+        patch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=seconds))
+        patch.setenv("STORAGE_EMULATOR_HOST", line.url)
+        there = open_bucket(Destination(f"gs://{name}", "api"))
+        there.ready()
+        yield there
+        there.close()
+
+
+def test_large_members_on_a_slow_line_all_arrive(front: GcsFront, bucket: str) -> None:
     """All at once, each would take 36 seconds, of 28 that a put may take here."""
-    monkeypatch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=28))
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    with SlowLine(front.url, 1_000_000) as line:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", line.url)
-        bucket = open_bucket(Destination(f"gs://{name}", "api"))
-        bucket.ready()
-        with ThreadPoolExecutor(36) as pool:
-            list(pool.map(lambda number: bucket.put(f"a/{number}", bytes(1_000_000)), range(36)))
-        bucket.close()
-    assert len(front.objects(name)) == 36
+    with behind_a_slow_line(bucket, front, 1_000_000, 28) as there, ThreadPoolExecutor(36) as pool:
+        list(pool.map(lambda number: there.put(f"a/{number}", bytes(1_000_000)), range(36)))
+    assert len(front.objects(bucket)) == 36
     assert front.counts["xml.put"] <= 36 + 2
 
 
-def test_a_large_member_among_many_small_ones_is_sent_in_chunks(
-    front: GcsFront, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_member_among_many_small_ones_is_sent_in_chunks(front: GcsFront, bucket: str) -> None:
     """It has a twentieth of the line, and 6 seconds at most for a put: its chunks have their own time."""
-    monkeypatch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=6))
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    with SlowLine(front.url, 500_000) as line:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", line.url)
-        bucket = open_bucket(Destination(f"gs://{name}", "api"))
-        bucket.ready()
-        with ThreadPoolExecutor(20) as pool:
-            small = [pool.submit(bucket.put, f"a/{number}", bytes(50_000)) for number in range(200)]
-            small[40].result()
-            bucket.put("a/large", bytes(3_000_000))
-            for each in small:
-                each.result()
-        bucket.close()
-    assert front.objects(name)["a/large"][0] == 3_000_000 and len(front.objects(name)) == 201
+    with behind_a_slow_line(bucket, front, 500_000, 6) as there, ThreadPoolExecutor(20) as pool:
+        small = [pool.submit(there.put, f"a/{number}", bytes(50_000)) for number in range(200)]
+        small[40].result()
+        there.put("a/large", bytes(3_000_000))
+        for each in small:
+            each.result()
+    assert front.objects(bucket)["a/large"][0] == 3_000_000 and len(front.objects(bucket)) == 201
     assert front.counts["xml.put"] <= 200 + 2
 
 
