@@ -33,7 +33,6 @@ class Destination:
     write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
     writers: int = 1  # processes that share it at first
     outage: float = TIMEOUT  # seconds for which a bucket is waited for that takes no writes
-    is_hierarchical: bool = False  # whether the bucket has a hierarchical namespace, or is to get it when it is created
     terms: Terms = NO_TERMS
 
 
@@ -84,8 +83,7 @@ class GoogleCloud(Scheme):
         from storage.api import ApiBucket  # half a second of imports that a directory does not need
 
         to, (name, prefix) = destination, bucket_and_prefix(destination.to)
-        terms = to.terms._replace(is_hierarchical=to.is_hierarchical)
-        api = ApiBucket(name, to.write_rate, to.writers, prefix, terms)
+        api = ApiBucket(name, to.write_rate, to.writers, prefix, to.terms)
         api.limiter.patience = to.outage
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
@@ -144,7 +142,7 @@ def ready(
     """
     to, bucket = wanted.to, open_bucket(wanted)
     bucket.ready()
-    destination = replace(wanted, is_hierarchical=bucket.has_folders)
+    destination = replace(wanted, terms=wanted.terms._replace(is_hierarchical=bucket.has_folders))
     with contextlib.ExitStack() as stack:
         if scheme_of(to).is_mountable and via != "api":
             try:

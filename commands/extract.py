@@ -86,8 +86,7 @@ def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[
         options.to,
         write_rate=options.write_rate,
         outage=options.outage,
-        is_hierarchical=options.hierarchical,
-        terms=options.terms,
+        terms=options.terms._replace(is_hierarchical=options.hierarchical),
     )
     return ready(wanted, options.via, bool(options.scheduler), options.keep_mount)
 

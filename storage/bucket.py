@@ -52,7 +52,7 @@ class Terms(NamedTuple):
     billing_project: str = ""  # "": the credentials' quota project, or the bucket's owner
     storage_class: str = ""  # STANDARD, NEARLINE, COLDLINE or ARCHIVE; "": STANDARD
     kms_key: str = ""  # projects/P/locations/L/keyRings/R/cryptoKeys/K; "": one of Google's own
-    is_hierarchical: bool = False  # whether it has a hierarchical namespace
+    is_hierarchical: bool = False  # whether it has a hierarchical namespace, or is to get it
 
 
 NO_TERMS = Terms()

@@ -64,20 +64,20 @@ def test_a_flat_one_stays_flat_and_is_missed_for_it(cli: Cli, front: GcsFront, b
 def test_how_it_is_recognised(front: GcsFront, hierarchical: str, denied: list[str]) -> None:
     front.deny(*denied)
     with ready(Destination(hierarchical), "api") as destination:
-        assert destination.is_hierarchical and open_bucket(destination).has_folders
+        assert destination.terms.is_hierarchical and open_bucket(destination).has_folders
     assert front.counts["json.bucket.layout"] == len(denied)
 
 
 def test_a_layout_that_may_not_be_read_either_is_taken_for_a_flat_one(front: GcsFront, hierarchical: str) -> None:
     front.deny("json.bucket.get", "json.bucket.layout")
     with ready(Destination(hierarchical), "api") as destination:
-        assert not destination.is_hierarchical and not open_bucket(destination).has_folders
+        assert not destination.terms.is_hierarchical and not open_bucket(destination).has_folders
 
 
 def test_a_worker_asks_nothing(front: GcsFront, hierarchical: str) -> None:
     with ready(Destination(hierarchical), "api") as destination:
         front.reset()
-        open_bucket(Destination(hierarchical, is_hierarchical=destination.is_hierarchical)).put("a", b"1")
+        open_bucket(Destination(hierarchical, terms=destination.terms)).put("a", b"1")
     assert front.counts.keys() == {"xml.put"}
 
 
