@@ -12,6 +12,7 @@ from commands.extract import places, with_mirror
 from datasets import Dataset
 from errors import ExtractionError, SourceError, shown
 from pipeline.cluster import check_workers, connect
+from pipeline.context import http_client
 from pipeline.options import RunOptions
 from pipeline.planner import ArchiveLocation, locate, plan_photos, tables_of
 from report.humanize import amount
@@ -36,7 +37,7 @@ def run(options: RunOptions) -> int:
 def examine(options: RunOptions) -> Iterator[Finding]:
     """All findings, each as soon as it is made; test objects are removed."""
     yield from environment_findings(options)
-    client = HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
+    client = http_client(options)
     for dataset in options.datasets:
         yield from _sources(dataset, options.mirror, client)
     if options.scheduler:

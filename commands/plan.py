@@ -19,14 +19,14 @@ from labels.selection import Filter
 from manifest.journal import JournalEntry, checksum_id
 from manifest.store import ManifestStore
 from pipeline.choosing import check_unfinished, check_wider
+from pipeline.context import http_client
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
 from pipeline.options import READERS, RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, narrowed, plan_archive, plan_photos
 from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
-from sources.http import HttpClient
-from storage.bucket import Bucket, Terms
+from storage.bucket import Bucket, BucketState, Terms
 from storage.bucket_admin import DEFAULT_REGION, HIERARCHICAL
 from storage.names import object_name, parents
 
@@ -59,13 +59,14 @@ class There:
     complete: int | None = None  # objects of a complete dataset
 
 
-def existing_bucket(to: str, terms: Terms) -> tuple[Bucket | None, str]:
-    """The bucket, or None if it does not exist yet or cannot be read, then with the reason. Creates nothing."""
+def existing_bucket(to: str, terms: Terms) -> tuple[Bucket | None, BucketState, str]:
+    """The bucket and its state; or None if it does not exist, or cannot be read for this reason. Creates nothing."""
     try:
         bucket = open_bucket(Destination(to, terms=terms))
-        return (bucket if bucket.probe().exists else None), ""
+        state = bucket.probe()
+        return (bucket if state.exists else None), state, ""
     except BucketError as error:
-        return None, str(error)
+        return None, BucketState(False), str(error)
 
 
 def forecast(
@@ -103,7 +104,7 @@ def forecast_all(
 
     With `is_hierarchical` a bucket that is created would get a hierarchical namespace.
     """
-    bucket, why = existing_bucket(to, options.terms)
+    bucket, state, why = existing_bucket(to, options.terms)
     if bucket is None:
         region = os.environ.get("GCS_REGION") or DEFAULT_REGION
         log.warning(
@@ -114,7 +115,7 @@ def forecast_all(
     has_folders = is_hierarchical if bucket is None else bucket.has_folders
     if has_folders:
         log.info("%s: has a hierarchical namespace, or gets it: its folders need no placeholders", to)
-    storage_class = bucket.probe().storage_class if bucket else options.storage_class
+    storage_class = state.storage_class if bucket else options.storage_class
     found = []
     for dataset in datasets:
         each = forecast(dataset, options, bucket, not why, has_folders)
@@ -150,7 +151,7 @@ class _Survey:
 
     def __init__(self, dataset: Dataset, there: There, options: RunOptions) -> None:
         self.dataset, self.there, self.options, self.limits = dataset, there, options, options.limits
-        self.client = HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
+        self.client = http_client(options)
         self.objects = self.bytes = self.units = self.done = self.checksums = 0
         self.names: dict[str, str] = {}  # object → where it comes from, of all that is known by name
         self.planned: list[PlannedArchive] = []

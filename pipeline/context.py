@@ -18,7 +18,7 @@ from manifest.checksums import Digest
 from manifest.journal import JournalEntry
 from manifest.store import ManifestStore
 from pipeline.machine import at_once
-from pipeline.options import WorkerConfig
+from pipeline.options import RunOptions, WorkerConfig
 from sources import network
 from sources.http import HttpClient
 from storage.bucket import Data, Lease
@@ -31,6 +31,11 @@ BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
 LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn each is what takes time
 PHOTOS_AT_ONCE = 160  # fetched in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
+
+
+def http_client(options: RunOptions | WorkerConfig) -> HttpClient:
+    """The connections of this process to the sources, as the options bound them."""
+    return HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
 
 
 class ByteSemaphore:
@@ -63,7 +68,7 @@ class WorkerContext:
         self.lease: Lease | None = None  # of the run in this process
         network.share()  # on a cluster each worker has an environment of its own
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
-        self.http = HttpClient(config.timeout, config.connections, config.bwlimit, config.allow_private_addresses)
+        self.http = http_client(config)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
         photos = at_once(config.connections or PHOTOS_AT_ONCE, share=2)
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
