@@ -74,7 +74,7 @@ class RateLimiter:
         self._congestion = Congestion(start, writers, clock())
         self._recent = deque[float]()  # when the last second's writes were sent
         self._writes = self._refused = self._peak = 0
-        self._failing, self._failing_since, self._is_told = 0, 0.0, False  # writes since one was answered well
+        self._failing, self._failing_since, self._is_reported = 0, 0.0, False  # writes since one was answered well
 
     def rate(self) -> float:
         """How many may be sent in a second from now."""
@@ -106,10 +106,10 @@ class RateLimiter:
     def delivered(self, sent: float, is_timed: bool = True) -> None:
         """What was sent at that moment was not refused; `is_timed` when the time says how busy the bucket is."""
         with self._lock:
-            since = self._failing_since if self._is_told else self._congestion.outage_since
+            since = self._failing_since if self._is_reported else self._congestion.outage_since
             self._congestion.delivered(sent, self._clock(), is_timed)
             is_over = since is not None and self._congestion.outage_since is None
-            self._failing, self._is_told = 0, False
+            self._failing, self._is_reported = 0, False
         if is_over and since is not None:
             log.info("%s: takes writes again, after %.0f s", self.name, self._clock() - since)
 
@@ -162,8 +162,8 @@ class RateLimiter:
             now = self._clock()
             self._failing_since = self._failing_since if self._failing else now
             self._failing += is_first
-            is_new = now - self._failing_since >= SILENT and not self._is_told
-            self._is_told = self._is_told or is_new
+            is_new = now - self._failing_since >= SILENT and not self._is_reported
+            self._is_reported = self._is_reported or is_new
             is_known = self._congestion.outage_since is not None  # by its refusals, and logged
         if is_new and not is_known:
             log.warning("%s: no write succeeds: %s; trying for %d s", self.name, shown(failure.reason), self.patience)

@@ -64,7 +64,7 @@ def test_requests_of_every_kind(front: GcsFront, bucket: str, paid: str, monkeyp
     assert {"json.resumable", "json.chunk", "json.upload", "json.delete"} < front.counts.keys()
 
 
-def test_an_emulator_is_told_as_well(cli: Cli, front: GcsFront, paid: str) -> None:
+def test_an_emulator_gets_the_project_too(cli: Cli, front: GcsFront, paid: str) -> None:
     done = cli("-d", "stanford", "--sample", "--to", paid, *PAYER, STORAGE_EMULATOR_HOST=front.url)
     assert (done.returncode, front.payers) == (0, {"payer"}), done.stderr
 

@@ -12,7 +12,7 @@ import pytest
 from support.fault_harness import Site
 from support.program import clean_environment, command
 
-NOBODY = 65534
+PLAIN_USER = 65534
 SAMPLE = ("-a", "--sample", "--to")
 
 
@@ -35,12 +35,12 @@ def test_256_open_files(place: str, limit: str) -> None:
 
 def few_threads(count: int) -> list[str]:
     """Starts a program as a user who may have so many threads more; the limit does not bind root (setrlimit(2))."""
-    uid = os.getuid() or NOBODY
+    uid = os.getuid() or PLAIN_USER
     limit = f"--nproc={threads_of(uid) + count}"
     if os.getuid():
         return ["prlimit", limit]
     rights = [f"--{which}=-all,+dac_read_search" for which in ("inh-caps", "ambient-caps", "bounding-set")]
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights, "prlimit", limit]
+    return ["setpriv", f"--reuid={PLAIN_USER}", f"--regid={PLAIN_USER}", "--clear-groups", *rights, "prlimit", limit]
 
 
 def threads_of(uid: int) -> int:

@@ -43,7 +43,7 @@ def confined(front: GcsFront, bucket: str) -> GcsFront:
 
 
 def below(front: GcsFront, bucket: str, prefix: str) -> dict[str, tuple[int, int]]:
-    """The objects of a prefix, under their names below it; what tells of addresses and times by its name alone."""
+    """The objects of a prefix, under their names below it; those that hold addresses and times by name alone."""
     found = {name.removeprefix(prefix): what for name, what in front.objects(bucket).items() if name.startswith(prefix)}
     return {name: (0, 0) if name.startswith("_extraction/") else what for name, what in found.items() if name}
 
