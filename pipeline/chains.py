@@ -1,4 +1,4 @@
-"""The spans of a tar are joined to one chain, and what its hard links mean is stored."""
+"""Join the spans of a tar to one chain, and store its hard links."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.unit import SpanWork, Unit
 
 
 def join_chains(run: DatasetRun, present: Listing) -> None:
-    """Read again the spans of tars that began at the wrong place; what those stored is in `run.false_starts`.
+    """Read the spans of tars again that began at the wrong place, then store the tars' hard links.
 
-    Then store what the tars' hard links mean, but for what is `present`.
+    The objects of the wrong spans are added to `run.false_starts`. Links that `present` has are not stored again.
     """
     for each in run.planned:
         if not any(run.entries[unit.id].error for unit in each.units):
@@ -36,7 +36,7 @@ def _join_chain(run: DatasetRun, each: PlannedArchive) -> None:
         run.entries[unit.id] = JournalEntry(unit.id, unit.fingerprint)
         run.discard([unit.id])
         if span is not None:
-            if run.checks.get(each.archive.file) == "matches":  # of the bytes that were read before
+            if run.checks.get(each.archive.file) == "matches":  # a comparison of other bytes
                 del run.checks[each.archive.file]
             spans[index] = span
             run.units[unit.id] = replace(unit, work=replace(each.works[index], span=span))
@@ -65,7 +65,7 @@ def _links_unit(each: PlannedArchive, number: int, span: Span) -> Unit:
 
 
 def _after(units: Mapping[str, Unit], last: str, more: Iterable[Unit]) -> dict[str, Unit]:
-    """The units with these inserted after one of them: for one path, the later unit counts."""
+    """Insert units after the unit `last`: of one path, the later unit counts."""
     at = list(units).index(last) + 1
     items = list(units.items())
     return dict([*items[:at], *((unit.id, unit) for unit in more), *items[at:]])

@@ -1,4 +1,4 @@
-"""The dask workers: in this process, in processes of this machine, or those of a cluster."""
+"""Start or reach the dask workers: in this process, in several processes of this machine, or on a cluster."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ from storage.bucket import reason
 from storage.rate_limit import WriteStats
 
 DASK = {
-    "distributed.worker.profile.enabled": False,  # its sampling takes a tenth of the interpreter
-    "distributed.admin.tick.interval": "1s",  # looks fifty times a second whether its loop is late
-    "distributed.worker.use-file-locking": False,  # nothing is kept on local disk
-    "distributed.scheduler.no-workers-timeout": "60s",  # on an overloaded machine dask may fail to start one again
-    "distributed.scheduler.worker-ttl": None,  # by the wall clock, a machine that slept has lost all its workers
+    "distributed.worker.profile.enabled": False,  # sampling takes a tenth of the interpreter's time
+    "distributed.admin.tick.interval": "1s",  # by default the event loop is measured fifty times a second
+    "distributed.worker.use-file-locking": False,  # workers keep nothing on disk
+    "distributed.scheduler.no-workers-timeout": "60s",  # an overloaded machine may fail to restart a worker
+    "distributed.scheduler.worker-ttl": None,  # measured by the wall clock: after a sleep all workers would be lost
 }
-SILENT = logging.CRITICAL  # dask's own log: what a user must know of it is an error here, in one line
+SILENT = logging.CRITICAL  # for dask's own log: errors of dask that matter are reported here, in one line
 log = logging.getLogger("spotted")
-WORKER_TIMEOUT = 30  # seconds that a cluster's first worker may take to come
-OTHER_WORKERS_WAIT = 2  # seconds for those that were started with it
-PREPARATIONS = 3  # tries to reach all workers, of which some may end at that moment
-SPARE_UNITS = 4  # units that store while as many as there are connections read; each holds 8 MB
+WORKER_TIMEOUT = 30  # seconds to wait for a cluster's first worker
+OTHER_WORKERS_WAIT = 2  # seconds to wait for the workers that were started with it
+PREPARATIONS = 3  # attempts to reach all workers, some of which may end meanwhile
+SPARE_UNITS = 4  # units that store while others read, one per connection; each holds 8 MB
 
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass
 class Cluster:
-    """The workers: dask's client, and whether they are this very process."""
+    """The dask workers of a run."""
 
     client: Client
     config: WorkerConfig
-    context: WorkerContext  # of this process: that of the only worker, or one beside the workers
+    context: WorkerContext  # of this process, whether or not it is a worker
     is_local: bool  # whether this process is the only worker
-    run: str  # the name of this run's context in every worker, and of the topic that its progress is sent to
+    run: str  # name of the run's plugin in every worker, and of its topic of progress events
     _on_progress: OnProgress = field(default=lambda *_: None, init=False)
 
     def subscribe(self, on_progress: OnProgress) -> None:
-        """Call this with the progress of each unit from now on, in a thread of dask's, instead of what was called."""
+        """Call `on_progress` with the progress of each unit, in a thread of dask's; it replaces an earlier callable."""
         self._on_progress = on_progress
 
     def receive_progress(self) -> None:
-        """Receive the progress of the workers, in a thread of dask's."""
+        """Subscribe to the progress events of the workers."""
         self.client.subscribe_topic(self.run, lambda event: self._on_progress(*event[1]))
 
     def max_in_flight(self) -> int:
-        """How many units the present workers run in parallel."""
+        """Number of units that the current workers run in parallel."""
         try:
             threads: dict[str, int] = self.client.nthreads()
         except OSError as error:
@@ -81,9 +81,9 @@ def start_cluster(
     stop: threading.Event | None = None,
     places: Iterable[str] = (),
 ) -> Iterator[Cluster]:
-    """Start dask in this process, or with `workers` processes, or reach the cluster at `scheduler`.
+    """Start dask in this process or with `workers` processes, or connect to the cluster at `scheduler`.
 
-    `stop` makes the units in this process end soon, once it is set. Of a cluster, every worker must reach `places`.
+    `stop` ends the units in this process soon once it is set. Every worker of a cluster must be able to read `places`.
     """
     run, threads = f"spotted-{uuid4().hex}", config.readers + SPARE_UNITS
     own = ContextPlugin(run, config, stop)
@@ -101,23 +101,23 @@ def start_cluster(
             _log_writes(cluster)
             if scheduler:
                 client.unregister_worker_plugin(run)
-        if client.cluster:  # one that was started here; an interrupted program does not wait for it
+        if client.cluster:  # started here; an interrupted program does not wait for it
             client.cluster.close()
 
 
 def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int = PREPARATIONS) -> WorkerConfig:
-    """Give each worker its context and show its log here; returns the configuration of all workers."""
-    # Each process begins with its share of the rate, and grows into what the others leave. They need no word of each
-    # other: an overloaded bucket refuses all of them alike (storage/congestion.py).
+    """Create the context in each worker and forward its log; returns the workers' configuration."""
+    # Each process starts with its share of the rate, and grows into what the others leave. They need not communicate:
+    # an overloaded bucket refuses all of them alike (storage/congestion.py).
     count = len(client.nthreads())
     config = replace(config, destination=replace(config.destination, writers=count))
     try:
-        # This process reads only while the workers do not, and keeps the whole of --bwlimit.
+        # This process reads only while the workers do not, so its limit is all of --bwlimit.
         share = replace(config, bwlimit=-(-config.bwlimit // max(count, 1)))
         client.register_plugin(ContextPlugin(run, share))
         client.run(log.setLevel, log.level)
         client.forward_logging(log.name)
-    except OSError as error:  # a worker ended meanwhile; the next try asks those that are left
+    except OSError as error:  # a worker ended meanwhile; the next attempt has the remaining ones
         if tries == 1:
             raise_lost(error)
         return _prepare_workers(client, run, config, tries - 1)
@@ -153,7 +153,7 @@ def _log_writes(cluster: Cluster) -> None:
     to = cluster.config.destination.to
     try:
         stats = cluster.client.run(_write_stats, cluster.run).values()
-    except OSError as error:  # a worker or the scheduler has gone; all that they did is proved by now
+    except OSError as error:  # a worker or the scheduler has ended; all objects are verified by now
         log.info("%s: how many writes it took is not known: %s", to, reason(error))
         return
     total = sum((each for each in stats if each), WriteStats())
@@ -167,7 +167,7 @@ def _write_stats(run: str, dask_worker: Worker) -> WriteStats | None:
 
 
 def connect(scheduler: str) -> Client:
-    """A client of an existing cluster; raises ExtractionError when none answers."""
+    """Connect to an existing cluster; raises ExtractionError if none answers."""
     try:
         client = Client(scheduler, timeout=10)
     except OSError as error:
@@ -185,7 +185,7 @@ def connect(scheduler: str) -> Client:
 
 
 def _is_open(scheduler: str) -> bool:
-    """Whether it speaks without TLS, and beyond this machine."""
+    """Whether the address has no TLS and is not on this machine."""
     parts = urlsplit(scheduler)
     host = parts.hostname or ""
     return parts.scheme == "tcp" and host != "localhost" and not re.fullmatch(r"127[.\d]*|::1", host)
@@ -193,35 +193,35 @@ def _is_open(scheduler: str) -> bool:
 
 def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> Client:
     for handler in logging.getLogger("distributed").handlers:
-        if type(handler) is logging.StreamHandler:  # dask's own; of others, a test's for example, it is none of ours
+        if type(handler) is logging.StreamHandler:  # dask's own; others, such as a test's, are left alone
             handler.setLevel(SILENT)
-    # asyncio reports futures of dask's that ended with an exception and that no coroutine awaits any more.
+    # asyncio reports futures of dask's that ended with an exception and are no longer awaited.
     logging.getLogger("asyncio").setLevel(SILENT)
     if scheduler:
         return connect(scheduler)
-    # An interrupted program leaves immediately. multiprocessing then removes the shared objects, with a warning.
+    # An interrupted program exits immediately. multiprocessing then removes its shared objects, with a warning.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         return Client(_local_cluster(threads, workers, own))
-    except RuntimeError as error:  # its processes cannot be started, or not be reached
+    except RuntimeError as error:  # its processes cannot be started or reached
         raise ExtractionError(f"dask cannot start its workers on this machine: {reason(error)}") from error
 
 
 def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalCluster:
-    # A terminal's Ctrl-C goes to the workers' processes too. They end with this one, and must not get it: one that is
-    # just starting would print where it was. A process inherits the signals that its starting thread blocks.
+    # A terminal sends Ctrl-C to the workers' processes too. They end with this one, and must not receive it: a process
+    # that is just starting would print a traceback. A process inherits the blocked signals of the thread that starts it.
     block_signals = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
     signals_blocked = ThreadPoolExecutor(1, initializer=block_signals)
     if workers:
-        resource_tracker.ensure_running()  # else the first process starts it, which undoes that
+        resource_tracker.ensure_running()  # or the first process starts it, which unblocks the signals
     return signals_blocked.submit(
         LocalCluster,
         n_workers=workers or 1,
         threads_per_worker=threads,
         processes=bool(workers),
-        # A certificate made for this run: a client that reaches a scheduler can run code in its workers.
+        # With a temporary certificate: a client that reaches a scheduler can run code in its workers.
         security=True if workers else None,
-        dashboard_address="127.0.0.1:0",  # dask opens ports for them in any case, else to the whole network
+        dashboard_address="127.0.0.1:0",  # dask always opens these ports, by default to the whole network
         worker_dashboard_address="127.0.0.1:0",
         memory_limit=0,
         silence_logs=SILENT if workers else False,
@@ -230,5 +230,5 @@ def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalClust
 
 
 def raise_lost(error: BaseException) -> NoReturn:
-    """Raise ClusterError for an error of dask's."""
+    """Raise ClusterError in place of an error of dask's."""
     raise ClusterError(f"the dask cluster was lost ({reason(error)}); what is stored stays: run again") from error

@@ -1,4 +1,4 @@
-"""What the units in one process share: the bucket, threads and bounds."""
+"""The resources that the units in one process share: the bucket, connections, thread pools and memory bounds."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from storage.bucket import Data, Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")
-BYTES_AT_ONCE = 64 << 20  # of members on their way into the bucket, in each process
-BATCH = 4  # members that one thread puts one after the other; each takes 50 ms, and the last ones are waited for
-BATCH_BYTES = 256 << 10  # of data in them; larger members go alone
-LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # where puts take no time: a turn each is what takes time
-PHOTOS_AT_ONCE = 160  # fetched in each process; at 50 ms a photo this is 3,200 a second, more than two cores bear
+BYTES_AT_ONCE = 64 << 20  # bytes of members that wait for their put, in each process
+BATCH = 4  # members that one thread puts in sequence; larger batches delay the end of a unit, at 50 ms a put
+BATCH_BYTES = 256 << 10  # bytes of a batch; a larger member is a batch of its own
+LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # for a directory, where taking turns costs more than the puts
+PHOTOS_AT_ONCE = 160  # concurrent requests in each process; at 50 ms each, 3,200/s: more than two cores can store
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
 
 def http_client(options: RunOptions | WorkerConfig) -> HttpClient:
-    """The connections of this process to the sources, as the options bound them."""
+    """Create this process's client of the sources, with the limits of the options."""
     return HttpClient(options.timeout, options.connections, options.bwlimit, options.allow_private_addresses)
 
 
 class ByteSemaphore:
-    """Bounds what is in flight, such as bytes in memory; a request larger than the bound runs alone."""
+    """A semaphore of `size` units, such as bytes in memory; a request above that is admitted alone."""
 
     def __init__(self, size: int) -> None:
         self.size, self._used, self._free = size, 0, threading.Condition()
 
     def acquire(self, size: int) -> None:
-        """Wait until `size` fits."""
+        """Take `size` units; block until they are free."""
         with self._free:
             self._free.wait_for(lambda: not self._used or self._used + size <= self.size)
             self._used += size
 
     def release(self, size: int) -> None:
-        """Give `size` back."""
+        """Return `size` units."""
         with self._free:
             self._used -= size
             self._free.notify_all()
 
 
 class WorkerContext:
-    """What the units in one process share: bucket, connections, the threads that put and fetch, and the bounds.
+    """The resources that the units in one process share.
 
-    `stop` is set to make all its units end soon; `digests` are the checksums of the archives that it reads whole.
+    `stop` ends all its units soon once it is set; `digests` are the checksums of the archives that it reads whole.
     """
 
     def __init__(self, config: WorkerConfig, stop: threading.Event | None = None) -> None:
@@ -80,22 +80,22 @@ class WorkerContext:
         self.readers = ThreadPoolExecutor(config.readers, "read")
 
     def put(self, name: str, data: Data, content_type: str) -> None:
-        """Store an object, while the lease is held."""
+        """Store an object; raises BucketError if the lease was lost."""
         if self.lease:
             self.lease.check()
         self.bucket.put(name, data, content_type)
 
     def record(self, dataset: str, entry: JournalEntry) -> None:
-        """Write a journal entry, while the lease is held."""
+        """Write a journal entry; raises BucketError if the lease was lost."""
         if self.lease:
             self.lease.check()
         ManifestStore(self.bucket, dataset).write(entry)
 
     def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
-        """Put in another thread once there is room for so many bytes; in this one for a local directory."""
+        """Run `put` in another thread, once `size` bytes of memory are free; for a directory, run it in this thread."""
         if self._uploads is None:
             done = Future[T]()
-            # Units that write side by side would wait for Python's lock after each call of the system.
+            # Concurrent writers would wait for the GIL after each system call.
             with self.putting:
                 done.set_result(put(*arguments, **named))
             return done
@@ -111,29 +111,29 @@ class WorkerContext:
 
 
 class ContextPlugin(WorkerPlugin):
-    """Gives a dask worker the context of one run, whose name it has; several runs may share a cluster."""
+    """Creates the context of one run in a dask worker; the run names the plugin, as runs may share a cluster."""
 
     def __init__(self, name: str, config: WorkerConfig, stop: threading.Event | None = None) -> None:
         self.name, self.config, self.stop = name, config, stop
 
     def setup(self, worker: Worker) -> None:
-        """Make the context, where the worker starts."""
+        """Create the context; dask calls this in the worker's process."""
         tune_process()
         self.context = WorkerContext(self.config, self.stop)
 
 
 def context_of(worker: Worker, run: str) -> WorkerContext:
-    """The context that the plugin of this run made in a worker."""
+    """Return the context of this run in a worker."""
     plugin = worker.plugins[run]
     assert isinstance(plugin, ContextPlugin)  # noqa: S101 - for the type checker: the name is the run's own
     return plugin.context
 
 
 def tune_process() -> None:
-    """Set what holds for the whole process: its allocator, its garbage collector."""
-    # Otherwise glibc learns to keep freed large buffers, and 290 MB become 370 (mallopt(3)).
+    """Tune the allocator and the garbage collector of this process."""
+    # By default glibc raises its threshold and keeps large freed buffers: 370 MB instead of 290 (mallopt(3)).
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, SPAN // 8)
         mallopt(M_ARENA_MAX, 2)
-    gc.freeze()  # or Python goes through all its modules each time that it looks for cycles: 4 % of a run
+    gc.freeze()  # without it each collection traverses all imported modules: 4 % of a run

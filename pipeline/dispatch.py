@@ -1,7 +1,7 @@
-"""Units become journal entries, by dask workers in this process or on a cluster, in the order they finish.
+"""Run units on the dask workers, and yield their journal entries in the order in which they finish.
 
-No more units are submitted than are worked on in parallel, which bounds the memory, nor more than a window ahead of the
-oldest unfinished one of an archive, which keeps the bytes that wait for its checksum few.
+Two windows bound the memory: no more units are submitted than run in parallel, and of one archive none far ahead of the
+oldest unfinished unit, because its bytes would wait for the archive's checksum.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from storage.bucket import Stored, reason
 def run(
     cluster: Cluster, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted = None
 ) -> Iterator[tuple[Unit, JournalEntry]]:
-    """Run all units; each comes out as it finishes, one that failed with the reason in its entry's `error`.
+    """Run all units and yield each with its entry as it finishes; the `error` of a failed unit's entry has the reason.
 
-    Raises what makes going on useless: BucketError, SourceChangedError, and SourceError once as many units in a
-    row have failed as run in parallel.
+    Raises BucketError and SourceChangedError, and SourceError once as many consecutive units failed as run in
+    parallel.
     """
     return _Run(cluster, units, present, wanted).results()
 
@@ -47,14 +47,14 @@ def _run_unit(unit: Unit, run: str, present: Mapping[str, Stored], wanted: Wante
 class _Run:
     def __init__(self, cluster: Cluster, units: Sequence[Unit], present: Mapping[str, Stored], wanted: Wanted) -> None:
         self.cluster, self.units, self.wanted = cluster, units, wanted
-        self.present: Any = self._scattered(present) if present else {}  # a future of it, which dask resolves
+        self.present: Any = self._scattered(present) if present else {}  # a future, which dask resolves
         self.unfinished: dict[Future[JournalEntry], int] = {}  # future → index of its unit, the oldest first
         self.next = self.failures = 0
-        self.covered: dict[str, int] = {}  # source → up to which byte a large member of it was already stored
+        self.covered: dict[str, int] = {}  # source → the end of its last finished member, in bytes
 
     def _scattered(self, present: Mapping[str, Stored]) -> Any:
-        # In a list, for of a dict each value becomes a future under its own key, here thousands named like the objects,
-        # which another run's are too. hash=False, for a key made of the content is another run's in the same way.
+        # In a list, because dask makes a future of each value of a dict and names it by its key, here an object's name,
+        # which another run may use too. With hash=True the future's name could be another run's as well.
         try:
             return self.cluster.client.scatter([dict(present)], broadcast=True, hash=False)[0]
         except OSError as error:
@@ -87,9 +87,7 @@ class _Run:
             self.next += 1
 
     def _oldest_with(self, unit: Unit) -> int:
-        """The first unfinished unit of the same archive. One whose thousands of small members take long to be stored
-        must not hold up the next archive, whose source would be left unread meanwhile.
-        """
+        """Index of the first unfinished unit of the same archive; slow units of one archive do not hold up the next."""
         same = (index for index in self.unfinished.values() if self.units[index].archive == unit.archive)
         return next(same, self.next)
 

@@ -1,4 +1,4 @@
-"""Journal and listing become what a bucket already has of a dataset."""
+"""Compare journal and listing: which objects of a dataset a bucket already has."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from storage.bucket import Bucket, Stored, map_bounded
 log = logging.getLogger("spotted")
 
 Listing = dict[str, Stored]
-EARLIER = "earlier"  # in the place of a unit
+EARLIER = "earlier"  # stands for a unit
 EMPTY = Rows()
 READS_AT_ONCE = 4  # of files, for their checksums
 
 
 @dataclass
 class ExistingState:
-    """What a bucket has of a dataset, by journal and listing together."""
+    """What a bucket has of a dataset."""
 
-    kept: dict[str, JournalEntry]  # by unit: the entries whose objects are all there
+    kept: dict[str, JournalEntry]  # by unit: the entries whose objects all exist
     loose: Listing = field(default_factory=dict)  # objects without a kept entry: the last ones of a killed run
-    vouched: dict[str, Row] = field(default_factory=dict)  # of these, those with the checksum of an entry or manifest
+    vouched: dict[str, Row] = field(default_factory=dict)  # loose objects with the checksum of an entry or manifest
     folders: set[str] = field(default_factory=set)
     objects: int = 0
 
@@ -40,9 +40,9 @@ class ExistingState:
 def existing_state(
     bucket: Bucket, dataset: Dataset, journal: Mapping[str, JournalEntry], earlier: Rows = EMPTY, reads: bool = False
 ) -> ExistingState:
-    """Hold these entries against the bucket's listing; with `reads`, against the bytes of a local directory's files.
+    """Compare journal entries with the bucket's listing; with `reads`, also with the bytes of a directory's files.
 
-    `earlier` is what was stored of another version, or is in a manifest that no longer holds.
+    `earlier` are the objects of another version, or of a manifest that is no longer valid.
     """
     units, state, lost = [EARLIER, *journal], ExistingState(dict(journal)), defaultdict[str, set[str]](set)
     runs = [earlier, *(entry.rows for entry in journal.values())]
@@ -72,16 +72,16 @@ def existing_state(
 def compared(
     bucket: Bucket, dataset: Dataset, runs: Sequence[Rows], since: str | None = None
 ) -> Iterator[tuple[Resolved | None, Stored | None]]:
-    """The members that count beside what the bucket lists in the dataset's folder, by path.
+    """Join the expected members with the bucket's listing of the dataset's folder, by path.
 
-    Of a directory, the files are read that were changed after the file `since` was.
+    In a directory, files that were changed after the file `since` are read.
     """
     listing = bucket.list(dataset.folder, marks(runs))
     return outer_join(last_wins(runs), listing if since is None else checked(bucket, listing, since))
 
 
 def readable_manifest(store: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:
-    """A dataset's manifest; a damaged one counts as none, with a warning."""
+    """Return a dataset's manifest; None with a warning if it is damaged."""
     try:
         return store.manifest()
     except DamagedError as error:
@@ -97,9 +97,9 @@ def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, metadata: 
 
 
 def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
-    """The listing with the checksums that a directory's has not, from the files' own bytes.
+    """Add the checksums that a directory's listing lacks, by reading the files.
 
-    With the name of a file, only of those that were changed after it; of a directory that is a mount, only without.
+    With `since`, the name of a file, only newer files are read, and none on a mount.
     """
     if bucket.has_checksums or (since and not bucket.is_local):
         yield from listing

@@ -1,4 +1,4 @@
-"""The command line as one frozen value, and the part of it that every worker needs."""
+"""The options of a run as one frozen value, and the part of them that every worker needs."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class RunOptions:
     to: str = DEFAULT_TO  # gs://bucket, gs://bucket/prefix or a directory
     via: str = "auto"  # or "mount", "api"
     mirror: str = ""  # URL or directory that has all sources
-    allow_private_addresses: bool = False  # to which sources outside may lead
+    allow_private_addresses: bool = False  # follow public sources to private addresses
     sample: bool = False
-    keep_mount: bool = False  # leave the bucket mounted, to look around in it
-    hierarchical: bool = False  # namespace of a bucket that the run creates
-    storage_class: str = ""  # and the class of its objects; "": STANDARD
-    kms_key: str = ""  # and the Cloud KMS key that encrypts them; "": one of Google's own
+    keep_mount: bool = False  # leave the bucket mounted at the end
+    hierarchical: bool = False  # create the bucket with a hierarchical namespace
+    storage_class: str = ""  # default class of a bucket that the run creates; "": STANDARD
+    kms_key: str = ""  # Cloud KMS key of a bucket that the run creates; "": a key of Google's
     billing_project: str = ""  # pays for the requests; "": the credentials' quota project, or the bucket's owner
-    deep: bool = False  # with verify and repair: read the sources too
-    remove_extra: bool = False  # with repair: objects that are none of the dataset
+    deep: bool = False  # verify and repair: read the sources too
+    remove_extra: bool = False  # repair: remove objects that do not belong to the dataset
     force: bool = False
-    filter: Filter = EVERYTHING  # what of the datasets is wanted
+    filter: Filter = EVERYTHING  # the objects to extract
     no_checksum: bool = False  # do not compare archives with their published SHA-256
-    connections: int | None = None  # to each host, from each process; None: READERS of archives, PHOTOS_AT_ONCE
-    bwlimit: int = 0  # bytes/s from all sources, of all processes together; 0: no limit
+    connections: int | None = None  # per host and process; None: READERS for archives, PHOTOS_AT_ONCE for photos
+    bwlimit: int = 0  # bytes/s, the sum over all sources and processes; 0: no limit
     uploads: int | None = None  # puts in flight in each process; None: the bucket's own number
     timeout: int = 30  # seconds without a byte from a source
-    outage: int = 180  # seconds for which a bucket is waited for that takes no writes
-    write_rate: int | None = None  # objects/s at first, of all writers; None: the documented rate
+    outage: int = 180  # seconds to wait for a bucket that accepts no writes
+    write_rate: int | None = None  # initial objects/s, the sum over all writers; None: the documented rate
     assume_rate: int | None = None  # MB/s that --plan assumes; None: 10 per connection
     limits: Limits = LIMITS
     workers: int = 0  # processes on this machine; 0: this one
@@ -55,18 +55,18 @@ class RunOptions:
 
     @property
     def terms(self) -> Terms:
-        """What a bucket's requests are charged to, and what a new bucket gets."""
+        """The billing project, and the properties of a bucket that the run creates."""
         return Terms(self.billing_project, self.storage_class, self.kms_key)
 
     @property
     def is_spread(self) -> bool:
-        """Whether several processes read one archive, so that none of them sees all of its bytes."""
+        """Whether several processes share one archive, so that no process reads all of its bytes."""
         return bool(self.workers or self.scheduler)
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What every worker must know; picklable."""
+    """The options that every worker needs; picklable."""
 
     destination: Destination
     connections: int | None = None
@@ -77,12 +77,12 @@ class WorkerConfig:
 
     @property
     def readers(self) -> int:
-        """How many connections read archives."""
+        """Number of connections that read archives."""
         return self.connections or READERS
 
     @classmethod
     def of(cls, options: RunOptions, destination: Destination) -> WorkerConfig:
-        """The part of a run's options that a worker needs."""
+        """Select them from the options of a run."""
         return cls(
             destination, options.connections, options.uploads, options.timeout, options.allow_private_addresses,
             options.bwlimit,

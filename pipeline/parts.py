@@ -1,4 +1,4 @@
-"""A long-running unit becomes journal entries in parts, so that a killed run reads little twice."""
+"""Write a long-running unit to the journal in parts, so that the run after a kill reads little twice."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from archives.spans import Pax, SpanBoundary
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, Row, Rows
 
-# A killed run's successor reads again what was stored after the last part: 2 % of what was read, 5 % with what was in
-# flight. Parts become rare as a run gets longer; from a fast source most units have none.
-SHARE = 0.02  # of the seconds that the process has run
-SHORTEST = 0.25  # seconds between two parts of a unit
-PHOTOS = 2.0  # the same, of photos
+# After a kill, what was stored since the last part is read again: 2 % of the bytes, 5 % with those in flight. Parts
+# become rare as a run gets longer; units of a fast source mostly have none.
+SHARE = 0.02  # interval between two parts of a unit, as a share of the seconds that the process has run
+SHORTEST = 0.25  # seconds, at least
+PHOTOS = 2.0  # seconds, at least, for photos
 
 
 class Mark(NamedTuple):
-    """A place between two members: from which byte of the archive on members are to do, and a tar's global headers."""
+    """A position between two members: the archive's byte where the next one begins, and a tar's global headers."""
 
     upto: int
     pax: Pax = ()
 
 
 class PartWriter:
-    """Takes a unit's batches as they are stored, in any order, and writes down what has no gap before it.
+    """Receives a unit's stored batches in any order, and writes those that have no gap before them.
 
-    `blank` is an entry of the unit without rows, which begins where the unit does, `bounds` are its bytes in the
-    archive; `link` is filled in while they are read; `started` is when the process began, by the monotonic clock.
+    `blank` is the unit's entry without rows; `bounds` are its first and last byte in the archive; `link` is filled in
+    by the reader; `started` is the start of the process on the monotonic clock.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class PartWriter:
         self._begin, (self._passed, self._stop) = blank.begin, bounds
         self._early = dict[int, tuple[list[Row], Mark]]()
         self._next, self._rows, self._mark = 0, list[Row](), Mark(blank.begin)
-        self._numbered, self._counted = 0, blank.begin  # of rows without an order
+        self._numbered, self._counted = 0, blank.begin  # batches and rows of add_next()
         self._written, self._lock, self._is_writing = time.monotonic(), threading.Lock(), False
 
     def add(self, number: int, rows: list[Row], mark: Mark) -> None:
-        """The batch of this number is stored; after it comes `mark`."""
+        """Add the stored batch of this number; it ends at `mark`."""
         with self._lock:
             self._early[number] = rows, mark
             part = self._part() if self._settle() and self._is_due() else None
@@ -57,7 +57,7 @@ class PartWriter:
             self._write_part(part)
 
     def add_next(self, rows: list[Row]) -> None:
-        """Rows are stored that have no order, such as those of a photo; a failed one is no part."""
+        """Add stored rows that have no position, such as those of a photo; failed ones are ignored."""
         if any(row.outcome == FAILED for row in rows):
             return
         with self._lock:
@@ -67,17 +67,17 @@ class PartWriter:
         self.add(number, rows, mark)
 
     def flush(self, only_if_due: bool = False) -> None:
-        """Write what is stored so far: the unit ends early, or stores nothing for a while."""
+        """Write what is stored so far, when the unit ends early or is about to store nothing for a while."""
         with self._lock:
             part = self._part() if self._settle() and (not only_if_due or self._is_due()) else None
         if part:
             self._write_part(part)
 
     def _settle(self) -> bool:
-        """Whether anything waits to be written, after all that is stored without a gap is counted."""
+        """Collect the batches that have no gap before them; return whether there is something to write."""
         while self._next in self._early:
             rows, mark = self._early[self._next]
-            if any(row.outcome == FAILED for row in rows):  # is tried again by the next run, and all after it
+            if any(row.outcome == FAILED for row in rows):  # the next run continues here
                 break
             del self._early[self._next]
             self._rows, self._mark, self._next = self._rows + rows, mark, self._next + 1

@@ -1,4 +1,4 @@
-"""A source becomes a buffer that is filled by a thread, while members are parsed from the bytes that have arrived."""
+"""Read a source in a thread of its own, while members are parsed from the bytes that have arrived."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sources.source import Source, proven, with_client
 
 
 def _memory(size: int) -> memoryview:
-    """Memory of so many bytes, in huge pages where Linux has them: four page faults for a span, not two thousand."""
+    """Allocate `size` bytes, in huge pages where Linux has them: four page faults a span instead of two thousand."""
     memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them (madvise(2))
@@ -34,7 +34,7 @@ class StreamingBuffer:
         self.is_wanted = True
 
     def fill(self, chunks: Iterator[bytes]) -> None:
-        """Take the bytes, or the error that ends them, until they are no longer wanted."""
+        """Store the chunks, or the error that ends them; return early once they are no longer wanted."""
         try:
             for chunk in chunks:
                 self._memory[self._got : self._got + len(chunk)] = chunk
@@ -43,7 +43,7 @@ class StreamingBuffer:
                     self._news.notify()
                 if not self.is_wanted:
                     return
-        except Exception as error:  # is raised where the bytes are sliced
+        except Exception as error:  # raised again where the bytes are sliced
             with self._news:
                 self._error = error
                 self._news.notify()
@@ -62,13 +62,13 @@ class StreamingBuffer:
 
 
 class CountingReader:
-    """A source whose bytes are counted and fed to the archive's digest; an interrupt ends the reading."""
+    """Reads a source, reports progress and feeds the archive's digest; an interrupt ends the reading."""
 
     def __init__(self, source: Source, context: WorkerContext, progress: UnitProgress) -> None:
         self.context, self.progress, self.digest = context, progress, context.digests.get(source.name)
         self.source = with_client(proven(source, self.digest is not None), context.http)
         self.name, self.size = source.name, source.size
-        self._pieces = list[tuple[int, StreamingBuffer]]()  # that were read, and where each begins
+        self._pieces = list[tuple[int, StreamingBuffer]]()  # offset and bytes of each read
 
     def read(self, start: int, stop: int) -> StreamingBuffer:
         piece = StreamingBuffer(stop - start)
@@ -77,9 +77,9 @@ class CountingReader:
         return piece
 
     def finish(self, end: int) -> None:
-        """Wait for what no member needed too: the checksum is over every byte, up to `end` over those read here.
+        """Wait for the remaining bytes and feed them to the digest, up to `end`.
 
-        What is beyond belongs to the next span, which reads it by itself, and stores what it read.
+        Bytes after `end` belong to the next span, which reads them itself.
         """
         while self._pieces:
             start, piece = self._pieces.pop()
@@ -88,7 +88,7 @@ class CountingReader:
                 self.digest.feed(start, data[: max(end - start, 0)])
 
     def close(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         for _, piece in self._pieces:
             piece.is_wanted = False
 

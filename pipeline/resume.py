@@ -1,4 +1,4 @@
-"""What earlier runs stored is taken over; the units that are still to do."""
+"""Resume: take over what earlier runs stored, and return the units that are left."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from storage.names import is_unfinished
 log = logging.getLogger("spotted")
 
 
-OUTDATED = "outdated"  # the journal entry of what earlier versions stored
-BEGUN = "begun"  # the journal entry of what was in the folder before the first run, and of which version that began
+OUTDATED = "outdated"  # journal entry: objects of earlier versions
+BEGUN = "begun"  # journal entry: the version that the first run began with, and the objects that were there before it
 
 
 class Resumed(NamedTuple):
-    """What is left to do, and what the bucket has beside the entries that were taken over."""
+    """The units that are left, and the objects in the bucket that no entry has."""
 
     todo: list[Unit]
     loose: Listing  # objects without an entry: the last ones of a killed run
@@ -36,9 +36,9 @@ class Resumed(NamedTuple):
 
 
 def resume(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalEntry]) -> Resumed:
-    """Mark the dataset as incomplete, and take over what its journal and listing confirm: entries, checksums, folders.
+    """Mark the dataset as incomplete; take over the entries, checksums and folders that journal and listing confirm.
 
-    With --force nothing of an earlier run counts.
+    With --force nothing is taken over.
     """
     fingerprints = {} if run.options.force else {unit.id: unit.fingerprint for unit in run.units.values()}
     same = {unit: entry for unit, entry in journal.items() if fingerprints.get(unit) == entry.fingerprint}
@@ -62,14 +62,14 @@ def resume(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalE
 
 
 def _earlier(store: ManifestStore, outdated: Iterable[Rows]) -> Rows:
-    """What an earlier manifest names, and entries that do not count any more."""
+    """The rows of an earlier manifest and of outdated entries."""
     found = readable_manifest(store)
     runs = [*([found[0]] if found else []), *outdated]
     return Rows.of_sorted(each.row for each in last_wins(runs) if not each.row.is_folder)
 
 
 def _mark_incomplete(run: DatasetRun, store: ManifestStore, earlier: Rows) -> None:
-    """Open the dataset for change. What earlier versions stored is written down first: a later run deletes it."""
+    """Remove the manifest. The objects of earlier versions are recorded first, so that a later run deletes them."""
     if earlier.count:
         store.write(JournalEntry(OUTDATED, "", earlier))
     store.mark_incomplete()
@@ -80,9 +80,9 @@ def _mark_incomplete(run: DatasetRun, store: ManifestStore, earlier: Rows) -> No
 def _with_strays(
     run: DatasetRun, store: ManifestStore, begun: JournalEntry | None, loose: Set[str], earlier: Rows
 ) -> Rows:
-    """With what a killed run of another version stored, and had no time to write down.
+    """Add what a killed run of another version stored and did not record.
 
-    It is what is there, was not there before the first run, and belongs to no other dataset.
+    These are objects that exist now, did not exist before the first run, and belong to no other dataset.
     """
     version = hashlib.sha256("\n".join(sorted({unit.fingerprint for unit in run.units.values()})).encode()).hexdigest()
     known = begun.rows if begun else Rows.of(Row(name, 0, 0, "", 0) for name in loose)
@@ -106,7 +106,7 @@ def _log_what_is_done(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> Non
 
 
 def _reuse_checksums(run: DatasetRun, journal: Mapping[str, JournalEntry]) -> None:
-    """Take over the checksums of archives that an earlier run compared and whose objects are all there."""
+    """Take over the checksum comparisons of earlier runs, for archives whose objects all exist."""
     for each in run.planned:
         file, known = each.archive.file, journal.get(checksum_id(each.archive.file))
         is_same = known and (known.fingerprint, known.sha256) == (each.units[0].fingerprint, each.sha256)
@@ -116,7 +116,7 @@ def _reuse_checksums(run: DatasetRun, journal: Mapping[str, JournalEntry]) -> No
 
 
 def _to_do(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-    """The units that are not stored, and those whose bytes a checksum needs once more, in the archive's order."""
+    """The units that are not stored, and those that a checksum needs once more, in the order of the archive."""
     for each in run.planned:
         begun = [unit for unit in each.units if unit.id in run.entries or unit.id in parts]
         if begun and run.compares(each) and run.cluster.is_local:

@@ -34,17 +34,17 @@ log = logging.getLogger("spotted")
 
 
 class Hooks(NamedTuple):
-    """The callables of a run: one receives its progress, the other draws its card."""
+    """The callables of a run: one receives its progress, the other writes its card."""
 
     report: Report
     card: CardWriter
 
 
 def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, hooks: Hooks) -> Result:
-    """Make a dataset complete in the bucket, or report what is missing.
+    """Extract a dataset into the bucket; the result lists what is missing.
 
-    Objects that are there and match are not stored again; a dataset with a manifest is only compared with the
-    bucket's listing. Raises ExtractionError when it cannot continue; the next run uses what is stored by then.
+    Objects that exist and match are not stored again. A dataset that has a manifest is only compared with the bucket's
+    listing. Raises ExtractionError if the run cannot continue; the next run continues from what is stored.
     """
     start = time.monotonic()
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
@@ -64,7 +64,7 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
 
 
 def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStore, card: CardWriter) -> Result | None:
-    """The result for a dataset that is complete, and holds what is wanted; None where something is left to do."""
+    """Return the result of a dataset that is complete; None if something is left to do."""
     found = readable_manifest(store)
     if found is None:
         return None
@@ -83,7 +83,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
             "%s: %d objects of the complete dataset are missing or changed; extracting them again", dataset.name, lost
         )
         return None
-    store.bucket.delete(unfinished)  # by a run that was killed while another completed the dataset
+    store.bucket.delete(unfinished)  # of a run that was killed while another completed the dataset
     _finish(dataset, store, rows, metadata, card)
     if there != options.filter:
         log.info("%s: %s holds %s, of which %s is a part", dataset.name, store.bucket.url, there, options.filter)
@@ -95,7 +95,7 @@ def _already_complete(dataset: Dataset, options: RunOptions, store: ManifestStor
 
 
 def _look_through(dataset: Dataset, store: ManifestStore, rows: Rows) -> tuple[int, list[str], list[Stored]]:
-    """How many objects of the manifest are not as it says; files that are only begun; objects that it does not name."""
+    """Compare the manifest with the listing: the number of lost objects, the unfinished files, the unnamed objects."""
     lost, unfinished, unnamed = 0, list[str](), list[Stored]()
     for each, stored in compared(store.bucket, dataset, [rows], store.table):
         lost += each is not None and not matches(each.row, stored)
@@ -107,12 +107,12 @@ def _look_through(dataset: Dataset, store: ManifestStore, rows: Rows) -> tuple[i
 
 
 def _finish(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], card: CardWriter) -> None:
-    """Do what a run that was killed after the manifest has left: remove its journal and lock, write the card."""
+    """Finish for a run that was killed after it wrote the manifest: remove its journal and lock, write the card."""
     if "tables" not in metadata and dataset.layout:
         log.info("%s: no metadata.csv: an older version completed it; --repair makes the table", dataset.name)
     left = store.clean_up()
     if store.lock in left:
-        with contextlib.suppress(BusyError), store.lease():  # removes what a killed run left of it
+        with contextlib.suppress(BusyError), store.lease():  # its end removes the file
             pass
     if not store.card <= left:
         card.write_missing(dataset, store, rows, metadata)
@@ -126,7 +126,7 @@ def _extract(run: DatasetRun, store: ManifestStore, journal: Mapping[str, Journa
 
 
 def _store(run: DatasetRun, resumed: Resumed, store: ManifestStore) -> None:
-    """Run the units, join the tars' chains, compare the archives' checksums, and remove what is not the dataset's."""
+    """Run the units, join the spans of tars, compare the archives' checksums, and remove stale objects."""
     run.watch_checksums(resumed.todo)
     run.run_units(resumed.todo, resumed.loose)
     join_chains(run, resumed.loose)
@@ -142,7 +142,7 @@ def _store(run: DatasetRun, resumed: Resumed, store: ManifestStore) -> None:
 
 
 def _remove_stale(run: DatasetRun, earlier: Rows, folders: set[str], bucket: Bucket) -> None:
-    """Remove objects of earlier versions, and what false starts stored, unless they are this version's too."""
+    """Remove objects of earlier versions, and those of false starts, unless this version has them too."""
     ours = (Stored(each.row.path, 0, None) for each in last_wins(run.runs()))
     bucket.delete(each.row.path for each, found in outer_join(last_wins([earlier]), ours) if each and not found)
     stale = (run.false_starts | run.folders.created) - folders

@@ -13,7 +13,7 @@ from manifest.records import Row
 from sources.photo_tables import Photo
 from sources.source import Source
 
-Wanted = Mapping[str, Row] | None  # object name → the member that it must be; None for all members
+Wanted = Mapping[str, Row] | None  # object name → expected member; None: all members
 
 
 @dataclass(frozen=True)
@@ -34,38 +34,38 @@ class PhotoWork:
     photos: tuple[Photo, ...]
     image_prefix: str
     annotation_prefix: str
-    table: str = ""  # where they are named
+    table: str = ""  # URL of the table that lists them
     filter: Filter = EVERYTHING
-    span: ClassVar[None] = None  # they are no archive
+    span: ClassVar[None] = None  # photos have no archive
 
     def image_of(self, photo: Photo) -> str:
-        """The object that a photo becomes."""
+        """The object name of a photo."""
         return f"{self.image_prefix}{photo.name}.png"
 
     def annotation_of(self, photo: Photo) -> str:
-        """The object that its annotation becomes."""
+        """The object name of its annotation."""
         return f"{self.annotation_prefix}{photo.name}.json"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work; small, picklable, idempotent. `fingerprint` identifies the source and its version."""
+    """A piece of work. `fingerprint` identifies the source and its version."""
 
     id: str
     dataset: str
     fingerprint: str
     work: SpanWork | PhotoWork
     size: int = 0  # bytes to fetch; 0 where unknown
-    objects: int | None = None  # that it holds, where that is known beforehand
+    objects: int | None = None  # number of objects, if known in advance
     so_far: JournalEntry | None = None  # what earlier runs or other processes stored of it
-    is_reread: bool = False  # what `so_far` has is compared, not stored; otherwise `work` is the rest
+    is_reread: bool = False  # True: read all and compare it with `so_far`; False: `work` is what `so_far` lacks
 
     @property
     def archive(self) -> str:
-        """The archive that it is a piece of; of photos, the same for all."""
+        """The file name of its archive, or "photos"."""
         return self.id.rpartition("/")[0]
 
 
 def is_whole(entry: JournalEntry | None) -> bool:
-    """Whether the entry is of a whole unit."""
+    """Whether the entry covers a whole unit."""
     return entry is not None and entry.upto is None

@@ -1,6 +1,6 @@
-"""A unit becomes stored objects and a journal entry: a span of an archive or a batch of photos is read and put.
+"""Execute a unit: read a span of an archive or a batch of photos, and store its members.
 
-`run_unit` is what dask executes, in this process or in another; running a unit twice does no harm.
+dask calls `run_unit`, in this process or in another. Running a unit twice does no harm.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from storage.names import object_name
 def run_unit(
     unit: Unit, context: WorkerContext, present: Mapping[str, Stored], wanted: Wanted, report: ReportUnit
 ) -> JournalEntry:
-    """Store what a unit holds, write its journal entry, and answer it.
+    """Store the members of a unit, write its journal entry, and return it.
 
-    `present` are objects that are there already, of which those that prove right are kept; with `wanted` only
-    those members are stored, where they still have the bytes that are wanted, the others' rows are answered
-    alone, and no entry is written; `report` receives the progress. An error of one member is a row; an error of the
-    source of this unit is the entry's `error`. Raises errors that every other unit would meet too: BucketError,
-    ArchiveError, SourceChangedError.
+    Objects of `present` that have the right size and checksum are not stored again. With `wanted`, only those members
+    are stored, if the source still has the wanted bytes, and no entry is written. `report` receives the progress. An
+    error of one member becomes a row; an error of the source becomes the entry's `error`. Raises BucketError,
+    ArchiveError and SourceChangedError, which every other unit would raise too.
     """
     link = SpanBoundary()
     task = _Task(context, present, wanted, UnitProgress(unit.id, report), _known(unit))
@@ -66,13 +65,13 @@ def run_unit(
 
 
 def _known(unit: Unit) -> dict[tuple[str, int], Row]:
-    """What is stored of the unit already, by path and offset, where it is read again."""
+    """The stored rows of a unit that is read again, by path and offset."""
     known = unit.so_far.rows if unit.so_far and unit.is_reread else Rows()
     return {(row.path, row.offset): row for row in known}
 
 
 def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> PartWriter | None:
-    """For what can be gone on with in the middle: a compressed tar cannot."""
+    """A writer of parts, for units that can be resumed in the middle; None for others, such as compressed tars."""
     span, bounds = unit.work.span, (0, 0)
     if span is not None:
         bounds = span.start, span.stop
@@ -84,7 +83,7 @@ def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> Part
 
 
 def _entry(unit: Unit, rows: list[Row], link: SpanBoundary, retries: int) -> JournalEntry:
-    """The unit as a whole, with what was stored of it before; raises RereadError when that is not what it is now."""
+    """The entry of the whole unit, earlier parts included; raises RereadError if their bytes have changed."""
     so_far = unit.so_far
     if so_far and unit.is_reread:
         _compare(unit, so_far, rows)
@@ -109,7 +108,7 @@ def _compare(unit: Unit, so_far: JournalEntry, rows: Iterable[Row]) -> None:
 
 
 def _size(unit: Unit, rows: Iterable[Row]) -> int:
-    """The bytes of its source; those of photos are known only afterwards."""
+    """The size of the unit in the source, in bytes; for photos it is known only now."""
     if unit.work.span is not None:
         return unit.size
     prefix = unit.work.image_prefix
@@ -118,13 +117,13 @@ def _size(unit: Unit, rows: Iterable[Row]) -> int:
 
 @dataclass
 class _Task:
-    """One unit being worked on."""
+    """The execution of one unit."""
 
     context: WorkerContext
     present: Mapping[str, Stored]
     wanted: Wanted
     progress: UnitProgress
-    known: Mapping[tuple[str, int], Row]  # by path and offset: members that are stored, and are only compared
+    known: Mapping[tuple[str, int], Row]  # by path and offset: stored members, which are only compared
 
     def rows(self, unit: Unit, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
         if unit.work.span is None:
@@ -134,7 +133,7 @@ class _Task:
         return self.members(unit.work, link, parts)
 
     def _pass(self, work: SpanWork) -> list[Row]:
-        """Read a span in which no member begins, for its archive's checksum alone."""
+        """Read a span in which no member begins; only the archive's checksum needs it."""
         source = CountingReader(work.source, self.context, self.progress)
         for _ in source.stream(work.span.start, work.span.stop):
             pass
@@ -176,12 +175,12 @@ class _Task:
             batches.add(self._put_large(row, member.data), None, mark)
 
     def _put(self, row: Row, data: Buffer) -> Row:
-        data = bytes(data)  # not before its turn has come: what waits is in memory once
+        data = bytes(data)  # copied only now, so that waiting members are in memory once
         kind = content_type(data)
         row = row._replace(
             crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind), note=row.note or note_of(data, kind)
         )
-        if self.context.stop.is_set():  # what waits its turn would keep the program, and its mount, for long
+        if self.context.stop.is_set():  # or waiting members would delay the end of the program
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
             try:
@@ -199,13 +198,13 @@ class _Task:
             row = row._replace(note=note_of(first, kind, is_whole=False) if kind.startswith(IMAGE) else "")
             counted = _counted(itertools.chain([first], chunks), checksum)
             if self._is_wanted(row):
-                # What has passed cannot be sent again. The comparison with the bucket's listing, which finds that it
-                # lacks, has the member read and stored once more.
+                # The chunks cannot be sent twice. The comparison with the bucket's listing finds the member missing,
+                # and it is read and stored once more.
                 with contextlib.suppress(UploadLostError):
                     self.context.put(row.path, counted, kind)
             for _ in counted:
                 pass
-        except MemberError as error:  # of the bucket, or of a damaged member, which is known when its last byte is
+        except MemberError as error:  # from the bucket, or from a damaged member, which is known at its last byte
             return row._replace(outcome=FAILED, reason=str(error))
         return row._replace(crc32c=int.from_bytes(checksum.digest(), "big"), reason=misnamed(row.path, kind))
 
@@ -264,7 +263,7 @@ class _Task:
 
 
 def _pass_over(member: Member) -> None:
-    """Read the bytes of a large member that is not wanted too: the archive's checksum is over every byte."""
+    """Read the chunks of a large member that is not wanted: the archive's checksum covers every byte."""
     if member.data is not None and not isinstance(member.data, Buffer):
         with contextlib.suppress(MemberError):
             for _ in member.data:
