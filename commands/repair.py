@@ -125,8 +125,7 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         units = list(units_with(lost))
         if not units:
             continue
-        reading.wanted, reading.entries = lost, {}
-        reading.expect(units)
+        reading.expect(units, lost)
         _run(reading, units)
         now = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in lost}
         lost = {path: row for path, row in lost.items() if _content(now.get(path)) != _content(row)}

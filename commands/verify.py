@@ -171,7 +171,6 @@ def of_manifest(options: RunOptions, found: Found) -> RunOptions:
 
 def against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:
     """How the sources differ from the manifest; `run` has what they are."""
-    run.wanted = {}
     units = list(run.units.values())
     run.watch_checksums(units)
     run.run_units(units, {})

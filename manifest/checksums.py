@@ -1,4 +1,4 @@
-"""Pieces of an archive, which arrive in any order, become its SHA-256."""
+"""The SHA-256 of an archive whose pieces arrive in any order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 
 from sources.source import Source, proven
 
-MAX_REREAD_BYTES = 32 << 20  # bytes that may be read again to finish a checksum
+MAX_REREAD_BYTES = 32 << 20  # that finish() reads again at most
 
 
 class Digest:
@@ -21,7 +21,7 @@ class Digest:
         self._early: list[tuple[int, int, bytes | memoryview]] = []
 
     def feed(self, offset: int, data: bytes | memoryview) -> None:
-        """Take bytes from `offset` on; what was taken before is ignored."""
+        """Add bytes that begin at `offset`; those that were added before are ignored."""
         with self._lock:
             heapq.heappush(self._early, (offset, next(self._order), data))
             while self._early and self._early[0][0] <= self.position:
@@ -31,7 +31,7 @@ class Digest:
                 self.position += len(new)
 
     def finish(self, source: Source) -> str | None:
-        """The checksum of the whole; holes are read again unless they are large, which gives None."""
+        """Return the checksum of the whole archive; gaps are read again. None if they are too large."""
         holes = source.size - self.position - sum(len(data) for _, _, data in self._early)
         if holes > MAX_REREAD_BYTES:
             return None

@@ -1,4 +1,4 @@
-"""Rows of several units compared with a listing, as streams in the order of their paths."""
+"""Merge the rows of several units, and compare them with a listing, as streams sorted by path."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from errors import BucketError, escaped
 from manifest.records import STORED, Row, Rows
 from storage.bucket import Stored
 
-PIECE = 1900  # paths, about, of a piece that it lists by itself: two pages, with room for folders' placeholders
+PIECE = 1900  # paths of a piece of a listing: two pages, with room for placeholders of folders
 
 
-# ── many of them ─────────────────────────────────────────────────────────────────────────────────
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Resolved(NamedTuple):
-    """The row that counts for a path, the run of rows it is in, and how many runs stored something there."""
+    """The row that counts for a path, the index of its run, and the number of runs that have the path."""
 
     row: Row
     run: int
@@ -26,9 +26,9 @@ class Resolved(NamedTuple):
 
 
 def merge_sorted(runs: Sequence[Rows]) -> Iterator[tuple[Row, int]]:
-    """All rows in the order of their paths, each with the index of its run; of one path, later runs come later.
+    """Merge runs by path; yields each row with the index of its run. Of one path, later runs come later.
 
-    A run is unpacked from when its first path is due: where the runs hardly overlap, few are open at a time.
+    A run is opened when its first path is due, so few runs are open at a time if they hardly overlap.
     """
     waiting = sorted(((run.marks[0], index) for index, run in enumerate(runs) if run.count), reverse=True)
     opened: list[tuple[str, int, Row, Iterator[Row]]] = []
@@ -48,7 +48,7 @@ def merge_sorted(runs: Sequence[Rows]) -> Iterator[tuple[Row, int]]:
 
 
 def last_wins(runs: Sequence[Rows]) -> Iterator[Resolved]:
-    """The row that counts for each stored path: of several members of one name the last, as tar and zip have it."""
+    """The row that counts for each stored path: the last member of that name, as in tar and zip."""
     stored = ((row, run) for row, run in merge_sorted(runs) if row.outcome == STORED)
     for _, same in groupby(stored, lambda each: each[0].path):
         found = list(same)
@@ -56,26 +56,26 @@ def last_wins(runs: Sequence[Rows]) -> Iterator[Resolved]:
 
 
 def marks(runs: Sequence[Rows]) -> list[str]:
-    """Paths that part all rows into pieces of about the same length."""
+    """Paths that divide all rows into pieces of about the same length."""
     found = sorted(mark for run in runs for mark in run.marks)
     step = max(1, len(found) * PIECE // max(1, sum(run.count for run in runs)))
     return found[step::step]
 
 
-# ── and listings ─────────────────────────────────────────────────────────────────────────────────
+# ── listings ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def matches(row: Row, stored: Stored | None) -> bool:
-    """Whether the listing shows what the row says; a listing without checksums is compared by size only."""
+    """Whether a listed object has the row's size and checksum; without a checksum only the size is compared."""
     return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
 
 
 def outer_join(
     expected: Iterable[Resolved], listing: Iterable[Stored]
 ) -> Iterator[tuple[Resolved | None, Stored | None]]:
-    """What should be there beside what is, by path, both in the order of their paths; None where one lacks it.
+    """Join expected rows and listed objects, both sorted by path; None stands for the missing one of a pair.
 
-    Raises BucketError for a listing that is out of order, of which no comparison would be true.
+    Raises BucketError for a listing that is out of order, because the comparison would be wrong.
     """
     rest = _in_order(listing)
     stored = next(rest, None)

@@ -1,4 +1,4 @@
-"""Rows become counts by reason, with a few examples."""
+"""Count rows by reason, with a few examples."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from manifest.records import Row
 
-EXAMPLES = 5  # named of what is only counted
+EXAMPLES = 5  # names that are kept
 
 
 @dataclass(frozen=True)
 class CountWithExamples:
-    """How many there are, and the names of the first few."""
+    """A count, and the first few names."""
 
     count: int
     examples: tuple[str, ...]
 
     @classmethod
     def of(cls, names: Iterable[str]) -> CountWithExamples:
-        """Of these names."""
+        """Count these names."""
         listed = sorted(names)
         return cls(len(listed), tuple(listed[:EXAMPLES]))
 
@@ -33,7 +33,7 @@ class ReasonCounter:
             self.add(row)
 
     def add(self, row: Row) -> None:
-        """Count this row too."""
+        """Count this row, if it has a reason."""
         if row.reason:
             some = self._found.get(row.reason, CountWithExamples(0, ()))
             examples = some.examples if some.count >= EXAMPLES else (*some.examples, row.path)

@@ -1,4 +1,4 @@
-"""A finished unit becomes a journal entry, sealed by a checksum."""
+"""Journal entries of finished units, each sealed by a checksum."""
 
 from __future__ import annotations
 
@@ -12,62 +12,61 @@ from archives.spans import SpanBoundary
 from manifest.records import FAILED, Rows
 from manifest.seal import seal, unseal
 
-# Of journal entries; 0 had no parts, and no field that says the version; rows of 1 had no notes.
-VERSION = 2
-# Of an entry's name, after the unit's id: where a part begins, and its number among the entries of this name.
+VERSION = 2  # of the format: 0 had neither parts nor this field, 1 had no notes
+# The end of an entry's name, after the unit's id: where a part begins, and the number of the replacement.
 ENTRY_END = re.compile(r"(?P<part>\.\d{15})?(?:~(?P<version>\d+))?\.json$")
 
 
 def unit_of(name: str) -> str:
-    """The id of the unit, with what precedes it in the name of an entry."""
+    """The name of an entry up to the end of the unit's id."""
     return ENTRY_END.sub("", name)
 
 
 def is_part(name: str) -> bool:
-    """Whether this is the name of a part, and not of a finished unit's entry."""
+    """Whether this is the name of a part."""
     found = ENTRY_END.search(name)
     return found is not None and found["part"] is not None
 
 
 def version_of(name: str) -> int:
-    """Of several entries of one name, which a bucket keeps, the one with the largest number counts."""
+    """The number of a replacement, 0 for the original; the largest one counts."""
     found = ENTRY_END.search(name)
     return int(found["version"] or 0) if found else 0
 
 
 def checksum_id(archive: str) -> str:
-    """The id of the entry that an archive's checksum was compared."""
+    """The id of the entry that records the comparison of an archive's checksum."""
     return f"{archive}/sha256"
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A journal entry: the rows of a unit or of a part of one, and the fingerprint of its source.
+    """The rows of a unit or of a part of it, and the fingerprint of its source.
 
-    A unit that runs for long writes its parts down. Each is a stretch of its members, in their order in the archive: it
-    begins where the one before it ends, and the first begins at 0.
+    A long-running unit writes its parts. Each part has consecutive members in the order of the archive: the first
+    begins at 0, and each other one where the part before it ends.
     """
 
     unit: str
     fingerprint: str
     rows: Rows = field(default_factory=Rows)
-    size: int = 0  # bytes of the source that it stands for
+    size: int = 0  # bytes of the source that it covers
     link: SpanBoundary = field(default_factory=SpanBoundary)
-    error: str = ""  # why the unit is not finished; such an entry is never written down
-    retries: int = 0  # requests to the source that its process made once more meanwhile; not written down
+    error: str = ""  # why the unit is not finished; such an entry is not written
+    retries: int = 0  # repeated requests to sources in its process meanwhile; not written
     begin: int = 0  # of a part: where it begins
-    upto: int | None = None  # of a part: from which byte of the archive on the unit is still to do; None: a whole unit
-    sha256: str = ""  # of the whole archive, where the entry is about that
+    upto: int | None = None  # of a part: where it ends, in bytes of the archive; None: a whole unit
+    sha256: str = ""  # of the whole archive, in the entry of its comparison
 
     @property
     def failure(self) -> str:
-        """Why nothing at all came of the unit, or ""."""
+        """Why nothing of the unit was stored; "" otherwise."""
         if self.rows.count == self.rows.bad > 0 and all(row.outcome == FAILED for row in self.rows):
             return next(iter(self.rows)).reason
         return self.error
 
     def encode(self) -> bytes:
-        """As sealed JSON."""
+        """Encode as sealed JSON."""
         link = {"first": self.link.first, "end": self.link.end, "pax": self.link.pax, "ended": self.link.ended}
         fields = {"version": VERSION, "unit": self.unit, "fingerprint": self.fingerprint, "size": self.size}
         place = {"begin": self.begin, "upto": self.upto, "sha256": self.sha256}
@@ -75,7 +74,7 @@ class JournalEntry:
 
     @classmethod
     def decode(cls, data: bytes) -> JournalEntry:
-        """Raises ValueError, KeyError or TypeError when this is no entry, or a damaged one."""
+        """Reverse encode(); raises ValueError, KeyError or TypeError for damaged or other input."""
         fields = unseal(data)
         if fields.get("version", 0) > VERSION:
             raise ValueError(f"of version {fields['version']}, which a newer program wrote")
@@ -89,7 +88,7 @@ class JournalEntry:
 
 
 def joined_parts(parts: Iterable[JournalEntry]) -> dict[str, JournalEntry]:
-    """Each unit's parts as one entry, by unit; parts that do not join up are each by themselves, by another name."""
+    """Join the parts of each unit to one entry; parts with a gap before them remain, under other names."""
     found, by_unit = dict[str, JournalEntry](), defaultdict[str, dict[int, JournalEntry]](dict)
     for part in parts:
         by_unit[part.unit][part.begin] = part

@@ -1,7 +1,7 @@
-"""Outcomes of members become rows, packed in the order of their paths.
+"""Rows, the outcomes of members, packed in the order of their paths.
 
-An unpacked row takes 500 bytes, a packed one about 30. So a run keeps all its rows packed, and reads them as a stream
-from the first path to the last: its memory does not grow with their number.
+A row takes 500 bytes, a packed row about 30. A run keeps all rows packed and reads them as a stream in the order of
+their paths.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from storage.bucket import decode_crc32c, encode_crc32c
 from storage.names import parents
 
 STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED = "stored", "gone", "not an image", "refused", "failed"
-LINKED = "linked"  # a hard link, until the bytes of its target are stored; its reason is the target's object name
-ABSENT = frozenset({GONE, NOT_AN_IMAGE})  # photos that the source does not have: of some this is normal
-EFFORT = 1  # of gzip: more than that takes three times as long for a fifth less
-MARKED = 250  # every so many paths one is remembered, for a bucket to list between
+LINKED = "linked"  # a hard link before it is resolved; its reason is the target's object name
+ABSENT = frozenset({GONE, NOT_AN_IMAGE})  # photos that the source does not have, which is normal for a few
+EFFORT = 1  # gzip level; higher levels take three times as long for a fifth less
+MARKED = 250  # rows from one mark to the next
 
 
 class Row(NamedTuple):
@@ -36,8 +36,8 @@ class Row(NamedTuple):
     source: str  # URL of the archive or photo
     offset: int  # bytes into the archive; 0 for a photo
     outcome: str = STORED
-    reason: str = ""  # why it is not stored; of one that is stored, in what its name and its bytes disagree
-    note: str = ""  # what the table of images needs of its bytes (labels/notes.py)
+    reason: str = ""  # why it is not stored; of a stored member, how its name and its bytes disagree
+    note: str = ""  # what the table of images needs from its bytes (labels/notes.py)
 
     @property
     def is_folder(self) -> bool:
@@ -46,37 +46,36 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows sorted by path, those of one path by their offset; can be read any number of times.
+    """Rows sorted by path and offset; can be iterated any number of times.
 
-    `packed` is gzipped CSV with the columns of manifest.csv, and up to three more for a row with an outcome, a reason
-    or a note.
+    `packed` is gzipped CSV: the columns of manifest.csv, then outcome, reason and note where a row has them.
     """
 
     packed: bytes = b""
     count: int = 0
-    stored: int = 0  # of them, folders not counted
+    stored: int = 0  # without folders
     gone: int = 0
     bad: int = 0  # failed or refused
     size: int = 0  # bytes of the stored ones
     text_size: int = 0  # bytes of the CSV
-    folders: frozenset[str] = frozenset()  # above the stored ones
-    marks: tuple[str, ...] = ()  # the first path, and every 250th from there
-    links: int = 0  # hard links among them
-    not_images: int = 0  # bodies that came in place of photos; entries of older versions count these as gone
+    folders: frozenset[str] = frozenset()  # all folders above the stored objects
+    marks: tuple[str, ...] = ()  # the first path and every 250th after it, between which a bucket can be listed
+    links: int = 0  # hard links
+    not_images: int = 0  # photos that are no images; older versions count these as gone
 
     @property
     def absent(self) -> int:
-        """Photos that the source does not have."""
+        """Number of photos that the source does not have."""
         return self.gone + self.not_images
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Rows:
-        """These rows; all of them are in memory for a moment."""
+        """Pack rows in any order; all of them are in memory meanwhile."""
         return cls.of_sorted(sorted(rows, key=itemgetter(0, 4)))
 
     @classmethod
     def of_sorted(cls, rows: Iterable[Row]) -> Rows:
-        """Rows that come in the order of their paths; only one is in memory at a time."""
+        """Pack rows that are sorted by path; only one of them is in memory at a time."""
         packed, counts = io.BytesIO(), _Counts()
         file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=EFFORT, mtime=0)
         with io.TextIOWrapper(cast(IO[bytes], file), "utf-8", "surrogatepass", newline="") as text:
@@ -89,7 +88,7 @@ class Rows:
         )  # fmt: skip
 
     def encode(self) -> dict[str, object]:
-        """As JSON can hold it; these keys are what journals in buckets have."""
+        """Encode for JSON; the keys are those of stored journals."""
         return {
             "packed": b64encode(self.packed).decode(), "count": self.count, "stored": self.stored, "gone": self.gone,
             "bad": self.bad, "size": self.size, "text_size": self.text_size, "folders": sorted(self.folders),
@@ -98,11 +97,11 @@ class Rows:
 
     @classmethod
     def decode(cls, fields: Mapping[str, Any]) -> Rows:
-        """The reverse of encode; raises ValueError, KeyError or TypeError for what it did not make."""
+        """Reverse encode(); raises ValueError, KeyError or TypeError for other input."""
         return cls(
             b64decode(fields["packed"]), fields["count"], fields["stored"], fields["gone"], fields["bad"],
             fields["size"], fields["text_size"], frozenset(fields["folders"]), tuple(fields["marks"]),
-            fields.get("links", 0), fields.get("not_images", 0),  # which older journals have not
+            fields.get("links", 0), fields.get("not_images", 0),  # missing in older journals
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Row]:
@@ -124,7 +123,7 @@ class Rows:
 
 
 class _Counts:
-    """Sums up rows that pass."""
+    """Counts rows while they are packed."""
 
     def __init__(self) -> None:
         self.count = self.stored = self.gone = self.not_images = self.bad = self.links = self.size = 0
@@ -157,7 +156,7 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
         if row.source != last:
             last, redacted = row.source, redact(row.source)
         line = row.path, row.size, encode_crc32c(row.crc32c), redacted, row.offset
-        if row.outcome == LINKED:  # its reason is a name to the letter
+        if row.outcome == LINKED:  # its reason is an exact name
             yield (*line, row.outcome, row.reason)
         elif row.outcome == STORED and not row.reason and not row.note:
             yield line
@@ -166,7 +165,7 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:
-    """The rows of a manifest.csv, whose first line names its columns; raises ValueError for what is none."""
+    """Parse manifest.csv, whose first line has the column names; raises ValueError for other input."""
     table = csv.reader(lines)
     next(table, None)
     return map(_row, table)

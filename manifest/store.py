@@ -1,7 +1,7 @@
-"""What is stored: the journal during the extraction of a dataset, and at its end the manifest, all in the bucket.
+"""Read and write the journal and the manifest of a dataset, which are objects in its bucket.
 
-Everything is under `_extraction/<dataset>/`, never in the dataset's own folders: the programs that read those
-parse every file in them. A dataset is complete when, and only when, its manifest is there.
+They are under `_extraction/<dataset>/`, never in the dataset's own folders, because programs that read those parse
+every file in them. A dataset is complete if and only if its manifest exists.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from storage.names import is_unfinished
 log = logging.getLogger("spotted")
 
 FAILURES = ("path", "source", "offset", "outcome", "reason")
-MANIFEST = ("path", "size", "crc32c", "source", "offset")  # as Rows has them
+MANIFEST = ("path", "size", "crc32c", "source", "offset")  # in the order of Rows
 CARD = ("card.html", "card.json")
 TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
-READS_AT_ONCE = 32  # journal entries
-IN_ONE = 8 << 20  # bytes of a manifest that is put in one piece; a longer one is sent in chunks
+READS_AT_ONCE = 32  # concurrent reads of journal entries
+IN_ONE = 8 << 20  # bytes; a longer file is sent in chunks
 
 
 class ManifestStore:
     """The journal and the manifest of one dataset in one bucket.
 
-    Where the bucket lets nothing be replaced or removed (a retention policy, a hold), a replacement is written
-    beside what is there, as `<name>~1`, `<name>~2` and so on: the last one counts.
+    If the bucket does not allow objects to be replaced or removed (a retention policy, a hold), replacements are
+    written as `<name>~1`, `<name>~2` and so on; the last one counts.
     """
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
@@ -51,22 +51,22 @@ class ManifestStore:
         self.image_tables = {self.folder + name for name in TABLES}
 
     def write(self, entry: JournalEntry) -> None:
-        """Write down a finished unit or part, after its members are stored.
+        """Write the entry of a unit or part whose members are stored.
 
-        Each part has a name of its own: Google Cloud Storage takes one write a second of each name.
+        Each part has a name of its own, because Google Cloud Storage accepts one write a second per name.
         """
         part = "" if entry.upto is None else f".{entry.begin:015d}"
         self._put_last(f"journal/{entry.unit}{part}", ".json", entry.encode(), "application/json")
 
     def _put_last(self, stem: str, end: str, data: bytes, kind: str) -> None:
-        """Put what may be put anew: under the first name that is free, where the bucket keeps what is there."""
+        """Put a file that may be replaced; under the next free name if the bucket keeps the existing one."""
         for name in _versions(stem, end):
             with contextlib.suppress(KeptError):
                 self._put_once(name, data, kind)
                 return
 
     def lease(self) -> AbstractContextManager[Lease]:
-        """Be the only run that writes this dataset; raises BusyError where another one does."""
+        """Lease the dataset for writing; raises BusyError if another run holds the lease."""
         return self.bucket.lease(self.lock)
 
     def _put(self, name: str, data: Data, kind: str) -> None:
@@ -90,9 +90,9 @@ class ManifestStore:
             raise BucketError(f"{self.bucket.url}: {self.folder}{name} cannot be written: {error}") from error
 
     def journal(self) -> dict[str, JournalEntry]:
-        """All readable entries by unit; one that is damaged is passed over, and its unit is worked on again.
+        """Return the readable entries by unit; a damaged entry is skipped with a warning.
 
-        The parts of a unit are one entry, which has `upto`; those of a finished unit are left out.
+        The parts of an unfinished unit are joined to one entry, which has `upto`.
         """
         names = self._journal_names()
         units = {unit_of(name) for name in names if not is_part(name)}
@@ -116,9 +116,9 @@ class ManifestStore:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
     def discard(self, units: Iterable[str]) -> None:
-        """Remove the journal entries of these units, and what is known of their archives' checksums.
+        """Remove the journal entries of these units, and those of their archives' checksums.
 
-        An entry that the bucket keeps is followed by an empty one.
+        If the bucket keeps an entry, an empty one replaces it.
         """
         gone = set(units)
         gone |= {checksum_id(unit.rpartition("/")[0]) for unit in gone}
@@ -129,7 +129,7 @@ class ManifestStore:
             self.write(JournalEntry(unit, ""))
 
     def clean_up(self, *kept: str) -> set[str]:
-        """Remove the journal but these entries, and what a killed run did not finish; the names of what is left."""
+        """Remove the journal, except the `kept` entries, and unfinished files; returns the names of what is left."""
         journal = f"{self.folder}journal/"
         keep = {f"{journal}{unit}" for unit in kept}
         listed = [stored.name for stored in self.bucket.list(self.folder) if unit_of(stored.name) not in keep]
@@ -139,9 +139,9 @@ class ManifestStore:
         return set(listed) - set(over)
 
     def manifest(self) -> tuple[Rows, Mapping[str, Any]] | None:
-        """The rows and the description of a complete dataset; None when it is not complete.
+        """Return the rows and the metadata of a complete dataset; None if it is not complete.
 
-        Raises DamagedError when the two are not what was written.
+        Raises DamagedError if they are not what was written.
         """
         metadata = self.bucket.get(self.folder + "manifest.json")
         table = None if metadata is None else self.bucket.read(self.folder + "manifest.csv")
@@ -153,7 +153,7 @@ class ManifestStore:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
     def commit(self, rows: Rows, failures: list[Row], metadata: Mapping[str, Any]) -> None:
-        """Write the manifest; manifest.csv comes last, since it makes the dataset complete."""
+        """Write the manifest; manifest.csv comes last, because it marks the dataset as complete."""
         sha256 = hashlib.sha256()
         with ThreadPoolExecutor(1) as beside:
             failures_written = beside.submit(self.write_failures, failures)
@@ -162,20 +162,20 @@ class ManifestStore:
             self._put_metadata({**metadata, "manifest_sha256": sha256.hexdigest()})
         failures_written.result()
         table = _Table(rows)
-        self.bucket.sync()  # all that the manifest says is on the disk before it is
+        self.bucket.sync()  # all objects are on disk before the manifest lists them
         data = _whole(table, rows.text_size)
         self._wrap(self.bucket.create, "manifest.csv", data, "text/csv")
         self.bucket.sync()
         self.clean_up()
 
     def put_beside(self, name: str, chunks: Iterable[bytes], size: int, kind: str) -> None:
-        """Write a file beside the manifest: in one piece, or a long one in chunks."""
+        """Write a file beside the manifest, a long one in chunks."""
         self._put(name, _whole(chunks, size), kind)
 
     def lost_tables(self, metadata: Mapping[str, Any]) -> list[Row]:
-        """The files sealed by the manifest that the bucket's listing lacks, or shows with another size or checksum.
+        """Return the rows of tables that are missing, or whose size or checksum is not the manifest's.
 
-        In a directory, those are read that were changed after the manifest was.
+        In a directory, tables that are newer than the manifest are read.
         """
         rows = [
             Row(self.folder + name, sealed["size"], decode_crc32c(sealed["crc32c"]), "", 0)
@@ -194,15 +194,15 @@ class ManifestStore:
         try:
             self._put_once("manifest.json", sealed, "application/json")
         except KeptError:
-            # A run that was stopped right after it wrote this one; with the same rows it is as valid.
+            # Written by a run that was stopped right after it; with the same rows it is as valid.
             with contextlib.suppress(ValueError):
                 there = unseal(self.bucket.get(self.folder + "manifest.json") or b"")
                 if all(there.get(key) == metadata[key] for key in ("dataset", "sample", "manifest_sha256")):
                     return
-            self._put("manifest.json", sealed, "application/json")  # which says why it cannot be written
+            self._put("manifest.json", sealed, "application/json")  # raises the error to show
 
     def write_failures(self, failures: list[Row]) -> None:
-        """Write failures.csv, or remove it when there are none."""
+        """Write failures.csv, or remove it if there are none."""
         if failures:
             lines = ((row.path, shown(row.source), row.offset, row.outcome, shown(row.reason)) for row in failures)
             self._put_last("failures", ".csv", _table(FAILURES, lines), "text/csv")
@@ -210,13 +210,13 @@ class ManifestStore:
             self._put_last("failures", ".csv", _table(FAILURES, ()), "text/csv")
 
     def failures(self) -> list[Row]:
-        """The rows of the last failures.csv."""
+        """Return the rows of the last failures.csv."""
         found = (self.bucket.get(self.folder + name) for name in _versions("failures", ".csv"))
         *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
         return list(_read_failures(table)) if table else []
 
     def mark_incomplete(self, keeps_tables: bool = False) -> None:
-        """Mark the dataset as incomplete, before anything of it is changed."""
+        """Remove the manifest, the card and the tables, before anything else is changed."""
         tables = () if keeps_tables else self.image_tables
         if self.folder + "manifest.csv" in self.bucket.delete([self.table, *self.card, *tables]):
             raise ExtractionError(
@@ -226,7 +226,7 @@ class ManifestStore:
             )
 
     def write_card(self, page: bytes, facts: bytes) -> None:
-        """Write the page, and at the same time what it shows as JSON."""
+        """Write the card: the page, and its facts as JSON."""
         with ThreadPoolExecutor(len(CARD)) as pool:
             list(pool.map(self._put, CARD, (page, facts), ("text/html; charset=utf-8", "application/json")))
 
@@ -250,7 +250,7 @@ class _Table:
 
 
 def _whole(chunks: Iterable[bytes], size: int) -> Data:
-    """In one piece, but for a long one."""
+    """Join the chunks, unless they are too long."""
     return b"".join(chunks) if size < IN_ONE else chunks
 
 

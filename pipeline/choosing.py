@@ -1,4 +1,4 @@
-"""What of a dataset is wanted, and what there is of it: it grows with a wider filter, and shrinks by --force alone."""
+"""Compare the filter of a run with those of earlier runs. A wider filter extends a dataset; only --force shrinks it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.progress import Report
 
 log = logging.getLogger("spotted")
 
-FILTER = "filter"  # the journal entry of what the run that wrote the journal wanted
+FILTER = "filter"  # journal entry: the filter of the run that wrote the journal
 
 
 def check_wider(dataset: Dataset, where: str, there: Filter, wanted: Filter) -> None:
-    """Raise ExtractionError where it is not certain that all that is there would be wanted too."""
+    """Raise ExtractionError unless the filter `wanted` certainly has everything that `there` has."""
     if not wanted.covers(there):
         raise ExtractionError(
             f"{dataset.name}: {where} holds {there}, and it is not certain that {wanted} has all of that: use"
@@ -35,13 +35,13 @@ def check_wider(dataset: Dataset, where: str, there: Filter, wanted: Filter) -> 
 def check_unfinished(
     dataset: Dataset, wanted: Filter, store: ManifestStore, journal: Mapping[str, JournalEntry]
 ) -> None:
-    """Raise ExtractionError where the run that wrote this journal may have wanted more."""
+    """Raise ExtractionError if the run that wrote this journal may have wanted more."""
     if journal:
         check_wider(dataset, f"an unfinished run in {store.bucket.url}", _begun(journal), wanted)
 
 
 def note_filter(wanted: Filter, store: ManifestStore, journal: Mapping[str, JournalEntry]) -> None:
-    """Write down what this run wants, before it stores or removes anything."""
+    """Record the filter of this run, before it stores or removes anything."""
     if wanted != _begun(journal):
         store.write(JournalEntry(FILTER, json.dumps(wanted.encode())))
 
@@ -53,10 +53,10 @@ def _begun(journal: Mapping[str, JournalEntry]) -> Filter:
 def open_dataset(
     dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report, store: ManifestStore | None = None
 ) -> DatasetRun:
-    """A dataset, ready to be read.
+    """Open the sources of a dataset and plan its units.
 
-    For a limit the names of all images must be known. Where an archive has no directory, it is read for them first, and
-    nothing is stored meanwhile. Raises SourceError, also where an archive has changed since.
+    A limit needs the names of all images. An archive without a directory is read once for them, and nothing is stored
+    meanwhile. Raises SourceError, also if an archive changes between the two readings.
     """
     if options.filter.limit and not dataset.layout:
         raise ExtractionError(f"{dataset.name}: --limit needs a layout, which says what of it are images")
@@ -72,18 +72,17 @@ def open_dataset(
 
 
 class _Names:
-    """All archives of a dataset, read for the names of their members alone."""
+    """Reads the archives of a dataset for the names of their members alone."""
 
     def __init__(self, dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report) -> None:
         self.run = DatasetRun(dataset, replace(options, filter=EVERYTHING), cluster, report)
         self.versions = [each.source.version for each in self.run.planned]
 
     def paths(self) -> list[str]:
-        """The names of their objects."""
+        """The object names of all members."""
         run, planned = self.run, self.run.planned
         run.planned = [each for each in planned if each.names is None]
-        run.expect(unit for each in run.planned for unit in each.units)
-        run.wanted, run.progress.verb = {}, "named"  # nothing is stored
+        run.expect((unit for each in run.planned for unit in each.units), {})
         size = sum(each.source.size for each in run.planned)
         log.info(
             "%s: reading %s bytes for the names in them, of which --limit takes the first",

@@ -208,8 +208,8 @@ def _client(threads: int, workers: int, scheduler: str, own: ContextPlugin) -> C
 
 
 def _local_cluster(threads: int, workers: int, own: ContextPlugin) -> LocalCluster:
-    # A terminal sends Ctrl-C to the workers' processes too. They end with this one, and must not receive it: a process
-    # that is just starting would print a traceback. A process inherits the blocked signals of the thread that starts it.
+    # A terminal sends Ctrl-C to the workers' processes too, and one that is just starting would print a traceback.
+    # They end with this process. A process inherits the blocked signals of the thread that starts it.
     block_signals = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
     signals_blocked = ThreadPoolExecutor(1, initializer=block_signals)
     if workers:

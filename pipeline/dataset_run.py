@@ -1,6 +1,6 @@
-"""A dataset's sources become entries: every unit is run, and the archives' checksums are compared.
+"""Run the units of a dataset, collect their entries, and compare the archives' checksums.
 
-The state of pipeline/run.py, which stores the members, and of commands/verify.py, which compares them.
+This is the state of pipeline/run.py, which stores members, and of commands/verify.py, which compares them.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ log = logging.getLogger("spotted")
 
 
 class DatasetRun:
-    """One dataset being read; `entries` are what its units gave so far.
+    """The state of one dataset's run; `entries` are those of its finished units.
 
-    `store` has the journal that it writes; without one it only reads.
+    With a `store`, members are stored and the journal is written; without one, the sources are only read.
     """
 
     def __init__(
@@ -51,34 +51,33 @@ class DatasetRun:
         self.store, self.folders = store, FolderPlaceholders(store.bucket if store else None)
         client = cluster.context.http
         self.planned, self.photo_units = plan(dataset, options.mirror, options.limits, client, options.filter)
-        # As it was narrowed: with the names that an archive's directory gave.
+        # With the names that the directories of archives gave, if any.
         self.filter = next((each.selection.filter for each in self.planned), options.filter)
-        self._retries = client.drain_retries()
-        self.units: dict[str, Unit] = {}
-        self.entries: dict[str, JournalEntry] = {}  # by unit
+        self.retries_before = client.drain_retries()  # repeated requests to open the sources
+        self.entries: dict[str, JournalEntry]  # by unit
         part = "not compared: not all of it was read"
         self.checks = {each.archive.file: part for each in self.planned if not each.is_whole}  # of their checksums
-        self.wrong = list[tuple[PlannedArchive, str]]()  # archives with another checksum than is published, and which
+        self.wrong = list[tuple[PlannedArchive, str]]()  # archives whose checksum is not the published one, with theirs
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
-        self.false_starts: set[str] = set()  # objects that spans wrote which began at the wrong place
-        self.wanted: Wanted = None  # default of run_units()
+        self.false_starts: set[str] = set()  # objects of spans that began at the wrong place
         self.lease: Lease | None = None
-        self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units))
+        self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units), None if store else {})
 
-    def expect(self, units: Iterable[Unit]) -> None:
-        """These are the units that will be worked on."""
-        self.units = {unit.id: unit for unit in units}
-        self.progress = DatasetProgress(self.dataset, self.planned, self.units, self.report, self._retries)
+    def expect(self, units: Iterable[Unit], wanted: Wanted) -> None:
+        """Run these units from now on, and store of their members those that are `wanted`."""
+        self.units, self.entries, self.wanted = {unit.id: unit for unit in units}, {}, wanted
+        verb = "read" if wanted == {} else "stored"
+        self.progress = DatasetProgress(self.dataset, self.planned, self.units, self.report, verb)
         self.cluster.subscribe(self.progress.update)
 
     def hold(self, lease: Lease) -> None:
-        """Write only while this lease is held."""
+        """Check this lease before each write."""
         self.lease = self.cluster.context.lease = lease
 
     # ── units ────────────────────────────────────────────────────────────────────────────────────
 
     def run_units(self, units: Sequence[Unit], present: Listing, wanted: Wanted = None) -> None:
-        """Run these units; `present` and `wanted` as run_unit has them."""
+        """Run these units; `present` and `wanted` are those of run_unit. By default, store what expect() says."""
         self.progress.begin(self.entries, units)
         with self._discarding():
             for unit, entry in run(self.cluster, units, present, self.wanted if wanted is None else wanted):
@@ -91,7 +90,7 @@ class DatasetRun:
                 self._pass_on(unit)
 
     def _record(self, unit: Unit, entry: JournalEntry) -> None:
-        """Record the entry of a unit; a unit that was only read again keeps its own."""
+        """Record the entry of a unit; a unit that was only read again keeps its entry."""
         if not is_whole(unit.so_far):
             self.entries[unit.id] = entry
         self.progress.record(unit, entry)
@@ -99,7 +98,7 @@ class DatasetRun:
 
     @contextmanager
     def _discarding(self) -> Iterator[None]:
-        """Discard the whole archive of a unit whose bytes are not those that were stored before."""
+        """Discard all entries of an archive if one of its units has other bytes than were stored before."""
         try:
             yield
         except RereadError as error:
@@ -113,13 +112,13 @@ class DatasetRun:
             self.store.discard(units)
 
     def runs(self) -> list[Rows]:
-        """What each unit gave, in the order of the units."""
+        """The rows of each unit, in the order of the units."""
         return [self.entries[unit].rows for unit in self.units]
 
     # ── the archives' checksums ──────────────────────────────────────────────────────────────────
 
     def watch_checksums(self, todo: Sequence[Unit]) -> None:
-        """Have the archives' checksums computed from what passes through, where all of an archive does."""
+        """Compute the checksums of the archives that this process reads whole, from the bytes that it reads."""
         for each in self.planned:
             file = each.archive.file
             if not each.sha256:
@@ -131,11 +130,11 @@ class DatasetRun:
                 self._unread[file] = {unit.id for unit in todo if unit.archive == file}
 
     def _drop_digest(self, unit: Unit) -> None:
-        if unit.work.span:  # what comes after the missing bytes would wait in memory for them
+        if unit.work.span:  # bytes after the missing ones would wait in memory for them
             self.cluster.context.digests.pop(unit.work.source.name, None)
 
     def _pass_on(self, unit: Unit) -> None:
-        """The unit's bytes were fed to its archive's checksum, which is compared once it has all bytes."""
+        """Compare an archive's checksum after the last of its units."""
         unread = self._unread.get(unit.archive, set())
         unread.discard(unit.id)
         if self._unread.get(unit.archive) == set():
@@ -157,9 +156,9 @@ class DatasetRun:
             self.store.write(JournalEntry(checksum_id(each.archive.file), each.units[0].fingerprint, sha256=got))
 
     def wrong_checksums(self) -> list[tuple[PlannedArchive, str]]:
-        """The archives whose checksum is not the published one, with what it is.
+        """The archives whose checksum is not the published one, each with its checksum.
 
-        An archive that several processes read, or of which the checksum got not all bytes, is read again for it.
+        An archive that no process read whole is read again for its checksum.
         """
         wrong = [each for each, _ in self.wrong]
         for each in self.planned:
@@ -200,11 +199,11 @@ class DatasetRun:
         return run_unit(unit, self.cluster.context, {}, {}, lambda sums: self.progress.update(*sums))
 
     def compares(self, each: PlannedArchive) -> bool:
-        """Whether an archive's checksum is still to be compared."""
+        """Whether an archive's checksum is to be compared, and was not compared yet."""
         return bool(each.sha256) and not self.options.no_checksum and each.archive.file not in self.checks
 
     def again(self, each: PlannedArchive, units: Iterable[Unit], stored: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-        """These units of an archive, to be read again and compared with what is stored."""
+        """Change these units of an archive to be read again and compared with what is stored."""
         pax: dict[str, Pax] = {}
         for before, unit in itertools.pairwise(each.units):
             pax[unit.id] = stored[before.id].link.pax if before.id in stored else ()

@@ -1,4 +1,4 @@
-"""Objects in a dataset's folder that are none of it: a run, --verify and --repair find them alike."""
+"""Find objects in a dataset's folder that do not belong to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EXTRA = "extra"  # the outcome of their rows
 
 
 def is_unnamed(each: Resolved | None, stored: Stored | None) -> bool:
-    """Whether what is listed beside this row is an object that has no row; a folder's placeholder needs none."""
+    """Whether a listed object has no row; a folder's placeholder needs none."""
     return each is None and stored is not None and not (stored.name.endswith("/") and not stored.size)
 
 
 def extra_rows(dataset: Dataset, known: Iterable[Dataset], bucket: Bucket, unnamed: Sequence[Stored]) -> list[Row]:
-    """Those of the unnamed objects that no other known dataset stored in the same folder either."""
+    """The unnamed objects that no other known dataset in the same folder has stored either."""
     theirs = set(_named_by(sharing(dataset, known), bucket)) if unnamed else set()
     return [
         Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, reason="none of the dataset")

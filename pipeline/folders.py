@@ -1,4 +1,4 @@
-"""Folder names become placeholder objects, which threads put while the units run."""
+"""Put placeholder objects for folders, in threads, while the units run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FolderPlaceholders:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def create(self, names: Iterable[str]) -> None:
-        """Put placeholders for these folders, but for those that have one."""
+        """Queue the placeholders of these folders, except existing ones."""
         if self.bucket is None or self.bucket.has_folders:
             return
         for name in sorted(set(names) - self.existing - self.created):
@@ -47,8 +47,8 @@ class FolderPlaceholders:
     def _put(self, bucket: Bucket, name: str) -> None:
         try:
             bucket.put(name, b"")
-        # In a directory, a file and a folder of one name; or a bucket that cannot be written. Nothing waits for
-        # this thread, so the folder is reported as missing.
+        # A file and a folder of one name in a directory, or a bucket that cannot be written. No thread takes this
+        # exception, so the folder is reported as missing.
         except (MemberError, BucketError) as error:
             self.failed.append(Row(name, 0, 0, "", 0, FAILED, str(error)))
         finally:
@@ -60,5 +60,5 @@ class FolderPlaceholders:
         self._waiting.release(FOLDERS_WAITING)
 
     def discard(self, names: set[str]) -> None:
-        """These are no folders of the dataset, so that none of them counts as failed."""
+        """Forget failures of these folders, which do not belong to the dataset."""
         self.failed = [row for row in self.failed if row.path not in names]

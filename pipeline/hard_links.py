@@ -1,8 +1,8 @@
-"""Hard links of a tar become the bytes of an earlier member under a name of their own.
+"""Resolve the hard links of a tar: each becomes an object with the bytes of an earlier member.
 
-A hard link has no bytes: it names a member before it, which may lie in another span, or was stored by an earlier run.
-So a link is a row at first. Once all spans of the archive are read, `resolve` finds the bytes of each, and
-`spans_with` makes the spans that read these bytes again.
+A hard link has no bytes: it names an earlier member, which may be in another span or stored by an earlier run. So a
+link is only a row at first. Once all spans of the archive are read, `resolve` finds the bytes of each link, and
+`spans_with` returns the spans that read them again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from errors import escaped
 from manifest.records import LINKED, REFUSED, STORED, Row, Rows
 from storage.names import object_name
 
-GAP = 1 << 20  # bytes between two members that are read with them, instead of by another request
+GAP = 1 << 20  # bytes between two members that are read too, to save a request
 
-Named = Mapping[str, Sequence[Row]]  # the members of each name, in the order of the archive
+Named = Mapping[str, Sequence[Row]]  # name → its members, in the order of the archive
 
 
 def linked(row: Row, prefix: str, link: str) -> Row:
-    """The row of a hard link to the member `link`: its reason is the object that this member becomes."""
+    """Return the row of a hard link to the member `link`; its reason is that member's object name."""
     target, refusal = object_name(prefix, link)
     if refusal:
         return row._replace(outcome=REFUSED, reason=f"a hard link to {escaped(link)!r}: {refusal}")
@@ -31,10 +31,10 @@ def linked(row: Row, prefix: str, link: str) -> Row:
 
 
 def resolve(runs: Sequence[Rows]) -> list[Extent]:
-    """Where the bytes of each hard link of one archive are; one that a later member of its name replaces has none.
+    """Find the bytes of each hard link of one archive, except links that a later member of the same name replaces.
 
-    As for tar, a link means the last member of that name before it. Where this is a link too, it means the same as
-    that one; where it is not stored, or there is none, the link is refused.
+    As in tar, a link means the last earlier member of that name, which may be a link itself. If there is no such
+    member, or it is not stored, the link is refused.
     """
     links = sorted(
         (row for rows in runs if rows.links for row in rows if row.outcome == LINKED), key=attrgetter("offset")
@@ -80,7 +80,7 @@ def _is_replaced(link: Row, named: Named) -> bool:
 
 
 def spans_with(extents: Iterable[Extent], span: Span) -> Iterator[Span]:
-    """Spans that read these bytes of an archive, of which `span` is one; of a compressed tar all is read."""
+    """Return the spans that read these extents in the archive of `span`; compressed tars are read from byte 0."""
     ordered = sorted(extents, key=lambda extent: (bool(extent.refusal), extent.offset))
     groups: list[list[Extent]] = []
     for extent in ordered:
@@ -106,5 +106,5 @@ def _fits_nearby(group: Sequence[Extent], extent: Extent) -> bool:
 
 
 def _fits_later(group: Sequence[Extent], extent: Extent) -> bool:
-    """A member in memory can be used twice; the chunks of a large one only once."""
+    """Whether the extent comes later; a member in memory can be used twice, the chunks of a large one only once."""
     return extent.offset >= _end(group[-1]) or (extent.offset == group[-1].offset and extent.size <= LARGE)

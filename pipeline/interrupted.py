@@ -1,4 +1,4 @@
-"""An interrupted unit becomes its rest, or the whole unit to be compared with what is stored."""
+"""Resume a partly stored unit: the rest of it, or all of it to compare it with what is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sources.photo_tables import Photo
 
 
 def rest_of(unit: Unit, so_far: JournalEntry) -> Unit:
-    """The unit without the members that parts in the journal have; its entry will be of all of it."""
+    """The unit without the members that its parts in the journal have; its entry will cover both."""
     work, upto = unit.work, so_far.upto
     if work.span is None or upto is None:
         return unit
@@ -27,7 +27,7 @@ def rest_of(unit: Unit, so_far: JournalEntry) -> Unit:
 
 
 def rest_of_photos(unit: Unit, so_far: JournalEntry | None, vouched: Mapping[str, Row]) -> Unit:
-    """The unit without the photos that its parts have, and those that `vouched` has with their annotations."""
+    """The unit without the photos of its parts, and without photos that `vouched` has with the same annotation."""
     work = unit.work
     if work.span is not None:
         return unit
@@ -48,13 +48,13 @@ def rest_of_photos(unit: Unit, so_far: JournalEntry | None, vouched: Mapping[str
             rest.append(photo)
     if not rows:
         return unit
-    upto = so_far.upto if so_far and so_far.upto else 0  # where the parts end that are written down
+    upto = so_far.upto if so_far and so_far.upto else 0  # the end of the parts in the journal
     entry = JournalEntry(unit.id, unit.fingerprint, Rows.of(rows), sum(row.size for row in rows), upto=upto)
     return replace(unit, work=replace(work, photos=tuple(rest)), so_far=entry)
 
 
 def again(unit: Unit, so_far: JournalEntry, pax: Pax) -> Unit:
-    """The unit from its beginning, compared with what is stored of it; `pax` is in force where a tar's span begins."""
+    """The whole unit, to be compared with `so_far`; `pax` are the global headers at the beginning of its span."""
     work = unit.work
     if work.span is not None:
         work = replace(work, span=_from_first(work.span, so_far.link.first, pax))
@@ -67,7 +67,7 @@ def _from_first(span: Span, first: int | None, pax: Pax) -> Span:
 
 
 def covered(units: Iterable[Unit], entries: Mapping[str, JournalEntry]) -> dict[str, JournalEntry]:
-    """Entries for the spans of a tar in which a large member of an earlier span lies: nothing begins in them."""
+    """Entries for the spans of a tar that lie within a large member of an earlier span: no member begins in them."""
     reach, found = -1, dict[str, JournalEntry]()
     for unit in units:
         span = unit.work.span

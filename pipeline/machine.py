@@ -1,4 +1,4 @@
-"""What this machine allows a process: files that are open at once, a folder for temporary ones."""
+"""The limits of this machine: open files, /proc, a folder for temporary files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from errors import ExtractionError
 
 log = logging.getLogger("spotted")
 
-ENOUGH = 8192  # files at once
-MEMORY = "/dev/shm"  # noqa: S108 - tmpfs, as POSIX shared memory has it on Linux
-OTHER = 96  # files that are no put's: connections to sources, dask's, the libraries'
+ENOUGH = 8192  # open files
+MEMORY = "/dev/shm"  # noqa: S108 - the tmpfs of POSIX shared memory on Linux
+OTHER = 96  # open files beside the puts: connections to sources, of dask, of the libraries
 
 
 def raise_limit() -> None:
-    """Allow as many open files as the system lets a user allow (getrlimit(2)); macOS begins with 256."""
+    """Raise the soft limit of open files towards the hard one (getrlimit(2)); on macOS it is 256 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -35,16 +35,16 @@ def check_proc() -> None:
 
 
 def find_temporary_folder() -> None:
-    """Where no folder for temporary files can be written, as with `docker run --read-only`, use memory."""
+    """Use memory for temporary files if no folder is writable, as with `docker run --read-only`."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
         log.info("no folder for temporary files can be written: they go to %s", MEMORY)
-        os.environ["TMPDIR"] = MEMORY  # for this process and those that it starts
+        os.environ["TMPDIR"] = MEMORY  # also for the processes that this one starts
 
 
 def at_once(wanted: int, share: int = 1) -> int:
-    """How many connections of a kind may be open at once, of which there are `share` kinds; says where it is less."""
+    """The number of connections, at most `wanted`, that the limit of open files allows for one of `share` kinds."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if soft == resource.RLIM_INFINITY else max(1, (soft - OTHER) // share)
     if allowed < wanted:

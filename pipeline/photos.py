@@ -1,4 +1,4 @@
-"""A photo's URL becomes the photo's bytes, or the outcome and the reason why there are none."""
+"""Fetch a photo: its bytes, or an outcome and a reason."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from sources.http import HttpClient
 from sources.http_answers import PassingError
 from sources.local_files import is_http
 
-USUAL_PHOTO = 8 << 20  # bytes of a photo that may be fetched at the same time as all others
-LARGEST_PHOTO = BYTES_AT_ONCE  # bytes; a larger one would leave no room for any other
-TRIES = 3  # for a photo that arrives cut off: it may be so at the source
+USUAL_PHOTO = 8 << 20  # bytes; up to this size photos are fetched in parallel
+LARGEST_PHOTO = BYTES_AT_ONCE  # bytes; larger photos are refused
+TRIES = 3  # for a photo that arrives cut off, as it may be cut off at the source
 
 
 def fetch_photo(row: Row, table: str, client: HttpClient, room: ByteSemaphore) -> tuple[Row, bytes]:
-    """The photo's bytes, or none and a row that says why; `table` names it, `room` bounds large ones."""
+    """Return the row and the bytes of a photo; without bytes the row has the reason.
+
+    `table` is the URL of the table that lists the photo; `room` bounds the memory of large photos.
+    """
     try:
         client.border.check(table, row.source)
         data = _fetch_within(row.source, client, room)
@@ -31,7 +34,7 @@ def fetch_photo(row: Row, table: str, client: HttpClient, room: ByteSemaphore) -
 
 
 def _fetch_within(url: str, client: HttpClient, room: ByteSemaphore) -> bytes:
-    """A large photo is fetched alone, or the memory of all that are under way would have no bound."""
+    """Fetch a photo; a large one alone, to bound the memory."""
     try:
         return _fetch_whole(url, client, USUAL_PHOTO)
     except TooLargeError:
@@ -43,7 +46,7 @@ def _fetch_within(url: str, client: HttpClient, room: ByteSemaphore) -> bytes:
 
 
 def _fetch_whole(url: str, client: HttpClient, max_size: int) -> bytes:
-    """A photo that its own format shows to be whole: not every server sends a length."""
+    """Fetch a photo whose format shows that it is whole, because not every server sends a length."""
 
     def attempt() -> bytes:
         data = client.fetch_photo(url, max_size)

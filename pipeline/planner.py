@@ -1,4 +1,4 @@
-"""A dataset becomes units of work: its sources are opened, compared with what is published, and cut up."""
+"""Plan a dataset: open its sources, check them against what is published, and cut them into units."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ PHOTOS_PER_UNIT = 200
 
 @dataclass(frozen=True)
 class PlannedArchive:
-    """An archive that is open and cut into units."""
+    """An open archive, cut into units."""
 
     archive: Archive
     source: Source
     works: tuple[SpanWork, ...]
     units: tuple[Unit, ...]  # one for each of `works`
-    sha256: str  # what it must be; "" where none is published
+    sha256: str  # expected; "" if none is published
     selection: Selection = ALL
-    is_whole: bool = True  # whether all of its bytes are read
+    is_whole: bool = True  # whether the units cover all of its bytes
 
     @property
     def kind(self) -> ArchiveKind:
@@ -50,7 +50,7 @@ class PlannedArchive:
 
     @property
     def objects(self) -> int | None:
-        """How many files it holds: by its directory, or as published for an archive of this size; else None."""
+        """Number of files: by its directory, or as published for an archive of this size; None if unknown."""
         known = [unit.objects for unit in self.units]
         if None not in known:
             return sum(filter(None, known))
@@ -59,7 +59,7 @@ class PlannedArchive:
 
     @property
     def names(self) -> list[str] | None:
-        """The objects that its members become, where its directory names them."""
+        """The object names of its members, if it has a directory."""
         if None in (unit.objects for unit in self.units):
             return None
         members = (entry.name for work in self.works for entry in work.span.entries)
@@ -74,18 +74,18 @@ class ArchiveLocation:
     urls: tuple[str, ...]
     size: int | None
     sha256: str
-    lacking: str = ""  # the list of checksums that should name it, and does not
+    lacking: str = ""  # URL of the list of checksums in which it is missing
 
 
 def locate(dataset: Dataset, mirror: str, client: HttpClient) -> list[ArchiveLocation]:
-    """The archives of a dataset, at their sources or on a mirror, whose own checksums replace the published ones."""
+    """The archives of a dataset, at their sources or on a mirror; a mirror's checksums replace the published ones."""
     sums = _checksums(mirror, client) if mirror and dataset.archives else None
     wanted = (archive for archive in dataset.archives if _is_wanted(dataset, archive, mirror, client))
     return [_located(archive, mirror, sums) for archive in wanted]
 
 
 def _is_wanted(dataset: Dataset, archive: Archive, mirror: str, client: HttpClient) -> bool:
-    """All archives are, but for an optional one that the source does not have."""
+    """Whether to extract an archive: always, except an optional one that the source does not have."""
     try:
         for url in _urls(archive, mirror) if archive.is_optional else ():
             probe(url, client)
@@ -110,9 +110,9 @@ def _located(archive: Archive, mirror: str, sums: ChecksumList | None) -> Archiv
 def plan(
     dataset: Dataset, mirror: str, limits: Limits, client: HttpClient, filter_: Filter = EVERYTHING
 ) -> tuple[list[PlannedArchive], list[Unit]]:
-    """Open every source of a dataset and cut it into units; the second list is the batches of photos.
+    """Open every source of a dataset and cut it into units; the second list has the batches of photos.
 
-    Small archives come first: their many small objects are stored while a large one is still being read.
+    Small archives come first: their many small objects are stored while a large archive is still being read.
     """
     planned = [plan_archive(dataset, each, limits, client) for each in locate(dataset, mirror, client)]
     planned.sort(key=lambda each: each.source.size)
@@ -120,7 +120,7 @@ def plan(
 
 
 def narrowed(dataset: Dataset, planned: list[PlannedArchive], filter_: Filter) -> list[PlannedArchive]:
-    """The archives with no more spans than the filter needs, as far as that is known before they are read."""
+    """Drop the spans that the filter does not need, as far as that is known before they are read."""
     if not filter_:
         return planned
     if filter_.lacks_names and dataset.layout:
@@ -151,7 +151,7 @@ def plan_archive(dataset: Dataset, located: ArchiveLocation, limits: Limits, cli
 
 
 def _published(dataset: Dataset, located: ArchiveLocation, size: int) -> str:
-    """The published checksum of an archive that a mirror's list does not name, where it has the published size."""
+    """The published checksum of an archive of the published size; used where a mirror's list does not name it."""
     archive = located.archive
     if size == archive.size or not located.lacking:
         return archive.sha256
@@ -169,14 +169,14 @@ def _unit(dataset: Dataset, archive: Archive, work: SpanWork) -> Unit:
 
 
 def tables_of(dataset: Dataset, mirror: str) -> tuple[str, ...]:
-    """Where a dataset's two tables of photos are, if it has such."""
+    """The URLs of a dataset's two tables of photos, if it has any."""
     tables = dataset.tables
     urls = (tables.dogs, tables.photos) if tables else ()
     return tuple(_mirrored(mirror, url.rpartition("/")[2]) if mirror else url for url in urls)
 
 
 def plan_photos(dataset: Dataset, mirror: str, client: HttpClient, filter_: Filter = EVERYTHING) -> list[Unit]:
-    """The photos that a dataset's tables name, in batches; none where it has no tables."""
+    """The photos of a dataset's tables, in batches; none if it has no tables."""
     tables = dataset.tables
     if tables is None:
         return []
@@ -199,7 +199,7 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient, filter_: Filt
 
 
 def _table(url: str, blob: str, copy: str, client: HttpClient) -> bytes:
-    """One table, compared with its Git object ID where that is known; from its copy where it is gone or another."""
+    """Fetch a table and compare it with its Git object ID, if known; fetch its copy if that fails."""
     try:
         data = client.fetch(url, FIRST_ATTEMPTS)
         found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
@@ -223,7 +223,7 @@ def _objects(tables: PhotoTables, photos: Iterable[Photo]) -> Iterator[str]:
 
 
 def _selected(photos: list[Photo], tables: PhotoTables, filter_: Filter) -> list[Photo]:
-    """Those of which image or annotation is wanted, and of each dog the first, in the order of their ranks."""
+    """The photos of which image or annotation is wanted; with a limit, the first of each dog by rank."""
     if not filter_:
         return photos
     wanted = (photo for photo in photos if any(map(filter_.matches, _objects(tables, [photo]))))
@@ -236,7 +236,7 @@ def _mirrored(mirror: str, path: str) -> str:
 
 
 def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
-    """The same photos on a mirror; the log says where it has one file for several."""
+    """The same photos on a mirror; a warning says if it has one file for several."""
     if not is_http(mirror):
         mirror = str(local_path(mirror))
     found = [photo if photo.refusal else photo._replace(url=_place(mirror, photo.url)) for photo in photos]
@@ -248,7 +248,7 @@ def _mirrored_photos(mirror: str, photos: list[Photo]) -> list[Photo]:
 
 
 def _place(mirror: str, url: str) -> str:
-    """Where a mirror has a photo; in a directory also under the name that the URL stands for, and with its query."""
+    """The place of a photo on a mirror; in a directory also by the unquoted name, and by the name with its query."""
     parts = urlsplit(url)
     if is_http(mirror) or ("%" not in parts.path and not parts.query):
         return _mirrored(mirror, parts.path)
@@ -258,7 +258,7 @@ def _place(mirror: str, url: str) -> str:
 
 
 def _checksums(mirror: str, client: HttpClient) -> ChecksumList | None:
-    """The mirror's list of checksums, or None where it has none (then the published ones hold)."""
+    """The mirror's list of checksums, or None if it has none; then the published ones are used."""
     url = _mirrored(mirror, "SHA256SUMS")
     try:
         return ChecksumList(url, client.fetch(url, FIRST_ATTEMPTS))

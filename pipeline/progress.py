@@ -1,4 +1,4 @@
-"""Bytes read and objects stored by units become progress reports, also within a unit."""
+"""Count the bytes and objects of all units, running ones included, and report the sums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Report = Callable[[Progress], None]
 
 @dataclass
 class _Part:
-    """An archive, or all photos: the units that are left, and the sums of the others."""
+    """An archive, or all photos: the unfinished units, and the sums over the finished ones."""
 
     published: int | None
     left: dict[str, Unit] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class _Part:
 
     @property
     def total(self) -> int | None:
-        """How many objects it will have stored, if known."""
+        """Number of objects in the end, if known."""
         expected = [unit.objects for unit in self.left.values()]
         if None not in expected:
             return self.stored + sum(filter(None, expected))
@@ -49,7 +49,7 @@ class DatasetProgress:
         planned: Iterable[PlannedArchive],
         units: Mapping[str, Unit],
         report: Report,
-        retries: int = 0,
+        verb: str = "stored",
     ) -> None:
         self.dataset, self.units, self.report = dataset, units, report
         published = {
@@ -60,11 +60,10 @@ class DatasetProgress:
             self.parts[_part(unit.id)].left[unit.id] = unit
         self.running: dict[str, tuple[int, int]] = {}  # unit → bytes and objects so far
         self.bytes_total = None if dataset.tables else sum(unit.size for unit in units.values())
-        self.again: dict[str, int] = {}  # unit that is done but is read again to be compared → bytes so far
-        self.before: dict[str, tuple[int, int]] = {}  # unit of which parts are done → their bytes and objects
+        self.again: dict[str, int] = {}  # finished unit that is read again → bytes so far
+        self.before: dict[str, tuple[int, int]] = {}  # partly finished unit → bytes and objects of its parts
         self.bytes = self.begun_with = 0
-        self.retries = retries  # so far, while the sources were opened
-        self.has_begun, self.verb = False, "stored"
+        self.has_begun, self.verb, self.retries = False, verb, 0
         self._lock = threading.Lock()
 
     @property
@@ -73,7 +72,7 @@ class DatasetProgress:
         return self.bytes - self.begun_with
 
     def begin(self, entries: Mapping[str, JournalEntry], todo: Iterable[Unit] = ()) -> None:
-        """Start from what earlier runs did of all, and of these units; only the first time: repairs are no news."""
+        """Start from the entries of earlier runs; later calls, for repairs, have no effect."""
         if self.has_begun:
             return
         self.has_begun = True
@@ -88,13 +87,13 @@ class DatasetProgress:
         self.begun_with = self.bytes
 
     def read_again(self, unit: Unit) -> None:
-        """This unit is done, and will be read once more."""
+        """Expect a finished unit to be read again."""
         self.again[unit.id] = 0
         if self.bytes_total is not None:
             self.bytes_total += unit.size
 
     def record(self, unit: Unit, entry: JournalEntry) -> None:
-        """A unit is finished; the second time, when it was only repaired, that is no news."""
+        """Count a finished unit; a unit that was only repaired is not counted again."""
         self.retries += entry.retries
         if unit.id in self.again:
             self.update(unit.id, unit.size, 0)
@@ -107,7 +106,7 @@ class DatasetProgress:
                 self._log_part(_part(unit.id), part)
 
     def update(self, unit: str, size: int, objects: int) -> None:
-        """A running unit has read and stored so much; called from another thread."""
+        """Set the bytes and objects of a running unit; may be called from any thread."""
         with self._lock:
             if unit in self.units and unit in self.parts[_part(unit)].left:
                 bytes_before, objects_before = self.before.get(unit, (0, 0))
@@ -131,7 +130,7 @@ class DatasetProgress:
         running = list(self.running.values())
         read = sum(part.bytes for part in self.parts.values()) + sum(size for size, _ in running)
         read += sum(self.again.values())
-        # A member larger than its span is read by one unit, and the units of its other spans have nothing left to do.
+        # One unit reads a member that is larger than its span; the units of the other spans then read nothing.
         self.bytes = max(self.bytes, min(read, self.bytes_total or read))
         totals = [part.total for part in self.parts.values()]
         total = None if None in totals else sum(filter(None, totals))
@@ -152,13 +151,13 @@ def _part(unit: str) -> str:
     return unit.rpartition("/")[0]
 
 
-REPORT_INTERVAL = 1  # seconds, of each unit: ten together are ten messages a second, and each takes a millisecond
+REPORT_INTERVAL = 1  # seconds between two reports of a unit; a report takes a millisecond
 
-ReportUnit = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects stored, both since it began
+ReportUnit = Callable[[tuple[str, int, int]], None]  # unit, bytes read, objects stored; sums since the unit began
 
 
 class UnitProgress:
-    """Counts what one unit reads and stores, in all threads, and reports the sums every REPORT_INTERVAL seconds."""
+    """Sums up what one unit reads and stores in all threads; reports the sums every REPORT_INTERVAL seconds."""
 
     def __init__(self, unit: str, report: ReportUnit) -> None:
         self.unit, self.report = unit, report
@@ -166,7 +165,7 @@ class UnitProgress:
         self._reported, self._lock = time.monotonic(), threading.Lock()
 
     def add(self, size: int = 0, objects: int = 0) -> None:
-        """So many bytes more were read, so many objects more stored."""
+        """Add bytes read and objects stored."""
         with self._lock:
             self.bytes, self.objects = self.bytes + size, self.objects + objects
             if time.monotonic() - self._reported < REPORT_INTERVAL:

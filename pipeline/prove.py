@@ -1,4 +1,4 @@
-"""What the units stored is compared with the bucket's own listing; what the listing lacks is stored again."""
+"""Compare the stored members with the bucket's own listing, and store again what it lacks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from storage.bucket import Bucket, Stored
 
 log = logging.getLogger("spotted")
 
-REPAIRS = 2  # rounds of storing again what the listing lacks, before it is called missing
+REPAIRS = 2  # rounds of storing lost objects again, before they count as missing
 
 
 class ListingDiff(NamedTuple):
-    """The comparison with the bucket's listing."""
+    """The result of the comparison with the bucket's listing."""
 
-    rows: Rows  # that match the listing
-    lost: list[Resolved]  # that do not
+    rows: Rows  # stored rows that match the listing
+    lost: list[Resolved]  # stored rows that do not
     misnamed: ReasonCounter
-    unnamed: list[Stored]  # objects in the dataset's folder that it does not name
-    noted: NotedRows | None  # what the table of images is made of
+    unnamed: list[Stored]  # objects in the dataset's folder without a row
+    noted: NotedRows | None  # the rows with their notes, for the table of images
 
     def lost_rows(self) -> list[Row]:
         """The lost ones as failures."""

@@ -1,4 +1,4 @@
-"""A shard is made: its images are read from the bucket, many in parallel, and leave as one tar while they arrive."""
+"""Make a shard: read its images from the bucket in parallel, and write them as one tar while they arrive."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.context import WorkerContext
 from pipeline.progress import ReportUnit, UnitProgress
 from pipeline.unit import PhotoWork, Unit
 
-AHEAD = 4 << 20  # bytes of images that are read ahead for a shard, of which several are made in parallel
+AHEAD = 4 << 20  # bytes of images that are read ahead for each shard
 FOLDER = "shards/"
 NO_PHOTOS = PhotoWork((), "", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardUnit(Unit):
-    """A unit that makes a shard from what is stored; it has no source."""
+    """A unit that makes a shard from stored images; it has no source."""
 
     shard: Shard
 
@@ -36,12 +36,12 @@ class ShardUnit(Unit):
 
     @property
     def row(self) -> Row:
-        """The object that it makes."""
+        """The row of the shard."""
         return Row(f"{FOLDER}{self.dataset}/{self.shard.name}", self.shard.size, self.shard.crc32c, "", 0)
 
     @property
     def entry(self) -> JournalEntry:
-        """The unit as finished; no journal has it, as the listing shows the same."""
+        """The finished unit's entry; it is never written, because the bucket's listing shows the same."""
         return JournalEntry(self.id, self.fingerprint, Rows.of([self.row]), self.size)
 
 
@@ -57,7 +57,7 @@ def make_shard(unit: ShardUnit, context: WorkerContext, report: ReportUnit) -> J
 
 @dataclass(frozen=True)
 class _Content:
-    """The bytes of a shard in chunks; can be iterated again, for an upload that must begin anew."""
+    """The chunks of a shard; can be iterated again, for an upload that starts again."""
 
     unit: ShardUnit
     context: WorkerContext

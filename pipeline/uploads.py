@@ -1,4 +1,4 @@
-"""Members become objects: batches of a few small members go to the uploading threads."""
+"""Store the members of a unit: a few small members go to an uploading thread together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from manifest.records import Row
 from pipeline.context import WorkerContext
 from pipeline.parts import Mark, PartWriter
 
-BATCH_SECONDS = 0.1  # after which a member of a slow source is put alone: waiting members are read again after a kill
-# Pending batches of one unit. A span of photos has 50, one of annotations thousands: where these
-# all queue up before the threads, photos are left for the end, and those alone are more than two cores bear.
+BATCH_SECONDS = 0.1  # maximum age of a batch: after a kill, waiting members would be read again
+# Maximum number of pending batches of one unit. A span of photos has 50, one of annotations thousands. If all of these
+# were queued, the photos would be left for the end, and those alone take more than two cores.
 PENDING = 120
 
 
 class UploadBatcher:
-    """A unit's small members on their way: a few go to each thread, since a hand-over costs as much as a put.
+    """Groups a unit's small members into batches, because handing a member to a thread costs as much as a put.
 
-    `parts` receives each finished batch.
+    `parts` receives each stored batch.
     """
 
     def __init__(self, context: WorkerContext, put: Callable[[Row, Buffer], Row], parts: PartWriter | None) -> None:
@@ -32,9 +32,9 @@ class UploadBatcher:
         self._last = dict[str, Future[list[Row]]]()  # by path, of those that are pending
 
     def add(self, row: Row, data: Buffer | None, mark: Mark) -> None:
-        """Queue the upload; without data, it is only a row. `mark` is the place after it.
+        """Queue a member's upload, or only its row if it has no data; `mark` is the position after it.
 
-        Of two members of one name the later must win, so it comes after the earlier.
+        A later member of the same name waits for the earlier one, so that it replaces it.
         """
         if row.path in self._last:
             wait([self._last[row.path]])
@@ -69,7 +69,7 @@ class UploadBatcher:
                 del self._last[row.path]
 
     def make_way(self, path: str) -> None:
-        """Before a large member: wait for an earlier one of its name, and write a part, since this may take minutes."""
+        """Prepare for a large member, which may take minutes: write a part, and wait for a member of the same name."""
         if self._next:
             self._hand_over()
         if self.parts:
@@ -79,17 +79,17 @@ class UploadBatcher:
             wait([self._last[path]])
 
     def finish(self) -> list[Row]:
-        """All rows, when all are put; raises what one of them met."""
+        """Wait for all puts and return the rows; raises the first error."""
         if self._next:
             self._hand_over()
         self.settle()
         return self.rows
 
     def settle(self) -> None:
-        """Wait until all that was handed over is put."""
+        """Wait for the puts of all batches."""
         while self._pending:
             self._settle_first()
 
     def wait(self) -> None:
-        """Until nothing is under way any more."""
+        """Wait until no put is running, whatever its outcome."""
         wait(self._pending)

@@ -1,4 +1,4 @@
-"""What was proved becomes the manifest and the result, or the list of what is missing."""
+"""Write the manifest of a complete dataset, or failures.csv; return the result."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from pipeline.results import Result
 
 log = logging.getLogger("spotted")
 
-ABSENT_LIMIT = 0.05  # share of photos that the source may lack; 0.9 % of Austin's are gone or web pages: normal
+ABSENT_LIMIT = 0.05  # share of photos that the source may lack; 0.9 % of Austin's are gone or replaced by web pages
 
 
 class CardWriter(Protocol):
-    """Draws the card of a complete dataset; an error here never makes the dataset incomplete."""
+    """Writes the card of a complete dataset; its errors do not make the dataset incomplete."""
 
     def write_missing(self, dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], /) -> None:
-        """Write the card of a dataset that was complete before, and has none."""
+        """Write the card of a complete dataset that has none."""
 
     def drawn(
         self, dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row], /
     ) -> AbstractContextManager[None]:
-        """Draw the card while the block writes the manifest, and write it after that."""
+        """Draw the card while the context lasts, in which the manifest is written; write it at the end."""
 
 
 def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: CardWriter) -> Result:
@@ -73,16 +73,16 @@ def _failures(run: DatasetRun) -> list[Row]:
 
 
 def _result(run: DatasetRun, rows: Rows, failures: list[Row]) -> Result:
-    """The result; photos that the source lacks are missing only where they are more than normal."""
+    """The result; photos that the source lacks count as missing only above ABSENT_LIMIT."""
     outcomes = Counter(row.outcome for row in failures)
     if sum(outcomes[each] for each in ABSENT) <= ABSENT_LIMIT * _photos(run):
         missing = [row for row in failures if row.outcome not in ABSENT]
     else:
         missing = failures
-        run.discard(unit for unit, entry in run.entries.items() if entry.rows.absent)  # the next run asks again
+        run.discard(unit for unit, entry in run.entries.items() if entry.rows.absent)  # the next run tries again
     result = Result(run.dataset, len(rows), rows.size, missing=missing, filter=run.filter)
     result.gone, result.not_images = outcomes[GONE], outcomes[NOT_AN_IMAGE]
-    result.fetched, result.retries = run.progress.fetched, run.progress.retries
+    result.fetched, result.retries = run.progress.fetched, run.retries_before + run.progress.retries
     return result
 
 
