@@ -1,4 +1,4 @@
-"""A bucket's error becomes its status, and whether a later try may succeed or every object would fail."""
+"""Interpret the errors of a bucket: status, whether a retry may help, whether every object would fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an error; 0 where the connection failed before there was one, or where none is known."""
+    """The HTTP status of an error; 0 if there is none, as for a failed connection."""
     if isinstance(error, obstore.exceptions.BaseError):
         return obstore_status(error)
     response = getattr(error, "response", None)
@@ -23,7 +23,7 @@ def status_of(error: BaseException) -> int:
 
 
 def judge(error: Exception) -> Failure:
-    """What an error means for a write."""
+    """Classify the error of a write."""
     status = status_of(error)
     if isinstance(error, obstore.exceptions.BaseError):
         # obstore has exception types for final errors, except 400, 413 and similar. It exposes no headers.
@@ -36,9 +36,9 @@ def judge(error: Exception) -> Failure:
 
 
 def final_status(error: BaseException) -> str:
-    """The status of a final refusal, to compare refusals of several objects; "" for one that may pass."""
+    """The status of a final refusal, to compare those of several objects; "" if a retry may help."""
     status = status_of(error)
-    if not status and isinstance(error, obstore.exceptions.BaseError):  # a kind of its own: a precondition, a conflict
+    if not status and isinstance(error, obstore.exceptions.BaseError):  # has a type of its own, such as a precondition
         return "" if isinstance(error, obstore.exceptions.GenericError) else type(error).__name__
     is_theirs = isinstance(error, (obstore.exceptions.BaseError, google.api_core.exceptions.GoogleAPICallError))
     return str(status) if is_theirs and 400 <= status < 500 and status not in RETRYABLE_STATUSES else ""

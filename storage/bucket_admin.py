@@ -1,4 +1,4 @@
-"""A bucket's name becomes its description: whether it exists, its settings; or a new bucket."""
+"""Describe a bucket, or create it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _is_passing(error: Exception) -> bool:
     return isinstance(inner, Exception) and judge(inner).is_passing
 
 
-# Seconds at the start; the library's two minutes look like a hang, and it tries again where TLS fails.
+# The library's default of two minutes looks like a hang, and it retries failures of TLS too.
 STARTUP_RETRY = google.api_core.retry.Retry(_is_passing, timeout=20)
 
 
 class Place:
-    """One bucket; a new one gets what `terms` say.
+    """One bucket; if it is created, it gets the properties of `terms`.
 
-    Rights on what is below `prefix` are enough for a bucket that exists: listings name it.
+    For an existing bucket, rights on the names below `prefix` are enough: every listing has the prefix.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Place:
         self._bucket, self._prefix = client.bucket(name), {"prefix": prefix} if prefix else {}
         self._where, self._terms = f"{self.url}/{prefix}".rstrip("/"), terms
         self._is_hierarchical, self._is_known = terms.is_hierarchical, False
-        self.keeps = ""  # why what is stored can be neither replaced nor removed, once that is known
+        self.keeps = ""  # why objects can be neither replaced nor removed; set by probe()
 
     @property
     def has_folders(self) -> bool:
-        """Whether folders exist as resources of the bucket, which need no placeholder objects."""
+        """Whether the bucket has folders as resources, which need no placeholder objects."""
         if not (self._is_known or self._is_hierarchical):
             self.probe()
         return self._is_hierarchical
@@ -97,7 +97,7 @@ class Place:
                 )  # fmt: skip
 
     def probe(self) -> BucketState:
-        """What there is; raises BucketError when it may not be used."""
+        """Describe the bucket; raises BucketError if it may not be used."""
         found = self._probe_description()
         if found.exists:
             self._is_hierarchical, self._is_known, self.keeps = found.is_hierarchical, True, found.keeps
@@ -125,7 +125,7 @@ class Place:
             )  # fmt: skip
 
     def _probe_by_listing(self) -> BucketState:
-        # roles/storage.objectAdmin has no storage.buckets.get: a 403 does not say that there is no bucket.
+        # roles/storage.objectAdmin has no storage.buckets.get, so after a 403 the bucket may still exist.
         try:
             found = self._client.list_blobs(
                 self._bucket, **self._prefix, max_results=1, timeout=10, retry=STARTUP_RETRY
@@ -149,10 +149,10 @@ class Place:
         return BucketState(True, str(layout.get("location", "")).lower(), is_hierarchical)
 
     def _layout(self) -> Mapping[str, Any]:
-        """The storage layout, which needs only the right to list objects, of the prefix; empty if it is unavailable.
+        """The storage layout, which needs only the right to list objects; empty if it is not available.
 
         https://cloud.google.com/storage/docs/json_api/v1/buckets/getStorageLayout. google-cloud-storage has no method
-        for it, google-cloud-storage-control speaks gRPC: so this is the one use of the client's private connection.
+        for it, and google-cloud-storage-control needs gRPC, so this uses the client's private connection.
         """
         try:
             found = self._client._connection.api_request(
@@ -179,7 +179,7 @@ class Place:
                 self._bucket, project=project(), location=region, timeout=30, retry=STARTUP_RETRY
             )
         except google.api_core.exceptions.Conflict as error:
-            if self._is_there():  # another run has just created it
+            if self._is_there():  # created by another run
                 return
             raise BucketError(f"{self.url}: the name belongs to another project; choose another with --to") from error
         except (google.api_core.exceptions.ClientError, ValueError, OSError) as error:
@@ -207,7 +207,7 @@ class Place:
 
 @contextlib.contextmanager
 def understood(url: str, what: str) -> Iterator[None]:
-    """Turn the library's errors over an unexpected answer, JSON or not, into one clear error."""
+    """Raise BucketError in place of the library's errors about an answer that is not Google Cloud Storage's."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -217,7 +217,7 @@ def understood(url: str, what: str) -> Iterator[None]:
 
 
 def _keeps(found: storage.Bucket) -> str:
-    """Why a bucket lets nothing be removed or replaced, by its description."""
+    """Why a bucket does not allow objects to be removed or replaced; "" if it does."""
     if found.retention_period:
         return f"it has a retention policy of {found.retention_period:,} s"
     return "it puts a hold on each new object" if found.default_event_based_hold else ""

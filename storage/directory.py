@@ -1,4 +1,4 @@
-"""A directory becomes a bucket: one on the local disk, or one where a bucket is mounted."""
+"""A directory as a bucket: on the local disk, or where a bucket is mounted."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from storage.part_files import chunks, folder, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-    errno.ENOTCONN, errno.ECONNABORTED,  # of a mount that has died: afterwards, and during a call
+    errno.ENOTCONN, errno.ECONNABORTED,  # of a mount whose process has ended: after that, and during a call
 })  # fmt: skip
 
-# What lies in a file's place is no file: to a run the same as none.
+# Errors for a directory entry that is not a file, which counts as missing.
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
-TRIES = 3  # of a write whose unfinished file, or empty folder, another run removes as a left-over
+TRIES = 3  # of a write whose unfinished file or empty folder another run removes meanwhile
 log = logging.getLogger("spotted")
 
 
 class FolderBucket(Bucket):
     """A directory as a bucket."""
 
-    max_in_flight = 1  # a local write is faster than a hand-over to another thread
+    max_in_flight = 1  # a local write is faster than handing it to another thread
     has_checksums = False
-    is_local = True  # reading its files costs little
-    fatal_errnos = FATAL_ERRNOS  # errors after which no other file could be written either
+    is_local = True
+    fatal_errnos = FATAL_ERRNOS  # errors that every other file would have too
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, str(root)
-        self._at = str(root)  # what the names are opened under
+        self._at = str(root)  # the path below which files are opened
 
     def ready(self) -> None:
         probe = part_name()
@@ -66,7 +66,7 @@ class FolderBucket(Bucket):
             raise MemberError(reason(error)) from error
 
     def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        self.put(name, data, content_type)  # the lease is a lock, which cannot be taken over
+        self.put(name, data, content_type)  # no other run can write: the lease is a file lock
 
     def lease(self, name: str) -> AbstractContextManager[Lease]:
         return locked_file(self._at, name)
@@ -119,7 +119,7 @@ class FolderBucket(Bucket):
                 yield Stored(prefix + name, 0, None)
                 yield from self._walk(prefix + name)
                 continue
-            with contextlib.suppress(FileNotFoundError):  # a worker of a killed run still renames its files
+            with contextlib.suppress(FileNotFoundError):  # a worker of a killed run may still rename its files
                 found = os.lstat(f"{self._at}/{prefix}{name}")
                 yield Stored(prefix + name, found.st_size if stat.S_ISREG(found.st_mode) else UNREADABLE, None)
 
@@ -127,15 +127,15 @@ class FolderBucket(Bucket):
         try:
             with os.scandir(f"{self._at}/{prefix}") as entries:
                 return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
-        except FileNotFoundError:  # another run has just removed it
+        except FileNotFoundError:  # removed by another run
             return ()
         except OSError as error:
             raise BucketError(f"{self.root}/{prefix}: cannot be listed: {reason(error)}") from error
 
     def with_checksum(self, stored: Stored, since: int = 0) -> Stored:
-        """The listed object with the crc32c of the file, whose bytes are read; UNREADABLE where they cannot be.
+        """Add the crc32c of a file by reading it; UNREADABLE if that fails.
 
-        A file that was not changed since that moment (ctime, in ns), stays as it is.
+        A file that was not changed `since` (ctime, in ns) is returned as it is.
         """
         if stored.name.endswith("/") or stored.size == UNREADABLE:
             return stored
@@ -151,7 +151,7 @@ class FolderBucket(Bucket):
         return stored._replace(crc32c=int.from_bytes(checksum.digest(), "big"))
 
     def changed_at(self, name: str) -> int:
-        """When a file was last changed (ctime, in ns): its bytes, its name or its rights. 0 where there is none."""
+        """The time at which a file's bytes, name or mode last changed (ctime, in ns); 0 if there is no such file."""
         try:
             return os.lstat(f"{self._at}/{name}").st_ctime_ns
         except OSError:
@@ -164,7 +164,7 @@ class FolderBucket(Bucket):
                 with folder(self._at, path) as at:
                     (os.rmdir if name.endswith("/") else os.unlink)(file, dir_fd=at)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # what is not empty is no placeholder
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # a folder with files is no placeholder
                     raise BucketError(f"{self.root}/{name}: cannot be removed: {reason(error)}") from error
         return ()
 
@@ -175,4 +175,4 @@ class FolderBucket(Bucket):
             raise BucketError(f"{self.root}: cannot be brought to the disk: {reason(error)}") from error
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Nothing to release."""

@@ -1,4 +1,4 @@
-"""A bucket becomes a folder: starts GCSFuse, waits until the bucket is mounted, and ends it when all is flushed."""
+"""Mount a bucket with GCSFuse, and unmount it after all files are flushed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from errors import BucketError
 
 log = logging.getLogger("spotted")
 
-# For many small files from one writer. A new file costs a look-up (1 get, 1 list) and 1 insert with any flags,
-# and never a PATCH. With 128 writers and 50 ms a request 4,000 files are made at 410 a second; without the dentry cache
-# at less than half of that, and the other flags are there to keep look-ups true, memory small, and failures finite.
-# 64 writers make a quarter less, 256 a fifth more with 76 MB more memory (docs/mount.md).
+# For many small files from one writer. With any flags, a new file costs a look-up (1 get, 1 list) and 1 insert. At
+# 50 ms a request, 128 threads write 410 files/s; less than half without the dentry cache. The other flags keep look-ups
+# correct, memory small and retries finite. 64 threads write a quarter less, 256 a fifth more with 76 MB more
+# (docs/mount.md).
 FLAGS = (
-    "--implicit-dirs",  # folders that have no placeholder of their own are seen
-    "--metadata-cache-ttl-secs=-1",  # there is no other writer: what was looked up stays true …
-    "--metadata-cache-negative-ttl-secs=-1",  # … and so does that a name was not there
+    "--implicit-dirs",  # show folders that have no placeholder
+    "--metadata-cache-ttl-secs=-1",  # there is no other writer, so look-ups stay valid …
+    "--metadata-cache-negative-ttl-secs=-1",  # … those of missing names too
     "--stat-cache-max-size-mb=-1",
-    "--experimental-enable-dentry-cache",  # Linux keeps the folders in mind, or every file asks for each of its again
-    "--max-conns-per-host=0",  # as many as there are writers
+    "--experimental-enable-dentry-cache",  # or each new file looks up all its folders again
+    "--max-conns-per-host=0",  # no limit
     "--max-idle-conns-per-host=128",
-    "--write-block-size-mb=1",  # memory for each file being written, where the default takes 32 MiB for 37 KB …
-    "--write-global-max-blocks=128",  # … so that more than its 4 open files need no staging on disk
-    "--enable-metadata-prefetch=false",  # listing folders ahead is for readers
-    "--max-retry-attempts=10",  # two minutes and a half; without end otherwise
+    "--write-block-size-mb=1",  # memory of each open file; the default is 32 MiB …
+    "--write-global-max-blocks=128",  # … so that more than 4 open files need no staging on disk
+    "--enable-metadata-prefetch=false",  # lists folders ahead, for readers
+    "--max-retry-attempts=10",  # two and a half minutes; endless by default
     "--log-severity=warning",
     "--log-format=text",
 )
-START = 40  # seconds until the mount must be there; GCSFuse itself gives up earlier when a bucket refuses it
-FREE = 4  # seconds that the last open files may take to be closed; docker stop grants ten for everything
-FLUSH = 60  # seconds for GCSFuse to end after that; it has nothing left to upload
+START = 40  # seconds to wait for the mount; GCSFuse ends earlier if the bucket refuses it
+FREE = 4  # seconds to wait for the last open files; `docker stop` allows ten for everything
+FLUSH = 60  # seconds to wait for the end of GCSFuse after that
 CAP_SYS_ADMIN = 1 << 21
 
 
@@ -53,12 +53,12 @@ class Mountable(NamedTuple):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What GCSFuse must be given for them."""
+        """Their options of GCSFuse."""
         return f"--only-dir={self.prefix}", f"--billing-project={self.billing_project}"
 
 
 def fuse_works() -> tuple[bool, str]:
-    """Whether a bucket can be mounted here, without trying; if not, why."""
+    """Whether a bucket can be mounted on this machine, found without mounting; if not, why."""
     for program in ("gcsfuse", "fusermount3"):
         if not shutil.which(program):
             return False, f"{program} is not installed"
@@ -68,7 +68,7 @@ def fuse_works() -> tuple[bool, str]:
         return False, "this user may not open /dev/fuse"
     with contextlib.suppress(OSError):
         status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        if not int(status["CapBnd"], 16) & CAP_SYS_ADMIN:  # fusermount3 is setuid root, and bound by it all the same
+        if not int(status["CapBnd"], 16) & CAP_SYS_ADMIN:  # which bounds the setuid program fusermount3 too
             return False, "mounting is not permitted (docker run needs --cap-add SYS_ADMIN)"
     return True, ""
 
@@ -80,7 +80,7 @@ def gcsfuse_version() -> str:
 
 
 def is_fuse(path: Path) -> bool:
-    """Whether `path`, or what there is of it, is in a FUSE file system (Linux; elsewhere no)."""
+    """Whether `path`, or its nearest existing parent, is in a FUSE file system; False outside Linux."""
     if not os.path.exists("/proc/self/mountinfo"):
         return False
     here = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
@@ -94,7 +94,7 @@ def is_fuse(path: Path) -> bool:
 
 
 def _kind(mount: str) -> str:
-    """The file system's type of a mount; in mountinfo its number comes first, the type after " - " (proc(5))."""
+    """The file system type of a mount; in mountinfo the mount's number comes first, the type after " - " (proc(5))."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if line.startswith(f"{mount} "):
             return line.partition(" - ")[2].split()[0]
@@ -103,9 +103,9 @@ def _kind(mount: str) -> str:
 
 @contextmanager
 def mounted(source: Mountable, where: Path, is_kept: bool = False) -> Iterator[None]:
-    """Mount a bucket while the context lasts, or for longer; an existing mount is used and left as it is.
+    """Mount a bucket while the context lasts, or longer if `is_kept`; an existing mount is used and not unmounted.
 
-    Raises BucketError when it cannot be mounted, and when not all of it could be flushed in the end.
+    Raises BucketError if it cannot be mounted, or not be flushed at the end.
     """
     if is_fuse(where):
         yield
@@ -122,12 +122,12 @@ def mounted(source: Mountable, where: Path, is_kept: bool = False) -> Iterator[N
 
 
 def mount(source: Mountable, where: Path, output: TextIO) -> subprocess.Popen[str]:
-    """Start GCSFuse and wait until `where` is the bucket's prefix; raises BucketError with GCSFuse's own reason."""
+    """Start GCSFuse and wait until the bucket is mounted at `where`; raises BucketError with GCSFuse's reason."""
     works, why = fuse_works()
     if not works:
         raise BucketError(f"gs://{source.bucket} cannot be mounted: {why}")
     _make_empty_folder(where)
-    # In its own session: Ctrl-C must reach only this program, which then unmounts.
+    # In its own session, so that Ctrl-C reaches only this program, which then unmounts.
     process = subprocess.Popen(
         ["gcsfuse", "--foreground", *FLAGS, *_emulator(), *source.flags, source.bucket, str(where)],
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -143,7 +143,7 @@ def mount(source: Mountable, where: Path, output: TextIO) -> subprocess.Popen[st
 
 
 def unmount(where: Path, process: subprocess.Popen[str]) -> None:
-    """Take the mount away and wait until GCSFuse has ended, which it does when all is uploaded."""
+    """Unmount, and wait for GCSFuse to end, which it does after all is uploaded."""
     deadline = time.monotonic() + FREE
     while (answer := _fusermount("-u", where)) and time.monotonic() < deadline and is_fuse(where):
         time.sleep(0.1)
@@ -174,16 +174,16 @@ def _emulator() -> list[str]:
 
 
 def _fusermount(option: str, where: Path) -> str:
-    """The error of fusermount3, or ""."""
+    """Run fusermount3; returns its error, or ""."""
     done = subprocess.run(["fusermount3", option, str(where)], capture_output=True, text=True, check=False)
     return done.stderr.strip().splitlines()[-1][:200] if done.returncode and done.stderr.strip() else ""
 
 
 def _reason(output: TextIO) -> str:
-    """Why GCSFuse gave up, in one line of its output."""
+    """The reason for which GCSFuse ended, in one line of its output."""
     output.seek(0)
     lines = [line for line in output.read().splitlines() if line.strip() and "WARNING" not in line]
-    for sign in ("fusermount3: ", "Error: ", ""):  # the cause, what it led to, anything
+    for sign in ("fusermount3: ", "Error: ", ""):  # the cause; its consequence; anything
         for line in reversed(lines):
             if sign in line:
                 return (line.partition('message="')[2] or line)[:300]

@@ -1,8 +1,8 @@
-"""One writer at a time: a lease on a dataset is an object that is renewed. That of a directory is in storage/lock.py.
+"""The lease of a dataset in a bucket, for one writer at a time: an object that is renewed.
 
-An object is created and renewed with the generation that it must have (ifGenerationMatch), so that of two runs one gets
-it. A run that was paused for longer than a lease lasts renews it before it writes anything more, and ends where another
-run has taken it over meanwhile. https://cloud.google.com/storage/docs/request-preconditions
+storage/lock.py is its counterpart for directories. The object is created and renewed with ifGenerationMatch, so only
+one of two runs succeeds. A run that was paused for longer than LASTS renews the lease before it writes anything, and
+ends if another run has taken it over. https://cloud.google.com/storage/docs/request-preconditions
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from storage.rate_limit import RateLimiter
 
 log = logging.getLogger("spotted")
 
-LASTS = 30.0  # seconds without a renewal, after which a lease is free
+LASTS = 30.0  # seconds after the last renewal until a lease expires
 RENEWED = 8.0  # seconds between two renewals
-LOOK = 0.5  # seconds between two looks at another's lease
+LOOK = 0.5  # seconds between two looks at another run's lease
 DENIED = (google.api_core.exceptions.Forbidden, google.api_core.exceptions.Unauthorized)
 
 
 class ObjectLease(Lease):
-    """A lease that is an object of a bucket; its metadata say who holds it."""
+    """A lease that is an object of a bucket; its metadata name the holder."""
 
     def __init__(
         self, bucket: storage.Bucket, name: str, limiter: RateLimiter, clock: Callable[[], float] = now
@@ -40,12 +40,12 @@ class ObjectLease(Lease):
         self._bucket, self._name, self.where = bucket, name, f"gs://{bucket.name}/{name}"
         self._limiter, self._clock, self._renewed, self._generation = limiter, clock, clock(), 0
         self._lock, self._over, self._holder = threading.Lock(), threading.Event(), myself()
-        self._is_kept = False  # whether the bucket lets it be neither renewed nor removed
-        self._lost = ""  # who has taken it over
+        self._is_kept = False  # whether the bucket does not allow it to be renewed or removed
+        self._lost = ""  # description of the run that has taken it over
 
     @contextlib.contextmanager
     def held(self) -> Iterator[ObjectLease]:
-        """Take it, and renew it while the context lasts; raises BusyError where another run holds it."""
+        """Take the lease and renew it while the context lasts; raises BusyError if another run holds it."""
         self._take()
         thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         thread.start()
@@ -53,19 +53,19 @@ class ObjectLease(Lease):
             yield self
         finally:
             self._over.set()
-            ending = threading.Thread(target=self._release, daemon=True)  # an interrupted program does not wait for it
+            ending = threading.Thread(target=self._release, daemon=True)  # so that an interrupted program need not wait
             ending.start()
             ending.join(1)
 
     def check(self) -> None:
-        """Raise BucketError where another run has taken it over."""
+        """Raise BucketError if another run has taken it over."""
         if self._lost:
             raise BucketError(f"{self._lost}, since this run was silent for too long; it ends")
         if self._clock() - self._renewed > LASTS and not self._is_kept:
             self._renew(LASTS)
 
     def renew(self) -> None:
-        """Hold it for LASTS seconds from now; raises BucketError where another run has taken it over."""
+        """Renew it for LASTS seconds; raises BucketError if another run has taken it over."""
         self._renew(0)
 
     def _take(self) -> None:
@@ -87,7 +87,7 @@ class ObjectLease(Lease):
                 log.info("%s: taken over, for its run has ended", self.where)
                 return
             time.sleep(LOOK)
-        if not self._write(0):  # another run was faster
+        if not self._write(0):  # another run has created it meanwhile
             self._take()
 
     def _find(self) -> tuple[int, Holder] | None:
@@ -101,7 +101,7 @@ class ObjectLease(Lease):
         return (int(found.generation or 0), found.metadata or {}) if found else None
 
     def _write(self, generation: int) -> bool:
-        """Write it where it has this generation; whether it had, or was written by an answer that was lost."""
+        """Write the object if it has this generation; returns whether it did, also if the answer was lost."""
         blob = self._bucket.blob(self._name)
         blob.metadata = self._holder
         try:
@@ -125,11 +125,11 @@ class ObjectLease(Lease):
 
     def _keep(self) -> None:
         while not self._over.wait(RENEWED) and not self._is_kept and not self._lost:
-            with contextlib.suppress(Exception):  # is tried again; a write that comes too late raises by `check`
+            with contextlib.suppress(Exception):  # tried again in RENEWED seconds; check() raises once it is too late
                 self._renew(0)
 
     def _renew(self, age: float) -> None:
-        """Renew it where that was longer ago."""
+        """Renew it if the last renewal was more than `age` seconds ago."""
         with self._lock:
             is_young = self._clock() - self._renewed < age
             if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
@@ -139,6 +139,6 @@ class ObjectLease(Lease):
         self.check()
 
     def _release(self) -> None:
-        with self._lock, contextlib.suppress(Exception):  # the next run sees that it is no longer renewed
+        with self._lock, contextlib.suppress(Exception):  # otherwise it expires
             if not self._is_kept:
                 self._bucket.blob(self._name).delete(if_generation_match=self._generation, timeout=10)

@@ -1,7 +1,6 @@
-"""A bucket's listing, page by page: what Google Cloud Storage answers becomes objects in order, or one clear error.
+"""Parse and check the pages of a bucket's listing.
 
-Everything after it merges listings by name, so a listing that is out of order, repeats itself or leaves the range that
-was requested must not pass.
+Listings are merged by name, so one that is out of order, repeats itself or leaves the requested range is an error.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from storage.bucket import Stored, decode_crc32c
 
 
 class Range(NamedTuple):
-    """The range of a listing: names that begin with `prefix`, from `start` on and before `stop`; "" is no bound."""
+    """The range of a listing: names with a prefix, from `start` up to but not including `stop`; "" is no bound."""
 
     prefix: str
     start: str = ""
     stop: str = ""
 
     def below(self, prefix: str) -> Range:
-        """The same range of the names that begin with this prefix as well."""
+        """The same range below another prefix."""
         return Range(prefix + self.prefix, self.start and prefix + self.start, self.stop and prefix + self.stop)
 
     def holds(self, name: str) -> bool:
-        """Whether a listing of this range may have the name."""
+        """Whether the name is in this range."""
         return name.startswith(self.prefix) and self.start <= name and (not self.stop or name < self.stop)
 
 
 def objects(url: str, wanted: Range, pages: Iterable[Mapping[str, Any]]) -> Iterator[Stored]:
-    """The objects of these pages; raises BucketError for pages that are no listing of the range.
+    """Yield the objects of these pages; raises BucketError if they are not a listing of the range.
 
-    Each page is the JSON of https://cloud.google.com/storage/docs/json_api/v1/objects/list.
+    A page is the JSON of https://cloud.google.com/storage/docs/json_api/v1/objects/list.
     """
     last, tokens = "", set[object]()
     for page in pages:
@@ -52,7 +51,7 @@ def objects(url: str, wanted: Range, pages: Iterable[Mapping[str, Any]]) -> Iter
 
 
 def _stored(url: str, item: Any) -> Stored:
-    """One object. Google's own testbench leaves out what is zero: the size of an empty object, and its checksum."""
+    """Parse one object. Google's testbench omits zeros: the size of an empty object, and its checksum."""
     try:
         name, size = item["name"], int(item.get("size", 0))
         crc32c = _crc32c(item["crc32c"]) if "crc32c" in item else None if size else 0

@@ -1,4 +1,4 @@
-"""Who writes a dataset: the process that tells so, and in a directory a file that it holds locked."""
+"""The holder of a lease, and the lock file that is the lease of a dataset in a directory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Holder = Mapping[str, str]
 
 
 def myself() -> dict[str, str]:
-    """Which process of which machine this is, and since when it writes."""
+    """Describe this process as a holder."""
     return {
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
@@ -37,7 +37,7 @@ def myself() -> dict[str, str]:
 
 
 def is_gone(holder: Holder) -> bool:
-    """Whether the holder is a process of this machine, and of this container, that has ended."""
+    """Whether the holder is an ended process of this machine and container."""
     mine = myself()
     if not mine["started"] or holder.get("machine") != mine["machine"]:
         return False
@@ -46,7 +46,7 @@ def is_gone(holder: Holder) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the machine did (proc_pid_stat(5), field 22); "" where it is not there."""
+    """The start time of a process in clock ticks since boot (proc_pid_stat(5), field 22); "" if it does not exist."""
     return " ".join(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20])
 
 
@@ -65,13 +65,13 @@ def _link(path: str) -> str:
 
 
 def described(where: str, holder: Holder) -> str:
-    """Who holds a lease, and since when."""
+    """Describe the holder of a lease, for messages."""
     who = escaped(f"process {holder.get('pid', '?')} on {holder.get('host', '?')}")
     return f"{where}: {who} writes here since {escaped(holder.get('since', '?'))}"
 
 
 def now() -> float:
-    """Seconds, those in which the machine slept among them."""
+    """Seconds of a monotonic clock that also counts while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -80,7 +80,7 @@ def now() -> float:
 
 @contextlib.contextmanager
 def locked_file(root: str, name: str) -> Iterator[Lease]:
-    """Hold the lock of a file below `root` while the context lasts; raises BusyError where another process holds it."""
+    """Lock a file below `root` while the context lasts; raises BusyError if another process holds the lock."""
     path, _, file = name.rpartition("/")
     with folder(root, path, is_made=True) as at:
         descriptor = _locked(at, file, f"{root}/{name}")
@@ -103,7 +103,7 @@ def _locked(at: int, file: str, where: str) -> int:
 
 
 def _flock(at: int, file: str, where: str, access: int = os.O_RDONLY) -> int:
-    # A file that is open for writing would keep its file system from becoming read-only. NFS locks no other (flock(2)).
+    # A file that is open for writing prevents a read-only remount; NFS locks only files that are (flock(2)).
     descriptor = os.open(file, access | os.O_CREAT | SAFE, 0o666, dir_fd=at)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +120,7 @@ def _flock(at: int, file: str, where: str, access: int = os.O_RDONLY) -> int:
 
 
 def _is_at(at: int, file: str, descriptor: int) -> bool:
-    """Whether the file is still the one of this name: another run removes its own at its end."""
+    """Whether the name still belongs to this open file, which another run may have removed at its end."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.stat(file, dir_fd=at, follow_symlinks=False), os.fstat(descriptor))
     return False
@@ -129,6 +129,6 @@ def _is_at(at: int, file: str, descriptor: int) -> bool:
 def _holder(text: bytes) -> Holder:
     try:
         found = json.loads(text)
-    except ValueError:  # it is just being written
+    except ValueError:  # not written yet
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

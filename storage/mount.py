@@ -1,4 +1,4 @@
-"""A bucket mounted by GCSFuse: objects are written as files, and listed by the API."""
+"""A bucket that is mounted by GCSFuse: objects are written as files and listed by the API."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from storage.part_files import fill, part_name, removed_on_failure
 
 
 class MountedBucket(Bucket):
-    """A bucket whose objects are written through its mount, while the API lists what has arrived.
+    """A bucket whose objects are written through its mount, and listed by the API.
 
-    Journal and manifest go through the API too: a program that is killed while it writes to a mount leaves part of
-    the file, and part of a manifest could be taken for the whole.
+    Journal and manifest are written by the API too: a program that is killed while it writes to a mount leaves part of
+    the file, and part of a manifest could pass for the whole.
     """
 
     def __init__(self, api: Bucket, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of members become names of objects, or reasons to refuse them; and the folders above objects."""
+"""Object names of members, reasons to refuse a name, and the folders above objects."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from collections.abc import Iterable
 
 from errors import escaped
 
-PARTIAL_PREFIX = (
-    ".spotted-part-"  # begins the name of a file that is still written; renamed within its folder, which is cheap
-)
+PARTIAL_PREFIX = ".spotted-part-"  # of an unfinished file, which is renamed within its folder
 LONGEST_NAME = 1024  # bytes of UTF-8
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file of this name was still being written."""
+    """Whether this is the name of an unfinished file."""
     return name.rpartition("/")[2].startswith(PARTIAL_PREFIX)
 
 
 def object_name(prefix: str, name: str) -> tuple[str, str]:
-    """The object that a member becomes, and why it may not be one ("" when it may).
+    """Return the object name of a member, and the reason to refuse it ("" if it is allowed).
 
-    "./" and doubled slashes are removed, as the tools of tar and zip do; a name that could leave the prefix or that GCS
-    does not accept is refused (https://cloud.google.com/storage/docs/objects#naming). A refused name is returned in
-    printable form.
+    "./" and doubled slashes are removed, as tar and unzip do. A name that could leave the prefix, or that GCS does not
+    accept, is refused and returned in printable form (https://cloud.google.com/storage/docs/objects#naming).
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")
@@ -46,7 +43,7 @@ def _refusal(name: str, parts: list[str], full: str) -> str:
 
 
 def encoding_refusal(full: str) -> str:
-    """Why a name cannot be an object's for its encoding or length; "" if it can."""
+    """The reason to refuse an object name for its encoding or length; "" if it is allowed."""
     try:
         length = len(full.encode())
     except UnicodeEncodeError:
@@ -55,6 +52,6 @@ def encoding_refusal(full: str) -> str:
 
 
 def parents(paths: Iterable[str]) -> set[str]:
-    """The placeholders of all folders above these paths: "a/b/c" makes "a/b/" and "a/", "a/b/" itself and "a/"."""
+    """The placeholders of all folders above these paths: "a/b/c" and "a/b/" both have "a/b/" and "a/"."""
     folders = {path.rpartition("/")[0] for path in paths}
     return {f"{folder[:end]}/" for folder in folders for end in (*(m.start() for m in re.finditer("/", folder)), None)}

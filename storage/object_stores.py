@@ -1,4 +1,4 @@
-"""obstore's clients of one bucket, with the credentials that google-cloud-storage uses too."""
+"""The obstore clients of one bucket, with the same credentials as google-cloud-storage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Stores(NamedTuple):
 
 
 class ObjectStores:
-    """The clients of a bucket, or of a prefix of it; all names are below that. `headers` go with each request."""
+    """The clients of a bucket or of a prefix of it; `headers` are sent with each request."""
 
     def __init__(
         self, bucket: str, prefix: str, credentials: google.auth.credentials.Credentials, headers: Mapping[str, str]
@@ -48,16 +48,16 @@ class ObjectStores:
         self._stores, self._renewing = self._open(), threading.Lock()
 
     def run(self, work: Callable[[Stores], T]) -> T:
-        """The result of `work`, which is called once more with a new token if the old one is refused.
+        """Call `work`; call it once more with a new token if the token is refused.
 
-        obstore asks for one in time, by a clock that stands still while the machine sleeps.
+        obstore renews tokens in time, but by a clock that stops while the machine sleeps.
         """
         stores = self._stores
         try:
             return work(stores)
         except obstore.exceptions.UnauthenticatedError:
             with self._renewing:
-                if stores is self._stores:  # of all threads that are refused one renews
+                if stores is self._stores:  # only one of the refused threads renews it
                     self._stores = self._open()
             return work(self._stores)
 

@@ -1,7 +1,7 @@
-"""Files below a folder of untrusted users: no link is followed, and no file is ever half written under its name.
+"""Files in a folder that other users may write: no link is followed, and no file is partly written under its name.
 
-Each file is opened relative to its folder's descriptor, which is reached without following links. A user who may write
-there can neither lead a write elsewhere, nor guess the name of a file that is being written (openat(2)).
+Each file is opened relative to the descriptor of its folder, which is reached without following links (openat(2)).
+Other users can neither redirect a write, nor guess the name of an unfinished file.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Iterable, Iterator
 
 from storage.names import PARTIAL_PREFIX
 
-CHUNK = 1 << 20  # bytes of a file that are in memory when it is read
+CHUNK = 1 << 20  # bytes of one read
 FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is not waited for
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: do not wait for a pipe's writer
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def part_name() -> str:
-    """A name that cannot be guessed, of a file that is still being written."""
+    """Return an unguessable name for an unfinished file."""
     return PARTIAL_PREFIX + secrets.token_hex(12)
 
 
 @contextlib.contextmanager
 def folder(root: str, path: str, is_made: bool = False) -> Iterator[int]:
-    """The descriptor of a folder below `root`, made if `is_made`; raises OSError, ELOOP for a link in its place."""
+    """Open a folder below `root` and yield its descriptor; create it if `is_made`. Raises OSError, ELOOP for a link."""
     at = _root(root, is_made)
     try:
         for name in filter(None, path.split("/")):
@@ -42,7 +42,7 @@ def folder(root: str, path: str, is_made: bool = False) -> Iterator[int]:
 
 
 def _root(root: str, is_made: bool) -> int:
-    """The user's own word: links on the way to it are followed."""
+    """Open the folder that the user named; links on the way to it are followed."""
     try:
         return os.open(root, FOLDER)
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def _below(at: int, name: str, is_made: bool) -> int:
 
 
 def chunks(root: str, name: str) -> Iterator[bytes]:
-    """A plain file's bytes; raises OSError where it cannot be opened, and for what is no plain file."""
+    """Read a regular file in chunks; raises OSError if it cannot be opened or is not a regular file."""
     path, _, file = name.rpartition("/")
     with folder(root, path) as at:
         descriptor = os.open(file, READ, dir_fd=at)
@@ -88,7 +88,7 @@ def _read(descriptor: int) -> Iterator[bytes]:
 
 
 def write(at: int, name: str, data: Iterable[bytes]) -> None:
-    """Make a file in a folder, by way of another name."""
+    """Write a file under a temporary name, then rename it."""
     part = part_name()
     with removed_on_failure(part, at):
         fill(os.open(part, NEW, 0o666, dir_fd=at), data)
@@ -97,7 +97,7 @@ def write(at: int, name: str, data: Iterable[bytes]) -> None:
 
 @contextlib.contextmanager
 def removed_on_failure(path: str, at: int | None = None) -> Iterator[None]:
-    """Remove the file where the block raises."""
+    """Remove the file if the block raises."""
     try:
         yield
     except BaseException:
@@ -107,7 +107,7 @@ def removed_on_failure(path: str, at: int | None = None) -> Iterator[None]:
 
 
 def fill(file: int, data: Iterable[bytes]) -> None:
-    """Write and close."""
+    """Write all chunks and close the file."""
     try:
         for chunk in data:
             _write_all(file, chunk)
@@ -122,7 +122,7 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
 
 
 def sync_files(root: str) -> None:
-    """Return once all that was written to the file system of a folder is on its disk; raises OSError (syncfs(2))."""
+    """Flush the file system of a folder to its disk; raises OSError (syncfs(2))."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):
         os.sync()
