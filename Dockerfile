@@ -66,7 +66,7 @@ COPY docker/component.py /usr/local/lib/spotted/
 COPY --from=code /app ./
 # What Python's own library lacks in compiled files (the official image has none) is written as it is imported.
 RUN python -m compileall -q --invalidation-mode unchecked-hash . \
- && PYTHONDONTWRITEBYTECODE='' python -c 'import commands.check, commands.extract, commands.plan, commands.repair, commands.verify, storage.api, distributed.nanny'
+ && PYTHONDONTWRITEBYTECODE='' python -c 'import commands.check, commands.extract, commands.plan, commands.repair, commands.shards, commands.verify, storage.api, distributed.nanny'
 # The entrypoint makes /dev/fuse usable and goes on as the plain user; with docker run --user it begins as that.
 # tini is PID 1: it hands on the signals of docker stop, and reaps what GCSFuse leaves.
 ENTRYPOINT ["tini", "--", "docker-entrypoint.sh"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 
-from commands import listing
 from pipeline.machine import check_proc, find_temporary_folder, raise_limit
 from pipeline.options import RunOptions
 from report.log import start_log
 from sources import network
+
+ON_DATASETS = frozenset({"extract", "verify", "repair", "shards"})  # have `open_run`, the others `run`
 
 
 def run(options: RunOptions, interrupted: threading.Event) -> int:
@@ -17,13 +19,11 @@ def run(options: RunOptions, interrupted: threading.Event) -> int:
     raise_limit()
     network.share()
     find_temporary_folder()
-    if options.command == "list":  # the others import dask and the libraries of the clouds, which takes a second
-        return listing.run(options)
-    check_proc()
-    from commands import check, extract, plan, repair, shards, verify
-
-    commands = {"plan": plan.run, "check": check.run}
-    if options.command in commands:
-        return commands[options.command](options)
-    opened = {"extract": extract, "verify": verify, "repair": repair, "shards": shards}
-    return extract.run_datasets(options, opened[options.command].open_run, interrupted)
+    if options.command != "list":  # which needs no dask
+        check_proc()
+    # Only this command is imported: others need libraries that take a quarter of a second.
+    command = importlib.import_module(f"commands.{options.command}")
+    if options.command not in ON_DATASETS:
+        return int(command.run(options))
+    extract = importlib.import_module("commands.extract")
+    return int(extract.run_datasets(options, command.open_run, interrupted))
