@@ -1,7 +1,7 @@
-"""What can be extracted, as data.
+"""The datasets that can be extracted, as data.
 
-A new dataset is one more `Dataset` in DATASETS: URLs of its archives, and the prefix of their members. A TOML file can
-hold more of them (sources/datasets_file.py).
+A new dataset is one more `Dataset` in DATASETS: the URLs of its archives, and the prefix of their members. Users can
+define more of them in a TOML file (sources/datasets_file.py).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive, or the raw parts of one, and the prefix its members go under.
+    """One archive, or the raw parts of one, and the prefix of its members' object names.
 
-    `size` (bytes), `sha256` and `objects` (its files) are the published ones, where there are any.
+    `size` (bytes), `sha256` and `objects` (number of files) are the published ones, if any.
     """
 
     urls: tuple[str, ...]
     prefix: str
-    file: str  # what it is called: by a mirror, in the journal, in messages; parts add .001, .002 …
+    file: str  # its name on a mirror, in the journal and in messages; parts add .001, .002 …
     size: int | None = None
     sha256: str = ""
     objects: int | None = None
-    is_optional: bool = False  # the dataset is complete without it, where its source does not have it
+    is_optional: bool = False  # if the source does not have it, the dataset is complete without it
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -36,9 +36,9 @@ class Archive:
 
 @dataclass(frozen=True)
 class PhotoTables:
-    """Tables that name photos, and the prefixes under which photos and annotations go.
+    """The URLs of two tables that list photos, and the prefixes of photos and annotations.
 
-    `blobs` are the tables' Git object IDs, with which they are compared; `copy` is where each is too, {} being its ID.
+    `blobs` are the expected Git object IDs of the tables; `copy` is a second URL of each, with {} for its ID.
     """
 
     dogs: str
@@ -51,9 +51,9 @@ class PhotoTables:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a dataset's images: by a list among its objects, of so many images as published; or `percent` of all.
+    """A split of a dataset's images: the object `list` names them, and `images` is their published number.
 
-    The latter is for a dataset without lists: its groups are dealt out by their names' hash.
+    A dataset without lists has `percent` instead: its groups are assigned by the hash of their names.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a dataset's images lie, where the annotation of each is, and how many of them are published.
+    """The folders of a dataset's images and annotations, and the published numbers.
 
-    Images are grouped by the folder below `images` that they are in, or where there is none, by their name up to
-    the last "_". In `annotation`, {name} is an image's path below `images`, and {stem} the same without its ending.
-    `columns` are keys of an annotation in JSON that become columns of the table of images.
+    Images are grouped by their folder below `images`; without one, by their name up to the last "_". In `annotation`,
+    {name} is an image's path below `images`, and {stem} that path without its suffix. `columns` are keys of JSON
+    annotations that become columns of the table of images.
     """
 
     images: str
@@ -81,22 +81,22 @@ class Layout:
 
     @cached_property
     def annotation_parts(self) -> tuple[str, str, str]:
-        """`annotation` in three: what is before the braces, in them, and after them."""
+        """`annotation` split into the text before, in and after the braces."""
         before, _, rest = self.annotation.partition("{")
         return (before, *rest.partition("}")[::2])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset: its name, the option that selects it, its folder in the bucket, its sources, licence and citation.
+    """A dataset: its sources, its folder in the bucket, its licence and its citation.
 
-    `licence` is the publisher's statement, or that there is none; `citation` is the one that the publisher asks for.
+    `licence` is the publisher's statement, or says that there is none; `citation` is what the publisher asks for.
     """
 
     name: str
     title: str
     folder: str
-    group: str = ""  # "breed", "individual", or "" for what only --dataset selects
+    group: str = ""  # "breed" (-b), "individual" (-i), or "": selected by --dataset only
     archives: tuple[Archive, ...] = ()
     tables: PhotoTables | None = None
     layout: Layout | None = None
@@ -105,8 +105,8 @@ class Dataset:
     citation: str = ""
     creator: str = ""
     published: str = ""  # year, or date: YYYY-MM-DD
-    objects: int = 0  # published, or counted by others; 0 where unknown
-    size: int = 0  # bytes to fetch, 0 where unknown; exact where the archives' own sizes are published
+    objects: int = 0  # published, or counted by others; 0 if unknown
+    size: int = 0  # bytes to fetch; exact if the sizes of the archives are published; 0 if unknown
 
 
 def _thu_layout(images: str, annotations: str, lists: str) -> Layout:
