@@ -1,11 +1,10 @@
-"""An answer's body, read as it comes, with a least rate: one byte now and then would pass every time-out."""
+"""An answer's body, read as it comes: no slower than a least rate, and no faster than --bwlimit."""
 
 from __future__ import annotations
 
-import math
+import threading
 import time
 
-import requests
 import urllib3
 
 from sources.http_answers import PassingError
@@ -13,14 +12,35 @@ from sources.http_answers import PassingError
 LEAST_RATE = 500  # bytes a second; 160 photos at once bring so much each on a line of 80 kB/s
 
 
+class Bandwidth:
+    """So many bytes a second from all sources of a process together; 0: no limit.
+
+    What has arrived is paid for before its thread reads on, so that the network's own buffers hold the senders back.
+    """
+
+    def __init__(self, rate: int = 0) -> None:
+        self._rate, self._paid_until, self._lock = rate, 0.0, threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Wait until these bytes, and those that came before them, are paid for."""
+        if not self._rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._paid_until = max(self._paid_until, now) + size / self._rate
+            left = self._paid_until - now
+        time.sleep(left)
+
+
 class Body:
     """The body of an answer, without decoding.
 
-    In each `window` of seconds that are spent on reading it must bring LEAST_RATE, and end within `longest`.
+    In each `window` of seconds that are spent on reading it must bring LEAST_RATE, as one byte now and then would pass
+    every time-out; and it must end within `longest`.
     """
 
-    def __init__(self, response: requests.Response, window: float, longest: float = math.inf) -> None:
-        self._raw, self._window, self._longest = response.raw, window, longest
+    def __init__(self, raw: urllib3.BaseHTTPResponse, bandwidth: Bandwidth, window: float, longest: float) -> None:
+        self._raw, self._bandwidth, self._window, self._longest = raw, bandwidth, window, longest
         self._got, self._seconds, self._before = 0, 0.0, 0.0  # of the window; seconds before it
         self._error: Exception | None = None
 
@@ -40,6 +60,7 @@ class Body:
             if not pieces:
                 raise
             self._error = error
+        self._bandwidth.take(amount - left)
         return b"".join(pieces)
 
     def read_all(self, most: int) -> bytes:
@@ -49,7 +70,7 @@ class Body:
 
     def _next(self, most: int) -> bytes:
         begin = time.monotonic()
-        piece: bytes = self._raw.read1(most, decode_content=False)
+        piece = self._raw.read1(most, decode_content=False)
         self._count(len(piece), time.monotonic() - begin)
         return piece
 

@@ -6,6 +6,7 @@ What a later try may mend is a PassingError, everything else immediately a Sourc
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import zlib
@@ -21,8 +22,7 @@ import requests
 from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
-from sources.bandwidth import Bandwidth
-from sources.body import Body
+from sources.body import Bandwidth, Body
 from sources.header_deadline import DeadlineAdapter
 from sources.hosts import Host, Hosts
 from sources.http_answers import (
@@ -42,7 +42,7 @@ from sources.session import Border, OwnSession
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
 
-    from sources.file_source import SpooledSource
+    from sources.spool import SpooledSource
 
 
 log = logging.getLogger("spotted")
@@ -76,7 +76,7 @@ class HttpClient:
         self, timeout: float = TIMEOUT, connections: int | None = None, bwlimit: int = 0, is_open: bool = False
     ) -> None:
         self.timeout, self.hosts, self.border = timeout, Hosts(connections), Border(is_open)
-        self.bandwidth = Bandwidth(bwlimit)
+        self._bandwidth = Bandwidth(bwlimit)
         self._given = timeout, connections, bwlimit, is_open
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
@@ -132,29 +132,27 @@ class HttpClient:
                     raise PassingError(f"expected an answer as HTTP has it: {error}") from error
 
     def _answer(self, url: str, headers: dict[str, str], host: Host) -> requests.Response:
-        try:
-            return self._request(url, headers)
-        except (requests.ConnectionError, requests.Timeout) as error:
-            if not host.is_answering():
-                raise
-            raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
-
-    def _request(self, url: str, headers: dict[str, str]) -> requests.Response:
         known, timeout = self._redirects.get(url, url), (CONNECT_TIMEOUT, self.timeout)
         try:
             response = self._session.get(known, headers=headers, stream=True, timeout=timeout)
-        except (requests.ConnectionError, requests.Timeout):
+        except (requests.ConnectionError, requests.Timeout) as error:
             self._redirects.pop(url, None)  # the link may lead to a place that answers by now
-            raise
+            if not host.is_answering():
+                raise
+            raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
         except (requests.RequestException, ValueError) as error:  # a redirect to no URL, headers that contradict
             raise SourceError(f"{url}: {innermost(error)}") from error
         if known != url and response.status_code in EXPIRED:
             response.close()
             self._redirects.pop(url, None)
-            return self._request(url, headers)
+            return self._answer(url, headers, host)
         if response.history:
             self._redirects[url] = response.url
         return response
+
+    def body(self, response: requests.Response, longest: float = math.inf) -> Body:
+        """An answer's body, which must not take longer than so many seconds."""
+        return Body(response.raw, self._bandwidth, self.timeout, longest)
 
     # ── small files ──────────────────────────────────────────────────────────────────────────────
 
@@ -189,7 +187,7 @@ class HttpClient:
                 answer = obstore.get(store, parts.path)
                 with host.answer():
                     _check_limit(url, answer.meta["size"], max_size)
-                    self.bandwidth.take(answer.meta["size"])
+                    self._bandwidth.take(answer.meta["size"])
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                     return bytes(answer.bytes()) if is_plain else None
             except (BaseError, OSError, ValueError) as error:
@@ -205,8 +203,7 @@ class HttpClient:
                 got = status_of(response)
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
             _check_limit(url, content_length(response) or 0, max_size)
-            body = Body(response, self.timeout, LONGEST).read_all(max_size)
-            self.bandwidth.take(len(body))
+            body = self.body(response, LONGEST).read_all(max_size)
             _check_limit(url, len(body), max_size)
             check_length(content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)

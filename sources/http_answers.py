@@ -38,11 +38,6 @@ class Version(NamedTuple):
     def of(cls, response: requests.Response) -> Version:
         return cls(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
 
-    @classmethod
-    def from_text(cls, text: str, modified: str) -> Version:
-        """The inverse of str(), with the date of the answer."""
-        return cls(text if text != modified else "", modified)
-
     def __str__(self) -> str:
         return self.etag or self.modified
 

@@ -12,8 +12,6 @@ import requests
 
 from errors import SourceChangedError, escaped
 from sources import retry
-from sources.body import Body
-from sources.file_source import CHUNK, spooled
 from sources.http import HttpClient
 from sources.http_answers import (
     PassingError,
@@ -24,6 +22,8 @@ from sources.http_answers import (
     content_length,
     content_range,
 )
+from sources.local_files import CHUNK
+from sources.spool import spooled
 
 log = logging.getLogger("spotted")
 
@@ -39,10 +39,13 @@ class HttpSource:
 
     name: str
     size: int
-    version: str  # its ETag, or else its Last-Modified
+    validators: Version
     client: HttpClient = field(compare=False, repr=False)
-    modified: str = ""  # its Last-Modified
     is_proven: bool = False  # a checksum is compared with what is read
+
+    @property
+    def version(self) -> str:
+        return str(self.validators)
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
@@ -67,16 +70,11 @@ class HttpSource:
                 mark = position
                 tries.wait(f"{self.name} at byte {position:,}", error)
 
-    @property
-    def validators(self) -> Version:
-        return Version.from_text(self.version, self.modified)
-
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
         left, amount = stop - start, 4 * MIN_CHUNK
         with self._ask(start, stop) as response:
-            body, begin = Body(response, self.client.timeout), time.monotonic()
+            body, begin = self.client.body(response), time.monotonic()
             while left and (chunk := body.read(amount)):
-                self.client.bandwidth.take(len(chunk))
                 amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
                 left, begin = left - min(left, len(chunk)), time.monotonic()

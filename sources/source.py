@@ -17,8 +17,6 @@ import requests
 
 from errors import SourceError
 from sources import network
-from sources.body import Body
-from sources.file_source import FileSource, SpooledSource, spooled_from, whole
 from sources.http import CONNECT_TIMEOUT, HttpClient
 from sources.http_answers import (
     Version,
@@ -30,8 +28,9 @@ from sources.http_answers import (
     content_range,
 )
 from sources.http_source import HttpSource
-from sources.local_files import is_http, local_path
+from sources.local_files import FileSource, is_http, local_path
 from sources.retry import FIRST_ATTEMPTS, innermost
+from sources.spool import SpooledSource, spooled_from, whole
 
 log = logging.getLogger("spotted")
 
@@ -122,7 +121,7 @@ def probe(url: str, client: HttpClient) -> Probe:
 def _probe(url: str, client: HttpClient) -> Probe:
     with client.get(url, {"Range": "bytes=0-511"}) as response:
         check_status(url, response)
-        check_not_html(url, Body(response, client.timeout).read(512))
+        check_not_html(url, client.body(response).read(512))
         if response.status_code == 206:
             return Probe(content_range(response)[1], True)
         return Probe(content_length(response), False)
@@ -133,15 +132,13 @@ def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
         if response.status_code == 416:
             raise SourceError(f"{url}: expected a file, got an empty one")
         check_status(url, response)
-        check_encoding(url, response)
-        head = Body(response, client.timeout).read(512)
-        check_not_html(url, head)
         if response.status_code == 200:
-            return spooled_from(response, head, url, size, client)
+            return spooled_from(response, url, size, client)
+        check_encoding(url, response)
+        check_not_html(url, client.body(response).read(512))
         first, total = content_range(response)
-        version = Version.of(response)
-    if first == 0 and total:
-        return HttpSource(url, total, str(version), client, version.modified)
+        if first == 0 and total:
+            return HttpSource(url, total, Version.of(response), client)
     log.info("%s: the server answers the first Range request wrongly; asking for the whole file", url)
     return whole(url, size, client)
 
