@@ -65,7 +65,7 @@ class ArchiveKind(ABC):
     def broken_link(
         self, name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]
     ) -> tuple[int, Span | None] | None:
-        """The first span that was read from a wrong place, and that span as it must be read; None when there is none.
+        """The index of the first span that was read from a wrong place, and that span as it must be read; else None.
 
         For kinds whose spans begin at a guess (archives/tar.py).
         """

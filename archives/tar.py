@@ -1,8 +1,8 @@
 """A span of a tar becomes members, and the spans of an archive prove that they join up.
 
 A tar has no directory. A span begins with the first block at or after its offset that is a header by its own
-checksum, and ends where the header after its last member must be; `broken_link` checks that
-each end is the next beginning.
+checksum, and ends where the header after its last member must be; `Tar.broken_link` checks that each end is the next
+beginning.
 """
 
 from __future__ import annotations
@@ -17,19 +17,14 @@ from archives.archive_kind import ArchiveKind
 from archives.spans import LARGE, Buffer, Extent, Member, Pax, Piece, Reader, Span, SpanBoundary, check_unpacked
 from archives.tar_headers import (
     BLOCK,
-    CONTINUED,
-    DEVICES,
     EXTENDED,
-    FILES,
-    FOLDERS,
     HARD_LINK,
-    SYMBOLIC_LINK,
     Header,
     HeaderReader,
     TarEntry,
     padded,
     parse,
-    pax_that_matters,
+    tar_refusal,
 )
 from errors import ArchiveError, escaped
 
@@ -72,7 +67,21 @@ class Tar(ArchiveKind):
     def broken_link(
         self, name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]
     ) -> tuple[int, Span | None] | None:
-        return broken_link(name, spans, links)
+        """None when the chain of spans joins from the first header to the archive's end.
+
+        A span that is to be read as None has no member.
+        """
+        here = SpanBoundary(0, 0)
+        for index, (span, link) in enumerate(zip(spans, links, strict=True)):
+            if here.ended or here.end >= span.stop:
+                if link.first is not None:
+                    return index, None
+            elif link.first == here.end and span.pax == here.pax:
+                here = link
+            else:
+                return index, Span(self, span.start, span.stop, begin=here.end, pax=here.pax)
+        report_end(name, here)
+        return None
 
 
 def _starts(size: int, span: int) -> Iterator[int]:
@@ -80,25 +89,6 @@ def _starts(size: int, span: int) -> Iterator[int]:
     whole, half = size // span, max(span // 2 // BLOCK, 1) * BLOCK
     turn = (whole - LAST) * span if whole >= LONG else size
     return itertools.chain(range(0, turn, span), range(turn, size, half))
-
-
-def broken_link(name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]) -> tuple[int, Span | None] | None:
-    """Follow the chain of a tar's spans; None when it joins from the first header to the archive's end.
-
-    Otherwise the index of the first span that does not join, and that span as it must be read, or None
-    for one in which no member begins.
-    """
-    here = SpanBoundary(0, 0)
-    for index, (span, link) in enumerate(zip(spans, links, strict=True)):
-        if here.ended or here.end >= span.stop:
-            if link.first is not None:
-                return index, None
-        elif link.first == here.end and span.pax == here.pax:
-            here = link
-        else:
-            return index, Span(span.kind, span.start, span.stop, begin=here.end, pax=here.pax)
-    report_end(name, here)
-    return None
 
 
 def report_end(name: str, link: SpanBoundary) -> None:
@@ -170,9 +160,9 @@ def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, i
             raise ArchiveError(
                 f"{file.name}: cut off: {escaped(entry.name)} of {entry.size:,} bytes goes beyond the archive's end"
             )
-        link.end, link.pax = start, pax_that_matters(headers.pax)
+        link.end, link.pax = start, headers.pax_in_force
         yield _member(file, entry)
-    link.end, link.pax = start, pax_that_matters(headers.pax)
+    link.end, link.pax = start, headers.pax_in_force
     if start < span.stop:
         _end(file, start, whole, link)
 
@@ -200,9 +190,9 @@ def _another(file: ArchiveFile, end: int) -> int:
 
 def _member(file: ArchiveFile, entry: TarEntry) -> Member:
     where = entry.name, entry.size, entry.offset
-    if entry.kind in FOLDERS or (not entry.size and entry.kind in FILES and entry.name.endswith("/")):
+    if entry.is_folder:
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
-    if refusal := _tar_refusal(entry):
+    if refusal := tar_refusal(entry):
         return Member(*where, None, refusal, link=entry.link if entry.kind == HARD_LINK else "")
     return Member(*where, data_of(file, *where))
 
@@ -223,15 +213,3 @@ def _exactly(archive: str, name: str, size: int, chunks: Iterator[bytes]) -> Ite
         yield chunk
     if got != size:
         raise ArchiveError(f"{archive}: cut off: {escaped(name)} has {got:,} of {size:,} bytes")
-
-
-def _tar_refusal(entry: TarEntry) -> str:
-    if entry.is_sparse:
-        return "a sparse file: its holes would have to be written out"
-    if entry.kind in (SYMBOLIC_LINK, HARD_LINK):
-        return f"a {'symbolic' if entry.kind == SYMBOLIC_LINK else 'hard'} link to {escaped(entry.link)!r}"
-    if entry.kind == CONTINUED:
-        return "the rest of a file that begins in another volume of the archive"
-    if entry.kind not in FILES:
-        return "a device or pipe" if entry.kind in DEVICES else f"of unknown tar type {entry.kind!r}"
-    return ""

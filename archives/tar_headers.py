@@ -16,7 +16,8 @@ from archives.spans import LONGEST_HEADER, LONGEST_HEADERS, Pax
 from errors import ArchiveError, escaped
 
 BLOCK = 512
-FILES = (b"0", b"\0", b"7")  # 7: contiguous, on systems that had such files
+REGULAR = b"0"
+FILES = frozenset({REGULAR, b"\0", b"7"})  # 7: contiguous, on systems that had such files
 FOLDERS = (b"5", b"D")  # D: GNU's dump of a folder, whose data are the names in it
 HARD_LINK, SYMBOLIC_LINK, SPARSE, CONTINUED = b"1", b"2", b"S", b"M"
 DEVICES = (b"3", b"4", b"6")
@@ -24,7 +25,7 @@ WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # regardless of their
 LONG_NAME, LONG_LINK, GLOBAL = b"L", b"K", b"g"
 PAX = (b"x", b"X")  # X: Solaris, before the standard
 PASSED_OVER = (b"V", b"A")  # a volume's label, and Solaris' access lists
-PLAIN, LINKS = frozenset(FILES), frozenset((HARD_LINK, SYMBOLIC_LINK))
+LINKS = frozenset({HARD_LINK, SYMBOLIC_LINK})
 EXTENDED = (LONG_NAME, LONG_LINK, GLOBAL, *PAX, *PASSED_OVER)  # what stands before the header of a member
 PAX_THAT_MATTERS = ("path", "linkpath", "size", "GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
 SPARSE_KEYS = PAX_THAT_MATTERS[3:]
@@ -60,6 +61,23 @@ class TarEntry(NamedTuple):
     is_sparse: bool
     offset: int  # where the data begin
     end: int  # where the data end; the next header is at the next full block
+
+    @property
+    def is_folder(self) -> bool:
+        return self.kind in FOLDERS or (not self.size and self.kind in FILES and self.name.endswith("/"))
+
+
+def tar_refusal(entry: TarEntry) -> str:
+    """Why a member has no bytes to store; "" if it has."""
+    if entry.is_sparse:
+        return "a sparse file: its holes would have to be written out"
+    if entry.kind in LINKS:
+        return f"a {'symbolic' if entry.kind == SYMBOLIC_LINK else 'hard'} link to {escaped(entry.link)!r}"
+    if entry.kind == CONTINUED:
+        return "the rest of a file that begins in another volume of the archive"
+    if entry.kind not in FILES:
+        return "a device or pipe" if entry.kind in DEVICES else f"of unknown tar type {entry.kind!r}"
+    return ""
 
 
 def parse(block: bytes) -> Header | None:
@@ -143,6 +161,11 @@ class HeaderReader:
     def __init__(self, archive: str, read: Read, pax: Pax) -> None:
         self.archive, self.read_bytes, self.pax = archive, read, dict(pax)
 
+    @property
+    def pax_in_force(self) -> Pax:
+        """The global records, in comparable form."""
+        return tuple(sorted(self.pax.items()))
+
     def read(self, start: int) -> tuple[TarEntry | None, int]:
         """The member whose headers begin at `start`, and where the next one's do.
 
@@ -150,7 +173,7 @@ class HeaderReader:
         read, or that are too large to be honest.
         """
         header, at = parse(self.read_bytes(start, start + BLOCK)), start + BLOCK
-        if header and header.kind in PLAIN and header.size and header.size > 0 and not self.pax:  # almost all: be quick
+        if header and header.kind in FILES and header.size and header.size > 0 and not self.pax:  # almost all: be quick
             name, size = header.name.decode("utf-8", "surrogateescape"), header.size
             if not name.endswith("/"):
                 return TarEntry(name, size, header.kind, "", False, at, at + size), at + padded(size)
@@ -205,7 +228,7 @@ class HeaderReader:
         at = self._after_map(at) if header.is_extended else at
         kind, size = header.kind, 0
         if kind == HARD_LINK and header.is_posix and self._has_data(header, at):
-            kind = FILES[0]
+            kind = REGULAR
         if kind not in WITHOUT_DATA and not (name.endswith("/") and not self._has_data(header, at)):
             size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
         if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
@@ -235,8 +258,3 @@ class HeaderReader:
         """
         block = self.read_bytes(at, at + BLOCK) if header.size else b""
         return any(block) and parse(block) is None
-
-
-def pax_that_matters(pax: Mapping[str, str]) -> Pax:
-    """Global records in comparable form."""
-    return tuple(sorted(pax.items()))

@@ -45,11 +45,7 @@ class Record(NamedTuple):
     is_damaged: bool  # it does not fit between its neighbours, so no field of it is sure
 
 
-class Directory(NamedTuple):
-    """The records, in their order, and where they begin."""
-
-    records: list[Record]
-    start: int
+Directory = tuple[list[Record], int]  # the records, in their order, and where they begin
 
 
 def has_end(reader: Reader) -> bool:
@@ -116,13 +112,13 @@ def _found(tail: Tail, ends: list[End]) -> Directory | None:
         raise ArchiveError(
             f"{tail.reader.name}: a damaged zip directory: expected {end.listed:,} entries, got {len(records):,}"
         )
-    return next((Directory([], end.at) for end in ends if not end.listed and not end.size), None)
+    return next((([], end.at) for end in ends if not end.listed and not end.size), None)
 
 
 def _directory(reader: Reader, end: End, start: int, records: list[Record]) -> Directory:
     if end.at != end.place:
         _check_disks(reader.name, end)
-    return Directory(_moved(reader, records, start, end), start)
+    return _moved(reader, records, start, end), start
 
 
 def _parse(data: bytes, count: int) -> tuple[list[Record], int]:
