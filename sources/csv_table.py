@@ -6,24 +6,17 @@ a row that is dropped, or swallowed by a quotation mark that never ends, would b
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from errors import SourceError, escaped
+from sources.content_type import byte_order
 
 LONGEST_LINE = 64 << 10  # characters; the tables' own lines have 200
 LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 NEW_LINES = re.compile(rb"\r\n?|\n")
-# Byte order marks of what spreadsheets save as "Unicode"; UTF-32's begins with UTF-16's.
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 SWALLOWED = re.compile(r'\s*"?\d+"?\s*,')  # how a row begins that lies within a field
 
 
@@ -49,8 +42,8 @@ def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Lin
 
 
 def decode(name: str, data: bytes) -> str:
-    """The text of a table: UTF-8, or what its byte order mark says."""
-    encoding = next((each for mark, each in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    """The text of a table: UTF-8, or as its byte order mark says what spreadsheets save as "Unicode"."""
+    encoding = byte_order(data) or "utf-8"
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
