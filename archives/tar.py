@@ -178,14 +178,9 @@ def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
     if not block and (not start or file.length < whole):
         raise ArchiveError(f"{file.name}: cut off: no end-of-archive block at byte {start:,}")
     link.ended = bool(block)
-    link.another = _another(file, start) if block else 0
-
-
-def _another(file: ArchiveFile, end: int) -> int:
-    after = file.read(end, end + LOOK_BEYOND)
-    found = (at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK]))
-    at = next(found, 0)
-    return end + at if parse(after[at : at + BLOCK]) else 0
+    after = file.read(start, start + LOOK_BEYOND)
+    at = next((at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK])), 0)
+    link.another = start + at if parse(after[at : at + BLOCK]) else 0
 
 
 def _member(file: ArchiveFile, entry: TarEntry) -> Member:

@@ -95,21 +95,21 @@ def parse(block: bytes) -> Header | None:
     link = block[157:257].partition(b"\0")[0] if kind in LINKS else b""
     is_posix = block[257:262] == b"ustar" and block[262:265] != b"  \0"  # which is GNU's magic number
     if is_posix and block[345]:
-        name = _prefix(block).removesuffix(b"/") + b"/" + name
+        prefix = block[345 : 476 if _is_star(block) else 500].partition(b"\0")[0]  # times follow at byte 476 in star's
+        name = prefix.removesuffix(b"/") + b"/" + name
     if kind == SPARSE:
         return Header(name, number(block[124:136]), kind, link, is_posix, *_sparse(block))
     return Header(name, number(block[124:136]), kind, link, is_posix)
 
 
-def _prefix(block: bytes) -> bytes:
-    is_star = block[508:512] == b"tar\0"  # its prefix is shorter: times follow at byte 476
-    return block[345 : 476 if is_star else 500].partition(b"\0")[0]
+def _is_star(block: bytes) -> bool:
+    return block[508:512] == b"tar\0"
 
 
 def _sparse(block: bytes) -> tuple[bool, int | None]:
     # GNU tar, src/tar.h: struct oldgnu_header and struct star_in_header
-    is_star = block[508:512] == b"tar\0"
-    return block[355 if is_star else 482] not in (0, ord("0")), number(block[452:464] if is_star else block[483:495])
+    more, real_size = (355, block[452:464]) if _is_star(block) else (482, block[483:495])
+    return block[more] not in (0, ord("0")), number(real_size)
 
 
 def number(field: bytes) -> int | None:
@@ -232,13 +232,10 @@ class HeaderReader:
         if kind not in WITHOUT_DATA and not (name.endswith("/") and not self._has_data(header, at)):
             size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
         if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
-            name, real_size = pax.get("GNU.sparse.name") or name, self._real_size(header, at, pax, size)
-            return TarEntry(name, real_size, kind, link, True, at, at + size)
+            said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
+            real_size = _size(self.archive, said, at) if said else max(header.real_size or 0, 0) or size
+            return TarEntry(pax.get("GNU.sparse.name") or name, real_size, kind, link, True, at, at + size)
         return TarEntry(name, size, kind, link, False, at, at + size)
-
-    def _real_size(self, header: Header, at: int, pax: Mapping[str, str], size: int) -> int:
-        said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
-        return _size(self.archive, said, at) if said else max(header.real_size or 0, 0) or size
 
     def _after_map(self, start: int) -> int:
         """Where the blocks with the rest of a sparse map end; each says whether another one follows."""

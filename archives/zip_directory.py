@@ -107,7 +107,8 @@ def _found(tail: Tail, ends: list[End]) -> Directory | None:
             what = "%s: its end says %d entries, its directory has %d; all are taken"
             log.warning(what, tail.reader.name, end.listed, len(records))
             return _directory(tail.reader, end, start, records)
-    for end, start, records, _ in parsed:
+    if parsed:
+        end, start, records, _ = parsed[0]
         _check_place(tail.reader.name, end, start)
         raise ArchiveError(
             f"{tail.reader.name}: a damaged zip directory: expected {end.listed:,} entries, got {len(records):,}"
@@ -195,20 +196,16 @@ def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[
     base = start - end.offset
     if not base and end.disks <= 1:
         return records
-    right = {shift: _right(reader, records, shift) for shift in (base, 0)}
+    first = records[:LOOKS]
+    right = {shift: sum(_is_local(reader, each.offset + shift) for each in first) for shift in (base, 0)}
     shift = max(right, key=lambda shift: right[shift])
-    if right[shift] < len(records[:LOOKS]):  # the others are on another disk
+    if right[shift] < len(first):  # the others are on another disk
         _check_disks(reader.name, end)
     if base > 0 and base % WRAP == 0 and shift != base:
         return _unwrapped(reader, records, start)
     if shift > 0:
         log.warning("%s: %d bytes stand before the zip", reader.name, shift)
     return [record._replace(offset=record.offset + shift) for record in records] if shift else records
-
-
-def _right(reader: Reader, records: list[Record], shift: int) -> int:
-    """How many of the first records have a local header, if they are moved by so much."""
-    return sum(_is_local(reader, record.offset + shift) for record in records[:LOOKS])
 
 
 def _is_local(reader: Reader, offset: int) -> bool:

@@ -58,9 +58,8 @@ def _decoded(record: Record) -> str:
 def _unicode_path(record: Record) -> str:
     """The name of Info-ZIP's field, where it is meant for this very name; otherwise none."""
     field = next((data for kind, data in fields(record.extra) if kind == UNICODE_PATH), b"")
-    if len(field) < 5 or field[0] != 1 or int.from_bytes(field[1:5], "little") != zlib.crc32(record.raw_name):
-        return ""
-    return field[5:].decode("utf-8", "ignore").partition("\0")[0]
+    is_meant = field[:5] == b"\1" + zlib.crc32(record.raw_name).to_bytes(4, "little")
+    return field[5:].decode("utf-8", "ignore").partition("\0")[0] if is_meant else ""
 
 
 def _report(archive: str, records: Sequence[Record], found: list[str]) -> None:
@@ -88,10 +87,9 @@ def _with_slashes(archive: str, records: Sequence[Record], found: list[str]) -> 
 
 def _is_folder(record: Record, is_above: bool) -> bool:
     """Whether its attributes say so, or, where it has none, others are in it."""
-    mode = unix_mode(record)
-    return (
-        stat.S_ISDIR(mode) if mode else bool(record.attributes & MSDOS_FOLDER) or (not record.attributes and is_above)
-    )
+    if mode := unix_mode(record):
+        return stat.S_ISDIR(mode)
+    return bool(record.attributes & MSDOS_FOLDER) or (not record.attributes and is_above)
 
 
 def unix_mode(record: Record) -> int:
