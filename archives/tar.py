@@ -132,22 +132,21 @@ def read_extents(file: ArchiveFile, extents: Iterable[Extent]) -> Iterator[Membe
 
 def _first_header(data: Piece, low: int, span: Span) -> tuple[int | None, bool]:
     """Where the first header of the span is, and whether it belongs to an extended one before the span."""
-    before = range(low, span.start, BLOCK)
-    extended = [(at, found) for at in before if (found := _parse(data, at - low)) and found.kind in EXTENDED]
-    tails = {at + BLOCK + padded(found.size or 0) for at, found in extended}
+
+    def header(at: int) -> Header | None:
+        return parse(bytes(data[at - low : at - low + BLOCK]))
+
+    before = ((at, header(at)) for at in range(low, span.start, BLOCK))
+    tails = {at + BLOCK + padded(each.size or 0) for at, each in before if each and each.kind in EXTENDED}
     for at in range(span.start, span.stop, BLOCK):
-        if _parse(data, at - low):
+        if header(at):
             return at, at in tails
     return None, False
 
 
-def _parse(data: Piece, at: int) -> Header | None:
-    return parse(bytes(data[at : at + BLOCK]))
-
-
 def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, is_tail: bool) -> Iterator[Member]:
     link.first = None if is_tail else start
-    headers, whole = HeaderReader(file.name, file.read, span.pax), start
+    headers, whole = HeaderReader(file, span.pax), start
     while start < span.stop:
         entry, start = headers.read(start)
         if entry is None:

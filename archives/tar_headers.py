@@ -9,9 +9,10 @@ a mode, a time or a device number may be broken.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from archives.archive_file import ArchiveFile
 from archives.spans import LONGEST_HEADER, LONGEST_HEADERS, Pax
 from errors import ArchiveError, escaped
 
@@ -35,8 +36,6 @@ _CHECKSUM = re.compile(rb"[ \t]*([0-7]{1,8})[ \0]*")
 _OCTAL = re.compile(rb"[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]+)=")
 _MINUS = bytes(range(128, 256))
-
-Read = Callable[[int, int], bytes]  # the bytes [start, stop), or fewer where the archive ends
 
 
 class Header(NamedTuple):
@@ -127,7 +126,7 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def parse_pax(archive: str, body: bytes, at: int = 0) -> dict[str, str]:
+def parse_pax(archive: str, body: bytes, at: int) -> dict[str, str]:
     """The records of a pax header that matter: each is its own length, a space, a key, "=", a value, and a line end."""
     found, begin = dict[str, str](), 0
     while begin < len(body) and body[begin]:
@@ -158,8 +157,8 @@ def _name(pax: str | None, long: bytes | None, short: bytes) -> str:
 class HeaderReader:
     """Reads the headers of one archive; `pax` are the global records in force."""
 
-    def __init__(self, archive: str, read: Read, pax: Pax) -> None:
-        self.archive, self.read_bytes, self.pax = archive, read, dict(pax)
+    def __init__(self, file: ArchiveFile, pax: Pax) -> None:
+        self.archive, self.read_bytes, self.pax = file.name, file.read, dict(pax)
 
     @property
     def pax_in_force(self) -> Pax:

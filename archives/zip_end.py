@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from archives.spans import Reader
 
 MAX_ENDS = 16  # end records looked at; a comment may hold thousands of what looks like one
-RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", b"PK\5\6"
+RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", re.compile(b"PK\5\6")
 SMALLEST_RECORD = 46  # bytes of the directory
 END = struct.Struct("<4s4H2IH")  # 4.3.16
 END64 = struct.Struct("<4sQ2H2I4Q")  # 4.3.14
@@ -50,19 +51,14 @@ class Tail:
 
     def ends(self) -> list[End]:
         """The end records, the likeliest first: with a comment that ends where the archive does, then the last."""
-        places = heapq.nsmallest(MAX_ENDS, self._places(), key=self._rest)
+        found = END_SIGNATURE.finditer(self.data, 0, max(0, len(self.data) - END.size + 4))
+        places = heapq.nsmallest(MAX_ENDS, (each.start() for each in found), key=lambda at: (self._rest(at), -at))
         return [end for at in places for end in self._ends(at) if not self._is_inner(end)]
 
     def _is_inner(self, end: End) -> bool:
         """Whether it ends a zip that is stored in this one, whose own end is cut off."""
         is_appended = end.at - end.size != end.offset
         return is_appended and self._rest(end.place - self.start) != 0 and self.read(0, 4) == b"PK\3\4"
-
-    def _places(self) -> Iterator[int]:
-        at = self.data.rfind(END_SIGNATURE, 0, max(0, len(self.data) - END.size + 4))
-        while at >= 0:
-            yield at
-            at = self.data.rfind(END_SIGNATURE, 0, at + 3)
 
     def _rest(self, at: int) -> int:
         """How many bytes there are after its comment, or are missing of it."""

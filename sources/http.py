@@ -80,7 +80,10 @@ class HttpClient:
         self._given = timeout, connections, bwlimit, is_open
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
-        self._session = _new_session(self.border)
+        self._session = OwnSession(self.border)
+        self._session.headers.update(HEADERS)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, DeadlineAdapter(pool_connections=POOL, pool_maxsize=POOL))
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()
@@ -209,14 +212,6 @@ class HttpClient:
             body = _unpacked(url, response, body, max_size)
             _check_limit(url, len(body), max_size)
             return body
-
-
-def _new_session(border: Border) -> OwnSession:
-    session = OwnSession(border)
-    session.headers.update(HEADERS)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, DeadlineAdapter(pool_connections=POOL, pool_maxsize=POOL))
-    return session
 
 
 def _new_store(scheme: str, netloc: str, host: str, timeout: float) -> HTTPStore | None:

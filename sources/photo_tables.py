@@ -134,7 +134,7 @@ def _encoded(url: str) -> str:
 
 def _refusal(url: str) -> str:
     """Why a URL of the table is not followed: a table is untrusted, and must not name a file of this machine."""
-    if not HTTP.fullmatch(url) or not url.isprintable() or not _has_host(url):
+    if not PLAIN.fullmatch(url) and not (HTTP.fullmatch(url) and url.isprintable() and _has_host(url)):
         return "the table names no http or https URL"
     # In a --mirror directory the path of the URL is the path of a file.
     if ".." in unquote(unquote(url)).replace("\\", "/").split("/"):
@@ -143,8 +143,6 @@ def _refusal(url: str) -> str:
 
 
 def _has_host(url: str) -> bool:
-    if PLAIN.fullmatch(url):
-        return True
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and " " not in parts.netloc and parts.port != 0
