@@ -115,8 +115,5 @@ CHECKS = {
     "image/png": _png,
     "image/gif": _gif,
     "image/webp": _webp,
-    "image/heic": _boxes,
-    "image/heif": _boxes,
-    "image/avif": _boxes,
-    "image/jxl": _boxes,
+    **dict.fromkeys(("image/heic", "image/heif", "image/avif", "image/jxl"), _boxes),
 }

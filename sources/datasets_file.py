@@ -58,7 +58,7 @@ class _Table:
 
     def archive(self, folder: str) -> Archive:
         self._known(("url", "urls", "prefix", "file", "size", "sha256", "objects"))
-        urls = self.values.get("urls", [self._text("url")] if "urls" not in self.values else None)
+        urls = self.values["urls"] if "urls" in self.values else [self._text("url")]
         if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
             self._refuse("urls: a list of URLs or paths", urls)
         file = self._text("file", urlsplit(urls[0]).path.rpartition("/")[2])
@@ -87,9 +87,8 @@ class _Table:
 
     def _parts(self, key: str) -> Iterable[_Table]:
         found = self.values.get(key, [])
-        return [
-            _Table(self.path, f"{self.name}.{key}", each) for each in (found if isinstance(found, list) else [found])
-        ]
+        tables = found if isinstance(found, list) else [found]
+        return [_Table(self.path, f"{self.name}.{key}", each) for each in tables]
 
     def _text(self, key: str, default: str | None = None) -> str:
         value = self.values.get(key, default)

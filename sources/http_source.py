@@ -127,20 +127,16 @@ class HttpSource:
         )
 
     def _check_replica(self, got: Version) -> None:
+        mine, other = escaped(self.version), escaped(str(got))
         if not self.is_proven:
             raise SourceChangedError(
-                f"{self.name}: expected ETag {escaped(self.version)}, got {escaped(str(got))} of the same size"
-                " and date: several servers answer under this name, and no sha256 is compared that proves their copies"
-                " to be one; use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
+                f"{self.name}: expected ETag {mine}, got {other} of the same size and date: several servers answer"
+                " under this name, and no sha256 is compared that proves their copies to be one; use a --mirror that"
+                " has a SHA256SUMS, without --workers and --scheduler"
             )
         if self.client.hosts.of(self.name).is_new(self.name):
-            log.warning(
-                "%s: expected ETag %s, got %s of the same size and date, as of several servers behind one name;"
-                " going on, its sha256 will prove the bytes",
-                self.name,
-                escaped(self.version),
-                escaped(str(got)),
-            )
+            what = "as of several servers behind one name; going on, its sha256 will prove the bytes"
+            log.warning("%s: expected ETag %s, got %s of the same size and date, %s", self.name, mine, other, what)
 
 
 def _amount_after(amount: int, seconds: float) -> int:
