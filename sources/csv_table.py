@@ -66,19 +66,16 @@ def _place(name: str, number: int, header: list[str], column: str) -> int:
 def _rows(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, each with the line that it begins in."""
     reader, number, width = csv.reader(_lines(name, text), strict=True), 1, 0
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise SourceError(f"{name}, line {number}: expected quotation marks in pairs, got: {error}") from None
-        if row is None:
-            return
-        if any(field.strip() for field in row):
-            width = width or len(row)
-            if reader.line_num > number:
-                _check_fields(name, number, row, width)
-            yield number, row
-        number = reader.line_num + 1
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                width = width or len(row)
+                if reader.line_num > number:
+                    _check_fields(name, number, row, width)
+                yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise SourceError(f"{name}, line {number}: expected quotation marks in pairs, got: {error}") from None
 
 
 def _lines(name: str, text: str) -> Iterator[str]:
