@@ -1,4 +1,4 @@
-"""A compressed tar becomes members: its stream is decompressed to the end, where its checksum is."""
+"""Read the members of a compressed tar, whose stream is decompressed to its end, where the checksum is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archives.tar import read_extents, report_end, tar_members
 
 @dataclass(frozen=True)
 class CompressedTar(ArchiveKind):
-    """A tar in one stream: one span, whose members' offsets are bytes of what it unpacks to."""
+    """A compressed tar: one span; the offsets of members count unpacked bytes."""
 
     format: str  # a key of FORMATS
 
@@ -36,7 +36,7 @@ class CompressedTar(ArchiveKind):
 
 
 class _Unpacked(ArchiveFile):
-    """The unpacked bytes of a compressed tar, read forwards only; the last bytes read can be read again."""
+    """The unpacked bytes of a compressed tar, read forwards; the bytes of the last read can be read again."""
 
     def __init__(self, reader: Reader, format_: str, most: int) -> None:
         super().__init__(reader.name)

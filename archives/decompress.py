@@ -1,7 +1,7 @@
-"""Compressed bytes become unpacked ones: gzip, bzip2 and xz, whose streams are checked by their own checksums.
+"""Decompress gzip, bzip2 and xz streams, and verify their checksums.
 
-What stands after the last stream is no part of it: zeros (tapes, xz stream padding) are passed over, and other bytes
-too, with a warning, as gzip and bzip2 do.
+Bytes after the last stream are ignored, as by gzip and bzip2: zeros (tapes, xz stream padding) silently, others with a
+warning.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ FORMATS = {
 
 
 def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The unpacked bytes of all streams, in chunks; `chunks` are consumed to their end.
+    """Yield the unpacked bytes of all streams; `chunks` are consumed to their end.
 
     Raises ArchiveError when a stream is cut off, or is not what its checksum says.
     """
@@ -99,7 +99,7 @@ def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def pieces(chunks: Iterable[Buffer]) -> Iterator[bytes]:
-    """The same bytes in small pieces: what a decompressor has not used of its input, it copies at each call."""
+    """Split chunks into small pieces: a decompressor copies its unused input at each call."""
     return (bytes(chunk[at : at + FED]) for chunk in chunks for at in range(0, len(chunk), FED))
 
 
@@ -111,7 +111,7 @@ def _fed(name: str, kind: str, stream: Decompressor, data: bytes) -> Iterator[by
 
 
 def feed(stream: Decompressor, data: bytes) -> Iterator[bytes]:
-    """All output for these bytes, in chunks of 256 KiB at most; raises one of ERRORS for a damaged stream."""
+    """Yield the output for these bytes in chunks of at most 256 KiB; raises one of ERRORS for a damaged stream."""
     while True:
         out = stream.decompress(data, UNPACKED)
         if out:

@@ -1,4 +1,4 @@
-"""A span of a tar becomes members, and the spans of an archive prove that they join up.
+"""Read the members of a tar's spans, and verify that the spans join up.
 
 A tar has no directory. A span begins with the first block at or after its offset that is a header by its own
 checksum, and ends where the header after its last member must be; `Tar.broken_link` checks that each end is the next
@@ -67,10 +67,7 @@ class Tar(ArchiveKind):
     def broken_link(
         self, name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]
     ) -> tuple[int, Span | None] | None:
-        """None when the chain of spans joins from the first header to the archive's end.
-
-        A span that is to be read as None has no member.
-        """
+        """Follow the chain of spans from the first header to the archive's end; a replacement None has no member."""
         here = SpanBoundary(0, 0)
         for index, (span, link) in enumerate(zip(spans, links, strict=True)):
             if here.ended or here.end >= span.stop:
@@ -100,7 +97,7 @@ def report_end(name: str, link: SpanBoundary) -> None:
 
 
 def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-    """The members of a span, in file order; `link` is filled. Raises ArchiveError for a damaged or cut-off tar."""
+    """Yield the members of a span and fill `link`; raises ArchiveError for a damaged or cut-off tar."""
     low = max(0, span.start - LOOK_BACK)
     beyond = BEYOND if span.begin is None else 0  # one read again, or for a few members, is alone
     window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)
@@ -119,7 +116,7 @@ def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member
 
 
 def read_extents(file: ArchiveFile, extents: Iterable[Extent]) -> Iterator[Member]:
-    """Members of a tar whose places are known, in the order of their offsets."""
+    """Yield members whose positions are known, in the order of their offsets."""
     last = Member("", 0, -1, None)
     for name, offset, size, _, refusal in extents:
         if refusal:
@@ -131,7 +128,7 @@ def read_extents(file: ArchiveFile, extents: Iterable[Extent]) -> Iterator[Membe
 
 
 def _first_header(data: Piece, low: int, span: Span) -> tuple[int | None, bool]:
-    """Where the first header of the span is, and whether it belongs to an extended one before the span."""
+    """Return the span's first header, and whether it belongs to an extended header before the span."""
 
     def header(at: int) -> Header | None:
         return parse(bytes(data[at - low : at - low + BLOCK]))
@@ -192,7 +189,7 @@ def _member(file: ArchiveFile, entry: TarEntry) -> Member:
 
 
 def data_of(file: ArchiveFile, name: str, size: int, offset: int) -> Buffer | Iterator[bytes]:
-    """A member's bytes, in chunks where there are many."""
+    """Return a member's bytes, in chunks if it is large."""
     held = file.held(offset, offset + size) if size <= LARGE else b""
     if len(held) == size:
         return held

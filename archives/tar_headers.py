@@ -1,9 +1,9 @@
-"""Bytes become the headers of a tar's members; the format of each header decides what its fields mean.
+"""Parse the headers of a tar's members; the format of each header decides the meaning of its fields.
 
 v7 (Unix, 1979) has names of 100 bytes. ustar (POSIX.1-1988) has a prefix to the name; GNU's own format has times and a
 sparse map in that place, and star's has times in its last bytes. Longer names come in extended headers before the
-member: GNU's L and K, and pax records (POSIX.1-2001). Read are only the fields that change a byte or a name: an owner,
-a mode, a time or a device number may be broken.
+member: GNU's L and K, and pax records (POSIX.1-2001). Only fields that change a byte or a name are read: an owner, a
+mode, a time or a device number may be broken.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
 
 class TarEntry(NamedTuple):
-    """A member, by all of its headers together. Offsets and sizes in bytes."""
+    """A member by all of its headers; offsets and sizes in bytes."""
 
     name: str
     size: int
@@ -67,7 +67,7 @@ class TarEntry(NamedTuple):
 
 
 def tar_refusal(entry: TarEntry) -> str:
-    """Why a member has no bytes to store; "" if it has."""
+    """Return why a member is not stored; "" if it can be."""
     if entry.is_sparse:
         return "a sparse file: its holes would have to be written out"
     if entry.kind in LINKS:
@@ -80,9 +80,9 @@ def tar_refusal(entry: TarEntry) -> str:
 
 
 def parse(block: bytes) -> Header | None:
-    """The header that a block is, or None for a block that is none by its checksum.
+    """Return the header in a block; None if its checksum is wrong.
 
-    Some old writers added the bytes up as signed ones, so both sums are right (POSIX.1-2001, pax, "ustar").
+    Some old writers summed signed bytes, so both sums are accepted (POSIX.1-2001, pax, "ustar").
     """
     found = _CHECKSUM.fullmatch(block, 148, 156)
     if not found or len(block) != BLOCK:
@@ -112,7 +112,7 @@ def _sparse(block: bytes) -> tuple[bool, int | None]:
 
 
 def number(field: bytes) -> int | None:
-    """A number in octal digits, or in binary where the first bit is set (GNU and star, for 8 GiB and more)."""
+    """Parse a number in octal digits, or in binary if the first bit is set (GNU and star, for 8 GiB and more)."""
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & ((1 << bits) - 1)
@@ -122,12 +122,12 @@ def number(field: bytes) -> int | None:
 
 
 def padded(size: int) -> int:
-    """The bytes that so many take up, in full blocks."""
+    """Round a size up to full blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def parse_pax(archive: str, body: bytes, at: int) -> dict[str, str]:
-    """The records of a pax header that matter: each is its own length, a space, a key, "=", a value, and a line end."""
+    """Parse the records of a pax header that matter; a record is its length, a space, key, "=", value, line end."""
     found, begin = dict[str, str](), 0
     while begin < len(body) and body[begin]:
         match = _RECORD.match(body, begin)
@@ -162,14 +162,13 @@ class HeaderReader:
 
     @property
     def pax_in_force(self) -> Pax:
-        """The global records, in comparable form."""
+        """Return the global records in comparable form."""
         return tuple(sorted(self.pax.items()))
 
     def read(self, start: int) -> tuple[TarEntry | None, int]:
-        """The member whose headers begin at `start`, and where the next one's do.
+        """Return the member whose headers begin at `start`, and the position of the next header.
 
-        None where there is no header, with where that was found. Raises ArchiveError for headers that cannot be
-        read, or that are too large to be honest.
+        Returns None and the position if there is no header. Raises ArchiveError for damaged or oversized headers.
         """
         header, at = parse(self.read_bytes(start, start + BLOCK)), start + BLOCK
         if header and header.kind in FILES and header.size and header.size > 0 and not self.pax:  # almost all: be quick
@@ -237,7 +236,7 @@ class HeaderReader:
         return TarEntry(name, size, kind, link, False, at, at + size)
 
     def _after_map(self, start: int) -> int:
-        """Where the blocks with the rest of a sparse map end; each says whether another one follows."""
+        """Return the end of the blocks that continue a sparse map; each says whether another one follows."""
         at, block = start, b""
         while not block or block[SPARSE_GOES_ON] not in (0, ord("0")):
             block = self.read_bytes(at, at + BLOCK)
@@ -248,9 +247,9 @@ class HeaderReader:
         return at
 
     def _has_data(self, header: Header, at: int) -> bool:
-        """Whether bytes follow a member that usually has none: a folder, or a hard link (pax can add the file's).
+        """Return whether data follow a folder or a hard link, which usually have none (pax can add the file's).
 
-        Most writers' sizes mean nothing here. As libarchive has it, there are none where a header follows.
+        Most writers' sizes mean nothing here; as in libarchive, there are no data if a header follows.
         """
         block = self.read_bytes(at, at + BLOCK) if header.size else b""
         return any(block) and parse(block) is None

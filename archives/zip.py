@@ -1,4 +1,4 @@
-"""A zip becomes spans by its central directory, and a span becomes members."""
+"""Cut a zip into spans by its central directory, and read the members of a span."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another
 
 
 class Zip(ArchiveKind):
-    """A zip: its central directory says what each span has."""
+    """A zip, whose central directory lists the members of each span."""
 
     is_resumable = True
 
@@ -50,7 +50,6 @@ class Zip(ArchiveKind):
         return [*spans, Span(self, start, end, (*group, *lost))]
 
     def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-        """A damaged one is refused with the reason."""
         spelled: Spelled = []
         if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
             yield from _large_member(reader, span, spelled)
@@ -95,7 +94,7 @@ def _is_near(group: Sequence[ZipEntry], entry: ZipEntry) -> bool:
 
 
 def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
-    """The entries in file order, only the last of each name; those that are not there; where the directory begins."""
+    """Return the entries in file order, the last of each name; the missing ones; the start of the directory."""
     records, end = read_directory(reader)
     entries = [_entry(record, name, end) for record, name in zip(records, names(reader.name, records), strict=True)]
     lost = [each for each in entries if not 0 <= each.offset < end]
@@ -119,7 +118,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
 
 
 def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
-    """Entries that lie in another one's bytes, where no local header is: they must not make that one damaged."""
+    """Return entries inside another one's bytes that have no local header: they must not damage that one."""
     found, reach, probes = set[ZipEntry](), 0, 0
     for entry in entries:
         if entry.offset < reach and probes < MAX_PROBES:
@@ -210,7 +209,7 @@ def _skip(chunks: Iterator[Buffer], count: int) -> Iterator[Buffer]:
 
 
 def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iterator[Buffer]:
-    """The member's own bytes, after its local header; whether it is that member its size and CRC-32 will prove."""
+    """Yield the member's packed bytes after its local header; size and CRC-32 verify them later."""
     first: Buffer = b""
     while len(first) < LOCAL_HEADER.size + len(entry.raw_name) and (chunk := next(chunks, b"")):
         first = bytes(first) + bytes(chunk) if first else chunk

@@ -1,7 +1,7 @@
-"""The central directory of a zip becomes records (APPNOTE.TXT 4.3.12, 4.5.3).
+"""Find and parse the central directory of a zip (APPNOTE.TXT 4.3.12, 4.5.3).
 
-zipfile refuses a whole archive for one bad record, so the records are parsed here: what is wrong with one of them is a
-field of it, and an error is raised only where the directory as a whole cannot be found or does not hold together.
+zipfile refuses a whole archive for one bad record. Here a bad record is marked, and an error is raised only if the
+directory as a whole is missing or inconsistent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECORD = struct.Struct("<4s6H3I5H2I")  # 4.3.12
 
 
 class Record(NamedTuple):
-    """What the directory says of a member; offsets and sizes in bytes, `offset` from the archive's beginning."""
+    """A record of the directory; offsets and sizes in bytes, `offset` from the archive's beginning."""
 
     raw_name: bytes
     system: int  # that it was made by: 0 FAT, 3 Unix … (4.4.2)
@@ -49,7 +49,7 @@ Directory = tuple[list[Record], int]  # the records, in their order, and where t
 
 
 def has_end(reader: Reader) -> bool:
-    """Whether the archive ends as a zip does; any bytes may precede a zip."""
+    """Return whether the archive ends as a zip does; any bytes may precede a zip."""
     return bool(Tail(reader, LONG_TAIL).ends())
 
 
@@ -93,7 +93,7 @@ def _check_size(name: str, size: int) -> None:
 
 
 def _found(tail: Tail, ends: list[End]) -> Directory | None:
-    """The directory that has as many records as its end says; or else one that goes up to its end."""
+    """Return the directory with as many records as its end record says, or one that reaches up to it."""
     candidates = [(end, start) for end in ends for start in tail.starts(end)]
     parsed = list[tuple[End, int, list[Record], int]]()
     for end, start in candidates:
@@ -123,7 +123,7 @@ def _directory(reader: Reader, end: End, start: int, records: list[Record]) -> D
 
 
 def _parse(data: bytes, count: int) -> tuple[list[Record], int]:
-    """The records, and where the last one ends."""
+    """Return the records, and the end of the last one."""
     records, at = list[Record](), 0
     unpack, size, last = RECORD.unpack_from, RECORD.size, len(data) - RECORD.size
     while at <= last:
@@ -152,7 +152,7 @@ def _parse(data: bytes, count: int) -> tuple[list[Record], int]:
 
 
 def _mended(data: bytes, at: int, end: int, is_last: bool) -> tuple[int, bool]:
-    """Where a record that is not followed by another one ends, and whether it is damaged itself."""
+    """Return the end of a record that no other one follows, and whether it is damaged itself."""
     following = data.find(RECORD_SIGNATURE, at + 4)
     if data.startswith(RECORD_SIGNATURE, at):
         if end <= len(data) and (following < 0 or is_last):  # something else may follow, as the directory's signature
@@ -167,7 +167,7 @@ def _mended(data: bytes, at: int, end: int, is_last: bool) -> tuple[int, bool]:
 
 
 def fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """The extra fields of a record, as far as they are whole (4.5.1)."""
+    """Yield the complete extra fields of a record: kind and data (4.5.1)."""
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<HH", extra, at)
@@ -178,7 +178,7 @@ def fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _long(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, int]:
-    """Sizes and offset with what the zip64 field says of those that are full (4.5.3); some writers give all three."""
+    """Replace full sizes and offsets by those of the zip64 field (4.5.3); some writers give all three there."""
     field = next((data for kind, data in fields(extra) if kind == 1), b"")
     values = [value for (value,) in struct.iter_unpack("<Q", field[: len(field) // 8 * 8])]
     plain = [size, packed, offset]
@@ -192,7 +192,7 @@ def _long(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, 
 
 
 def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[Record]:
-    """The records with offsets from the archive's beginning; they may count from the zip's, after something else."""
+    """Return the records with offsets from the archive's beginning, even if other bytes precede the zip."""
     base = start - end.offset
     if not base and end.disks <= 1:
         return records
@@ -213,7 +213,7 @@ def _is_local(reader: Reader, offset: int) -> bool:
 
 
 def _unwrapped(reader: Reader, records: list[Record], start: int) -> list[Record]:
-    """Offsets and sizes as Archive Utility of macOS writes them beyond 4 GiB: modulo 2^32, no zip64, in file order."""
+    """Restore offsets and sizes beyond 4 GiB as macOS' Archive Utility writes them: modulo 2^32, in file order."""
     places, end = list[int](), 0
     for record in records:
         places.append(record.offset + -(-max(0, end - record.offset) // WRAP) * WRAP)

@@ -1,4 +1,4 @@
-"""A zip member's packed bytes become its own, by the methods of the standard library; the other methods are named."""
+"""Decompress a zip's members by the methods of the standard library; name the other methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DECOMPRESSORS: dict[int, Callable[[], Decompressor]] = {
 
 
 def method_refusal(method: int) -> str:
-    """Why members of this method cannot be stored; "" where they can."""
+    """Return why members of this method cannot be stored; "" if they can."""
     if method in (STORED, LZMA, *DECOMPRESSORS):
         return ""
     name = f" ({NAMES[method]})" if method in NAMES else ""
@@ -37,7 +37,7 @@ def method_refusal(method: int) -> str:
 
 
 def unpack(method: int, chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
-    """The member's bytes, which the directory says are `size`; raises MemberError for a damaged stream."""
+    """Yield the member's bytes; `size` is by the directory. Raises MemberError for a damaged stream."""
     if method == STORED:
         return map(bytes, chunks)
     return _unlzma(chunks, size) if method == LZMA else _unpack(DECOMPRESSORS[method](), chunks)
@@ -54,9 +54,9 @@ def _unpack(stream: Decompressor, chunks: Iterable[Buffer]) -> Iterator[bytes]:
 
 
 def _unlzma(chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
-    """LZMA with the header that zip has (5.8.8): two bytes of version, two of length, then lc/lp/pb and dictionary.
+    """Decompress LZMA with zip's header (5.8.8): two bytes of version, two of length, then lc/lp/pb and dictionary.
 
-    It is made into the header of a .lzma file, which bounds the memory: a dictionary is no larger than what it is of.
+    The header of a .lzma file replaces it, which bounds the memory: the dictionary is no larger than the member.
     """
     first = b""
     while len(first) < 9 and (chunk := next(chunks, b"")):
