@@ -1,4 +1,4 @@
-"""An answer's body, read as it comes: no slower than a least rate, and no faster than --bwlimit."""
+"""Read the body of an answer, no slower than a minimum rate and no faster than --bwlimit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ LEAST_RATE = 500  # bytes a second; 160 photos at once bring so much each on a l
 
 
 class Bandwidth:
-    """So many bytes a second from all sources of a process together; 0: no limit.
+    """A limit in bytes/s of all sources of a process together; 0: no limit.
 
-    What has arrived is paid for before its thread reads on, so that the network's own buffers hold the senders back.
+    A thread waits after it has read, so that full network buffers slow the senders down.
     """
 
     def __init__(self, rate: int = 0) -> None:
         self._rate, self._paid_until, self._lock = rate, 0.0, threading.Lock()
 
     def take(self, size: int) -> None:
-        """Wait until these bytes, and those that came before them, are paid for."""
+        """Wait until the limit allows more, after `size` bytes were read."""
         if not self._rate:
             return
         with self._lock:
@@ -35,8 +35,8 @@ class Bandwidth:
 class Body:
     """The body of an answer, without decoding.
 
-    In each `window` of seconds that are spent on reading it must bring LEAST_RATE, as one byte now and then would pass
-    every time-out; and it must end within `longest`.
+    It must bring LEAST_RATE in each `window` (seconds of reading), because one byte now and then would pass every
+    time-out, and it must end within `longest` seconds.
     """
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, bandwidth: Bandwidth, window: float, longest: float) -> None:
@@ -45,9 +45,9 @@ class Body:
         self._error: Exception | None = None
 
     def read(self, amount: int) -> bytes:
-        """So many bytes, fewer at the end; what came before a failure is returned, and the next call raises it.
+        """Return `amount` bytes, fewer at the end; after a failure, the bytes before it, and the next call raises it.
 
-        Raises PassingError where bytes come too slowly, and what urllib3 raises.
+        Raises PassingError if bytes come too slowly, and what urllib3 raises.
         """
         if self._error:
             raise self._error
@@ -64,7 +64,7 @@ class Body:
         return b"".join(pieces)
 
     def read_all(self, most: int) -> bytes:
-        """All that is left, or one byte more than `most`; raises what `read` raises."""
+        """Return the rest, but at most one byte more than `most`; raises what `read` raises."""
         data = self.read(most + 1)
         return data + self.read(most + 1 - len(data))
 

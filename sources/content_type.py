@@ -1,6 +1,6 @@
-"""What a file is by its first bytes, and whether its name says so too.
+"""Recognise a file by its first bytes, and compare that with its name.
 
-An image is what its own signature says. What has none is not an image, and `describe` says in words what it is instead.
+Images are recognised by their signatures; `describe` says in words what other bytes are.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ PACKED = {
 
 
 def content_type(data: bytes) -> str:
-    """The media type that the first bytes show; a name can lie, and some of Austin's .png are JPEG."""
+    """Return the media type by the first bytes; names can be wrong, and some of Austin's .png are JPEG."""
     if kind := image_type(data):
         return kind
     if data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
@@ -75,7 +75,7 @@ def content_type(data: bytes) -> str:
 
 
 def image_type(data: bytes) -> str:
-    """The media type of an image, by its first bytes; "" where they are no image's."""
+    """Return the media type of an image by its first bytes; "" if it is no image."""
     if found := SIGNATURE.match(data):
         return f"image/{found.lastgroup}"
     if data[4:8] == b"ftyp":
@@ -84,7 +84,7 @@ def image_type(data: bytes) -> str:
 
 
 def _brand(data: bytes) -> str:
-    """The kind of an ISO-BMFF file, whose first box names the brands that it is compatible with."""
+    """Return the media type of an ISO-BMFF file by its first box, which lists compatible brands."""
     size = int.from_bytes(data[:4], "big")
     begin, size = (16, int.from_bytes(data[8:16], "big")) if size == 1 else (8, size or len(data))
     box = data[begin : min(size, LARGEST_FTYP)]
@@ -93,7 +93,7 @@ def _brand(data: bytes) -> str:
 
 
 def _is_svg(head: bytes) -> bool:
-    """An SVG is text whose root element is svg; a page that only shows one is none."""
+    """Return whether the root element is svg; a page that contains one is no SVG."""
     return b"svg" in head.replace(b"\0", b"").lower() and bool(SVG.match(_text(head)))
 
 
@@ -101,7 +101,7 @@ def _is_svg(head: bytes) -> bool:
 
 
 def describe(data: bytes) -> str:
-    """What bytes that are no image are, in words: "a web page", "a PDF", "unknown bytes"."""
+    """Describe bytes that are no image: "a web page", "a PDF", "unknown bytes"."""
     if not data:
         return "an empty body"
     if found := next((what for magic, what in PACKED.items() if data.startswith(magic)), ""):
@@ -122,12 +122,12 @@ def _describe_text(text: str) -> str:
 
 
 def byte_order(data: bytes) -> str:
-    """The encoding that a byte order mark names; "" where there is none."""
+    """Return the encoding that a byte order mark names; "" if there is none."""
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
 
 
 def _text(head: bytes) -> str:
-    """The first bytes as text; those that are none have control characters in it."""
+    """Decode the first bytes of a text; other bytes become text with control characters."""
     if encoding := byte_order(head):
         return head.decode(encoding, "replace")
     if not head[1:8:2].strip(b"\0") and len(head) > 1:  # ASCII in UTF-16 without a mark
@@ -144,18 +144,18 @@ def _text(head: bytes) -> str:
 
 
 def ending(path: str) -> str:
-    """The ending of a file's name, in small letters: ".jpg"; "" where there is none."""
+    """Return the ending of a file's name in small letters: ".jpg"; "" if there is none."""
     at = path.rfind(".")
     return path[at:].lower() if at > path.rfind("/") + 1 else ""
 
 
 def is_image(path: str) -> bool:
-    """Whether the name promises an image."""
+    """Return whether the name is that of an image."""
     return ending(path) in ENDINGS
 
 
 def misnamed(path: str, found: str) -> str:
-    """What a file of this media type is that its name says is an image of another kind; "" where they agree."""
+    """Return the contradiction between an image's name and its media type: "PNG named .jpg"; "" if they agree."""
     promised = ENDINGS.get(ending(path))
     if promised in (None, found) or {promised, found} == {"image/heic", "image/heif"}:  # of one family: .heif is either
         return ""

@@ -1,7 +1,7 @@
-"""An untrusted CSV table, any byte of which may be wrong, becomes rows with their line numbers.
+"""Parse an untrusted CSV table into rows with their line numbers.
 
-A table that is not sound all through is an error that names the table, the line, what is expected and what is there:
-a row that is dropped, or swallowed by a quotation mark that never ends, would be photos lost without a word.
+Any defect is an error that names the table, the line, what is expected and what is there: a row that is dropped, or
+swallowed by an open quotation mark, would be photos lost silently.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Line]:
-    """The rows of a table, with the values of these columns; raises SourceError for a table with any defect."""
+    """Yield the rows of a table with the values of these columns; raises SourceError for any defect."""
     lines = _rows(name, decode(name, data))
     number, header = next(lines, (1, ["nothing"]))
     header = [each.strip() for each in header]
@@ -42,7 +42,7 @@ def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Lin
 
 
 def decode(name: str, data: bytes) -> str:
-    """The text of a table: UTF-8, or as its byte order mark says what spreadsheets save as "Unicode"."""
+    """Decode a table: UTF-8, or the encoding of its byte order mark, which spreadsheets write."""
     encoding = byte_order(data) or "utf-8"
     try:
         return data.decode(encoding)
@@ -64,7 +64,7 @@ def _place(name: str, number: int, header: list[str], column: str) -> int:
 
 
 def _rows(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line that it begins in."""
+    """Yield the rows that are not blank, each with its first line."""
     reader, number, width = csv.reader(_lines(name, text), strict=True), 1, 0
     try:
         for row in reader:
@@ -89,7 +89,7 @@ def _lines(name: str, text: str) -> Iterator[str]:
 
 
 def _check_fields(name: str, number: int, row: list[str], width: int) -> None:
-    """A field may have several lines, but none that is a row: then its quotation mark is where none belongs."""
+    """Raise SourceError for a field that contains whole rows: a quotation mark before it is misplaced."""
     for field in row:
         if any(SWALLOWED.match(line) or line.count(",") >= max(width - 1, 1) for line in field.splitlines()[1:]):
             raise SourceError(

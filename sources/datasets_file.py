@@ -1,4 +1,4 @@
-"""A TOML file (https://toml.io) becomes datasets: a table each, with the fields of `datasets.Dataset`."""
+"""Read datasets from a TOML file (https://toml.io): one table each, with the fields of `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATH = r"(?:(?!\.{1,2}/)[^/\\]+/)+"  # a folder's name in the bucket
 
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
-    """The datasets of a TOML file by name; raises UsageError that names the file, the table and the field."""
+    """Return the datasets of a TOML file by name; raises UsageError that names the file, the table and the field."""
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -31,7 +31,7 @@ def read_datasets(path: Path) -> dict[str, Dataset]:
 
 
 class _Table:
-    """One table of the file; each value is checked as it is taken out of it."""
+    """One table of the file; each value is checked when it is read."""
 
     def __init__(self, path: Path, name: str, values: Any) -> None:
         self.path, self.name = path, name

@@ -1,4 +1,4 @@
-"""requests' connections, with a deadline for the header of an answer: a byte now and then would pass every time-out."""
+"""Limit the time for the header of an answer: one byte now and then would pass every time-out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_HEADER = 60.0  # seconds, once its first byte is waited for
 
 
 class _UntilDeadline(io.RawIOBase):
-    """The bytes of a connection; raises ConnectionAbortedError for a read after `deadline`."""
+    """The bytes of a connection; a read after `deadline` raises ConnectionAbortedError."""
 
     def __init__(self, file: io.BufferedIOBase, deadline: float) -> None:
         self._file, self.deadline = file, deadline
@@ -50,7 +50,7 @@ class _TlsConnection(HTTPSConnection):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """requests' adapter, with these connections."""
+    """requests' adapter with that limit."""
 
     def get_connection_with_tls_context(self, *arguments: Any, **named: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*arguments, **named)

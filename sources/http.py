@@ -1,6 +1,6 @@
-"""HTTP requests with retries and validation: back-off, a limit of parallel requests for each server, statuses, lengths.
+"""HTTP requests with retries, a limit of parallel requests to each server, and checks of statuses and lengths.
 
-What a later try may mend is a PassingError, everything else immediately a SourceError.
+A PassingError is retried; other failures are a SourceError.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class HttpClient:
-    """The connections of a process to its sources, and what it knows of their servers.
+    """The connections of a process to its sources, and the state of their servers.
 
     `timeout` is in seconds without a byte, `connections` to each server (None: any number), `bwlimit` in bytes/s of all
     together (0: no limit); with `is_open` public sources may lead to private addresses. Pickled, it is a new client
@@ -94,7 +94,7 @@ class HttpClient:
     # ── retries ──────────────────────────────────────────────────────────────────────────────────
 
     def persist(self, url: str, attempt: Callable[[], T], attempts: int) -> T:
-        """The result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
+        """Return the result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
         tries = self.tries(attempts)
         while True:
             try:
@@ -111,7 +111,7 @@ class HttpClient:
             self._retries += 1
 
     def drain_retries(self) -> int:
-        """How many requests were made again since this was last asked."""
+        """Return the number of retries since the last call."""
         with self._counting:
             count, self._retries = self._retries, 0
         return count
@@ -120,7 +120,7 @@ class HttpClient:
 
     @contextmanager
     def get(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Ask when it is this request's turn, and have the answer open; raises ThrottledError for 429 and 503."""
+        """Wait for a turn, send a request, and yield the open answer; raises ThrottledError for 429 and 503."""
         host = self.hosts.of(self._redirects.get(url, url))
         with host.request(), self._answer(url, headers, host) as response:
             if response.status_code in THROTTLED_STATUSES:
@@ -154,13 +154,13 @@ class HttpClient:
         return response
 
     def body(self, response: requests.Response, longest: float = math.inf) -> Body:
-        """An answer's body, which must not take longer than so many seconds."""
+        """Return the body of an answer, which must be complete within `longest` seconds."""
         return Body(response.raw, self._bandwidth, self.timeout, longest)
 
     # ── small files ──────────────────────────────────────────────────────────────────────────────
 
     def fetch(self, url: str, attempts: int = ATTEMPTS, max_size: int = LARGEST) -> bytes:
-        """The whole of a small file, such as a table or a list of checksums.
+        """Return a small file, such as a table or a list of checksums.
 
         Raises GoneError, TooLargeError (for more than `max_size` bytes), SourceError.
         """
@@ -169,10 +169,10 @@ class HttpClient:
         return self.persist(url, lambda: self._fetch_once(url, max_size), attempts)
 
     def fetch_photo(self, url: str, max_size: int) -> bytes:
-        """The same for one of many.
+        """Return one of many small files.
 
-        The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
-        get, redirects to other hosts among it, is requested again by the path that archives take, whose answer counts.
+        obstore tries first, which takes a tenth of requests' interpreter time. If it fails, as with redirects to
+        other hosts, requests tries again, and its answer counts.
         """
         return (self._fetch_fast(url, max_size) if is_http(url) else None) or self.fetch(url, max_size=max_size)
 
@@ -247,7 +247,7 @@ def _check_limit(name: str, size: int, max_size: int) -> None:
 
 
 def _unpacked(url: str, response: requests.Response, body: bytes, max_size: int) -> bytes:
-    """A body that was gzipped although the request did not allow it; at most one byte more than `max_size`."""
+    """Unpack a body that was gzipped against the request, to at most one byte more than `max_size`."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
     if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
         check_encoding(url, response)

@@ -1,4 +1,4 @@
-"""A URL on a server with Range requests becomes a random-access file, pinned to one version."""
+"""Read a URL by Range requests as a random-access file, pinned to one version."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class HttpSource:
         return str(self.validators)
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
+        """Return the bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
         return b"".join(self.stream(start, stop))
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks; a broken connection continues at the byte where it broke."""
+        """Yield the same bytes in chunks; a broken connection continues at the byte where it broke."""
         position, mark, tries, wrong = start, start, self.client.tries(retry.ATTEMPTS), 0
         while position < stop:
             try:
@@ -83,7 +83,7 @@ class HttpSource:
 
     @contextmanager
     def _ask(self, start: int, stop: int) -> Iterator[requests.Response]:
-        """The answer to a Range request, with If-Range where the server understands it."""
+        """Yield the answer to a Range request, with If-Range if the server understands it."""
         headers, host = {"Range": f"bytes={start}-{stop - 1}"}, self.client.hosts.of(self.name)
         if host.has_if_range and self.validators.for_if_range:
             with self.client.get(self.name, headers | {"If-Range": self.validators.for_if_range}) as response:
@@ -140,7 +140,7 @@ class HttpSource:
 
 
 def _amount_after(amount: int, seconds: float) -> int:
-    """The size of the next request, from the duration of the last."""
+    """Return the size of the next chunk, by the duration of the last."""
     if seconds > SLOW:
         return max(amount // 2, MIN_CHUNK)
     return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

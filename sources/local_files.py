@@ -1,4 +1,4 @@
-"""A URL or path becomes a plain file of this machine, which can be a source; errors name the path."""
+"""Open local files, as sources and otherwise; errors name the path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def local_path(url: str) -> Path:
 
 @contextmanager
 def open_file(path: str | os.PathLike[str]) -> Iterator[int]:
-    """A plain file's descriptor; raises GoneError when there is none, SourceError when it is no file."""
+    """Yield the descriptor of a regular file; raises GoneError if there is none, SourceError if it is no file."""
     descriptor = _open(path)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -48,7 +48,7 @@ def _open(path: str | os.PathLike[str]) -> int:
 
 
 def read_at(descriptor: int, size: int, start: int, name: str) -> bytes:
-    """Up to `size` bytes from `start` on; raises SourceError, with `name`, where the disk fails."""
+    """Return up to `size` bytes from `start` on; raises SourceError, with `name`, if the disk fails."""
     try:
         return os.pread(descriptor, size, start)
     except OSError as error:
@@ -66,18 +66,18 @@ class FileSource:
 
     @classmethod
     def at(cls, path: Path) -> FileSource:
-        """The file at `path`; raises GoneError when there is none, SourceError when it is no file."""
+        """Open the file at `path`; raises GoneError if there is none, SourceError if it is no file."""
         with open_file(path) as file:
             status = os.fstat(file)
             check_not_html(str(path), read_at(file, 512, 0, str(path)))
         return cls(str(path), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}", str(path))
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop); raises SourceChangedError when the file has become shorter."""
+        """Return the bytes [start, stop); raises SourceChangedError if the file has become shorter."""
         return b"".join(self.stream(start, stop))
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks."""
+        """Yield the same bytes in chunks."""
         with self._open() as file:
             while start < stop:
                 chunk = read_at(file, min(CHUNK, stop - start), start, self.name)

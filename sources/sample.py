@@ -1,4 +1,4 @@
-"""Draws a small sample of all sources and serves it over HTTP from this machine.
+"""Draw a small sample of all sources, and serve it over HTTP from this machine.
 
 It has what makes the real ones hard: archives in parts, a space in a folder's name, a photo that is gone, a web page
 under an image's name, photos on a wrong host. The bytes are always the same, so that an interrupted run can continue.
@@ -55,7 +55,7 @@ DOG = """
 
 @lru_cache(maxsize=PICTURES)
 def picture(number: int, kind: str = "JPEG") -> bytes:
-    """A small real image: a dog's head of 128 x 128 pixels, in colours that depend on the number."""
+    """Draw a dog's head of 128 x 128 pixels, in colours that depend on the number."""
     rng = random.Random(number)
     return _draw("RGB", {cell: bytes(rng.randrange(30, 226) for _ in "rgb") for cell in ".#@*"}, kind)
 
@@ -73,7 +73,7 @@ def _draw(mode: str, colours: dict[str, bytes], kind: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def sources() -> dict[str, bytes]:
-    """All files of the miniature, by their path on a mirror."""
+    """Return all files of the sample by their path on a mirror."""
     archives, high = {**_stanford(), **_tsinghua(), **_oxford()}, "high-resolution.zip"
     listing = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in archives.items())
     data = archives.pop(high)
@@ -173,7 +173,7 @@ def _zip(folder: str, members: dict[str, bytes]) -> bytes:
 
 
 def voc(name: str, *kinds: str) -> bytes:
-    """An annotation in the form of Pascal VOC; with kinds of boxes in Tsinghua's, which begins with a BOM."""
+    """Write a Pascal VOC annotation; with kinds of boxes in Tsinghua's form, which begins with a BOM."""
     breed, _, file = name.partition("/")
     box = "<{0}bndbox><xmin>{1}</xmin><ymin>{1}</ymin><xmax>112</xmax><ymax>112</ymax></{0}bndbox>"
     size = "<size><width>128</width><height>128</height><depth>3</depth></size>"
@@ -183,7 +183,7 @@ def voc(name: str, *kinds: str) -> bytes:
 
 
 def _mat_list(names: list[str]) -> bytes:
-    """A list of Stanford's: a MAT-file of version 5 with the names of images, and the numbers of their breeds.
+    """Write a list of Stanford's: a MAT-file of version 5 with names of images and numbers of their breeds.
 
     https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
     """
@@ -210,7 +210,7 @@ def _element(kind: int, data: bytes) -> bytes:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Close the connection without a word: its other end, the run, says what it missed."""
+        """Close the connection silently: the run reports what it missed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -238,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Serve the miniature on loopback; the URL of its mirror."""
+    """Serve the sample on loopback; yield the URL of its mirror."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"

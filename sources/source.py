@@ -1,4 +1,4 @@
-"""A URL, a share link, a local file or several parts become one random-access file, pinned to one version.
+"""Open a URL, a share link, a local file or several parts as a random-access file, pinned to one version.
 
 Every source has `name`, `size` (bytes), `version` and `read(start, stop)` / `stream(start, stop)`, is
 picklable, and holds no connection of its own: connections belong to its client.
@@ -49,9 +49,9 @@ class Source(Protocol):
 
 
 def unreachable(places: tuple[str, ...]) -> str:
-    """The first of these URLs and paths that this process cannot read, and why; "" where there is none.
+    """Return the first of these URLs and paths that this process cannot read, and why; "" if there is none.
 
-    A worker of a cluster is asked, on its own machine. Any answer of a server counts.
+    It runs on the workers of a cluster. Any answer of a server counts.
     """
     network.share()
     for place in places:
@@ -71,8 +71,8 @@ def unreachable(places: tuple[str, ...]) -> str:
 def open_source(urls: tuple[str, ...], client: HttpClient, size: int | None = None, is_proven: bool = False) -> Source:
     """Open one URL or path, or several parts as one file; `size` is what the whole must have, in bytes.
 
-    A server without ranges is read once into a temporary file. `is_proven` is what `proven` makes of it.
-    Raises SourceError when the source cannot be had, is an HTML page, or has another size.
+    A file on a server without ranges is copied into a temporary file. For `is_proven` see `proven`.
+    Raises SourceError if the source is unavailable, is an HTML page, or has another size.
     """
     parts = tuple(_open_one(url, size if len(urls) == 1 else None, client) for url in urls)
     source = parts[0] if len(parts) == 1 else ConcatSource(parts)
@@ -81,17 +81,14 @@ def open_source(urls: tuple[str, ...], client: HttpClient, size: int | None = No
 
 
 def proven(source: Source, is_proven: bool) -> Source:
-    """The same source; where a checksum will prove what is read, copies of other ETags behind one name are taken too.
-
-    They must be of the same size and date.
-    """
+    """Return the source, which accepts other ETags of the same size and date if a checksum will prove the bytes."""
     if isinstance(source, ConcatSource):
         return ConcatSource(tuple(proven(part, is_proven) for part in source.parts))
     return replace(source, is_proven=is_proven) if isinstance(source, HttpSource) else source
 
 
 def with_client(source: Source, client: HttpClient) -> Source:
-    """The same source with the connections of this client; one that was pickled has a client of its own."""
+    """Return the source with the connections of this client; a pickled one has its own."""
     if isinstance(source, ConcatSource):
         return ConcatSource(tuple(with_client(part, client) for part in source.parts))
     return replace(source, client=client) if isinstance(source, HttpSource | SpooledSource) else source
@@ -112,7 +109,7 @@ class Probe:
 
 
 def probe(url: str, client: HttpClient) -> Probe:
-    """Describe a source without reading it; raises SourceError when it is unavailable or an HTML page."""
+    """Describe a source without reading it; raises SourceError if it is unavailable or an HTML page."""
     if not is_http(url):
         return Probe(FileSource.at(local_path(url)).size, True)
     return client.persist(url, lambda: _probe(url, client), FIRST_ATTEMPTS)
@@ -148,7 +145,7 @@ def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
 
 @dataclass(frozen=True)
 class ConcatSource:
-    """Raw parts, one after the other, as one file; its name is the first part's."""
+    """Several parts as one file, named like the first."""
 
     parts: tuple[Source, ...]
 
@@ -165,11 +162,11 @@ class ConcatSource:
         return " ".join(f"{part.size}:{part.version}" for part in self.parts)
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop) of the whole."""
+        """Return the bytes [start, stop) of the whole."""
         return b"".join(self.stream(start, stop))
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks, from as many parts as they lie in."""
+        """Yield the same bytes in chunks."""
         begins = list(itertools.accumulate((part.size for part in self.parts), initial=0))
         for index in range(bisect.bisect_right(begins, start) - 1, len(self.parts)):
             low, high = max(start, begins[index]), min(stop, begins[index + 1])

@@ -1,4 +1,4 @@
-"""A file from a server without range requests becomes a temporary copy, of which nothing can be left behind."""
+"""Copy a file from a server without range requests into a temporary file, which never stays behind."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ log = logging.getLogger("spotted")
 
 
 class TemporaryCopy:
-    """Bytes in a file without a name in TMPDIR: its space is free again when this object, or the process, is gone.
+    """An unnamed file in TMPDIR, whose space is freed with this object or the process.
 
-    Other processes of this machine read it at `path`, as long as that leads to `target` (proc_pid_fd(5)).
+    Other processes of this machine read it at `path` while that leads to `target` (proc_pid_fd(5)).
     """
 
     def __init__(self, url: str, needed: int = 0) -> None:
@@ -61,7 +61,7 @@ class TemporaryCopy:
             )
 
     def write(self, chunk: bytes) -> None:
-        """Append these bytes; raises SourceError where the disk is full or fails."""
+        """Append these bytes; raises SourceError if the disk is full or fails."""
         view = memoryview(chunk)
         while view:
             try:
@@ -75,7 +75,7 @@ class TemporaryCopy:
 
 
 def leads_to(path: str, target: str) -> bool:
-    """Whether a process of this machine still has that copy open."""
+    """Return whether a process of this machine still has that copy open."""
     try:
         return os.readlink(path) == target
     except OSError:
@@ -107,7 +107,7 @@ class SpooledSource(FileSource):
 
 
 def spooled(url: str, size: int, version: Version, client: HttpClient) -> SpooledSource:
-    """The client's own copy of that version."""
+    """Return the client's own copy of that version."""
     with client.copying:
         copy = client.copies.get((url, size))
         if copy is None:
@@ -119,7 +119,7 @@ def spooled(url: str, size: int, version: Version, client: HttpClient) -> Spoole
 
 
 def whole(url: str, size: int | None, client: HttpClient) -> SpooledSource:
-    """A copy of the answer to a request without Range; raises SourceError."""
+    """Copy the answer to a request without Range; raises SourceError."""
     with client.get(url, {}) as response:
         check_status(url, response)
         if response.status_code != 200:
@@ -130,7 +130,7 @@ def whole(url: str, size: int | None, client: HttpClient) -> SpooledSource:
 
 
 def spooled_from(response: requests.Response, url: str, size: int | None, client: HttpClient) -> SpooledSource:
-    """A copy of this answer's body; raises SourceError, also where the disk is full."""
+    """Copy the body of an answer; raises SourceError, also if the disk is full."""
     check_encoding(url, response)
     body, length = client.body(response), content_length(response)
     head = body.read(512)
