@@ -11,7 +11,7 @@ import logging
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from archives.spans import Buffer
 from errors import ArchiveError
@@ -24,20 +24,8 @@ ERRORS = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError)  # of the d
 FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one call, and that come out at most
 
 
-class Decompressor(Protocol):
-    """The interface of the decompressors of bz2 and lzma."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
 class Zlib:
-    """zlib's decompressor with that interface; `wbits` is the format, as in `zlib.decompress`."""
+    """zlib's decompressor with the interface of bz2's and lzma's; `wbits` is the format, as in `zlib.decompress`."""
 
     def __init__(self, wbits: int) -> None:
         self._zlib, self._is_full = zlib.decompressobj(wbits), False
@@ -58,6 +46,9 @@ class Zlib:
         out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
         self._is_full = len(out) == max_length  # zlib may hold more that it has not had the room to give
         return out
+
+
+Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor | Zlib
 
 
 class _Format(NamedTuple):

@@ -11,7 +11,6 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import requests
 
@@ -33,19 +32,6 @@ from sources.retry import FIRST_ATTEMPTS, innermost
 from sources.spool import SpooledSource, spooled_from, whole
 
 log = logging.getLogger("spotted")
-
-
-class Source(Protocol):
-    """A source, as the rest of the program uses it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def version(self) -> str: ...
-    def read(self, start: int, stop: int) -> bytes: ...
-    def stream(self, start: int, stop: int) -> Iterator[bytes]: ...
 
 
 def unreachable(places: tuple[str, ...]) -> str:
@@ -172,3 +158,6 @@ class ConcatSource:
             low, high = max(start, begins[index]), min(stop, begins[index + 1])
             if low < high:
                 yield from self.parts[index].stream(low - begins[index], high - begins[index])
+
+
+Source = FileSource | HttpSource | ConcatSource
