@@ -15,17 +15,7 @@ from dataclasses import replace
 from archives.archive_file import ArchiveFile, Window
 from archives.archive_kind import ArchiveKind
 from archives.spans import LARGE, Buffer, Extent, Member, Pax, Piece, Reader, Span, SpanBoundary, check_unpacked
-from archives.tar_headers import (
-    BLOCK,
-    EXTENDED,
-    HARD_LINK,
-    Header,
-    HeaderReader,
-    TarEntry,
-    padded,
-    parse,
-    tar_refusal,
-)
+from archives.tar_headers import BLOCK, EXTENDED, HARD_LINK, Header, HeaderReader, TarEntry, padded, parse, tar_refusal
 from errors import ArchiveError, escaped
 
 log = logging.getLogger("spotted")

@@ -22,18 +22,11 @@ import requests
 from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
+from sources import http_answers as answers
 from sources.body import Bandwidth, Body
 from sources.header_deadline import DeadlineAdapter
 from sources.hosts import Host, Hosts
-from sources.http_answers import (
-    PassingError,
-    check_encoding,
-    check_length,
-    check_status,
-    content_length,
-    retry_after,
-    status_of,
-)
+from sources.http_answers import PassingError
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
@@ -124,7 +117,7 @@ class HttpClient:
         host = self.hosts.of(self._redirects.get(url, url))
         with host.request(), self._answer(url, headers, host) as response:
             if response.status_code in THROTTLED_STATUSES:
-                raise ThrottledError(status_of(response), host, retry_after(response))
+                raise ThrottledError(answers.status_of(response), host, answers.retry_after(response))
             if response.status_code >= 400:
                 yield response
                 return
@@ -201,14 +194,14 @@ class HttpClient:
 
     def _fetch_once(self, url: str, max_size: int) -> bytes:
         with self.get(url, {}) as response:
-            check_status(url, response)
+            answers.check_status(url, response)
             if response.status_code != 200:
-                got = status_of(response)
+                got = answers.status_of(response)
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
-            _check_limit(url, content_length(response) or 0, max_size)
+            _check_limit(url, answers.content_length(response) or 0, max_size)
             body = self.body(response, LONGEST).read_all(max_size)
             _check_limit(url, len(body), max_size)
-            check_length(content_length(response), len(body))
+            answers.check_length(answers.content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)
             _check_limit(url, len(body), max_size)
             return body
@@ -250,7 +243,7 @@ def _unpacked(url: str, response: requests.Response, body: bytes, max_size: int)
     """Unpack a body that was gzipped against the request, to at most one byte more than `max_size`."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
     if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
-        check_encoding(url, response)
+        answers.check_encoding(url, response)
         return body
     unpack = zlib.decompressobj(GZIP)
     try:

@@ -11,17 +11,10 @@ from dataclasses import dataclass, field
 import requests
 
 from errors import SourceChangedError, escaped
+from sources import http_answers as answers
 from sources import retry
 from sources.http import HttpClient
-from sources.http_answers import (
-    PassingError,
-    RangeError,
-    Version,
-    check_encoding,
-    check_status,
-    content_length,
-    content_range,
-)
+from sources.http_answers import PassingError, RangeError, Version
 from sources.local_files import CHUNK
 from sources.spool import spooled
 
@@ -92,7 +85,7 @@ class HttpSource:
                     yield response
                     return
                 if response.status_code == 200:
-                    self._check_version(response, content_length(response))
+                    self._check_version(response, answers.content_length(response))
             log.info("%s: the server does not understand If-Range; asking without", self.name)
             host.has_if_range = False
         with self.client.get(self.name, headers) as response:
@@ -104,10 +97,10 @@ class HttpSource:
             raise SourceChangedError(
                 f"{self.name}: changed while it was read (status {response.status_code}); run again"
             )
-        check_status(self.name, response)
-        check_encoding(self.name, response)
-        first, size = content_range(response)
-        self._check_version(response, content_length(response) if response.status_code == 200 else size)
+        answers.check_status(self.name, response)
+        answers.check_encoding(self.name, response)
+        first, size = answers.content_range(response)
+        self._check_version(response, answers.content_length(response) if response.status_code == 200 else size)
         if response.status_code != 206 or first != start:
             given = escaped(response.headers.get("Content-Range", "none"))
             got = f"status {response.status_code}, Content-Range {given}"

@@ -15,17 +15,10 @@ from dataclasses import dataclass, replace
 import requests
 
 from errors import SourceError
+from sources import http_answers as answers
 from sources import network
 from sources.http import CONNECT_TIMEOUT, HttpClient
-from sources.http_answers import (
-    Version,
-    check_encoding,
-    check_not_html,
-    check_size,
-    check_status,
-    content_length,
-    content_range,
-)
+from sources.http_answers import Version
 from sources.http_source import HttpSource
 from sources.local_files import FileSource, is_http, local_path
 from sources.retry import FIRST_ATTEMPTS, innermost
@@ -62,7 +55,7 @@ def open_source(urls: tuple[str, ...], client: HttpClient, size: int | None = No
     """
     parts = tuple(_open_one(url, size if len(urls) == 1 else None, client) for url in urls)
     source = parts[0] if len(parts) == 1 else ConcatSource(parts)
-    check_size(source.name, source.size, size)
+    answers.check_size(source.name, source.size, size)
     return proven(source, is_proven)
 
 
@@ -103,23 +96,23 @@ def probe(url: str, client: HttpClient) -> Probe:
 
 def _probe(url: str, client: HttpClient) -> Probe:
     with client.get(url, {"Range": "bytes=0-511"}) as response:
-        check_status(url, response)
-        check_not_html(url, client.body(response).read(512))
+        answers.check_status(url, response)
+        answers.check_not_html(url, client.body(response).read(512))
         if response.status_code == 206:
-            return Probe(content_range(response)[1], True)
-        return Probe(content_length(response), False)
+            return Probe(answers.content_range(response)[1], True)
+        return Probe(answers.content_length(response), False)
 
 
 def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
     with client.get(url, {"Range": "bytes=0-511"}) as response:
         if response.status_code == 416:
             raise SourceError(f"{url}: expected a file, got an empty one")
-        check_status(url, response)
+        answers.check_status(url, response)
         if response.status_code == 200:
             return spooled_from(response, url, size, client)
-        check_encoding(url, response)
-        check_not_html(url, client.body(response).read(512))
-        first, total = content_range(response)
+        answers.check_encoding(url, response)
+        answers.check_not_html(url, client.body(response).read(512))
+        first, total = answers.content_range(response)
         if first == 0 and total:
             return HttpSource(url, total, Version.of(response), client)
     log.info("%s: the server answers the first Range request wrongly; asking for the whole file", url)

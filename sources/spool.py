@@ -8,25 +8,16 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import requests
 
 from errors import SourceChangedError, SourceError, escaped
+from sources import http_answers as answers
 from sources.http import HttpClient
-from sources.http_answers import (
-    Version,
-    check_encoding,
-    check_length,
-    check_not_html,
-    check_size,
-    check_status,
-    content_length,
-    status_of,
-)
-from sources.local_files import CHUNK, FileSource, open_file
+from sources.http_answers import Version
+from sources.local_files import CHUNK, FileSource
 from sources.retry import FIRST_ATTEMPTS
 
 log = logging.getLogger("spotted")
@@ -94,16 +85,12 @@ class SpooledSource(FileSource):
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "copy": None}
 
-    @contextmanager
-    def _open(self) -> Iterator[int]:
+    def _open(self) -> AbstractContextManager[int]:
         if self.copy:
-            yield self.copy.descriptor
-        elif leads_to(self.path, self.target):
-            with open_file(self.path) as file:
-                yield file
-        else:
-            with spooled(self.name, self.size, self.validators, self.client)._open() as file:
-                yield file
+            return nullcontext(self.copy.descriptor)
+        if leads_to(self.path, self.target):
+            return super()._open()
+        return spooled(self.name, self.size, self.validators, self.client)._open()
 
 
 def spooled(url: str, size: int, version: Version, client: HttpClient) -> SpooledSource:
@@ -121,28 +108,28 @@ def spooled(url: str, size: int, version: Version, client: HttpClient) -> Spoole
 def whole(url: str, size: int | None, client: HttpClient) -> SpooledSource:
     """Copy the answer to a request without Range; raises SourceError."""
     with client.get(url, {}) as response:
-        check_status(url, response)
+        answers.check_status(url, response)
         if response.status_code != 200:
             given = escaped(response.headers.get("Content-Range", "none"))
-            got = f"{status_of(response)}, Content-Range {given}"
+            got = f"{answers.status_of(response)}, Content-Range {given}"
             raise SourceError(f"{url}: expected status 200 and the whole file, got {got}; use another mirror")
         return spooled_from(response, url, size, client)
 
 
 def spooled_from(response: requests.Response, url: str, size: int | None, client: HttpClient) -> SpooledSource:
     """Copy the body of an answer; raises SourceError, also if the disk is full."""
-    check_encoding(url, response)
-    body, length = client.body(response), content_length(response)
+    answers.check_encoding(url, response)
+    body, length = client.body(response), answers.content_length(response)
     head = body.read(512)
-    check_not_html(url, head)
+    answers.check_not_html(url, head)
     if length is not None:
-        check_size(url, length, size)
+        answers.check_size(url, length, size)
     copy = TemporaryCopy(url, length or size or 0)
     log.info("%s: the server does not support range requests; downloading it into a temporary file", url)
     for chunk in itertools.chain([head], iter(lambda: body.read(CHUNK), b"")):
         copy.write(chunk)
         if size is not None and copy.size > size:
-            check_size(url, copy.size, size)
-    check_length(length, copy.size)
+            answers.check_size(url, copy.size, size)
+    answers.check_length(length, copy.size)
     version = Version.of(response)
     return SpooledSource(copy.path, copy.size, str(version), url, version, copy.target, client, copy)
