@@ -1,4 +1,4 @@
-"""A reader becomes a file from which tar headers and members are parsed."""
+"""Give the parsers of tar headers and members one view of an archive, unpacked or not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from archives.spans import Buffer, Piece, Reader
 
 
 class ArchiveFile(ABC):
-    """The bytes of an archive, from which headers and members are parsed. Positions are the archive's."""
+    """The bytes of a tar, after decompression where it is compressed; positions are bytes of the tar."""
 
     size = sys.maxsize  # bytes, where that is known
 
@@ -19,24 +19,24 @@ class ArchiveFile(ABC):
 
     @property
     def length(self) -> int:
-        """Its size in bytes; of a compressed archive, how many were unpacked so far."""
+        """Return the size in bytes, or the bytes unpacked so far."""
         return self.size
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop), or fewer where the archive ends."""
+        """Return the bytes [start, stop), fewer at the end of the archive."""
         return b"".join(self.stream(start, stop))
 
     def held(self, start: int, stop: int) -> Buffer:
-        """The bytes [start, stop) if all of them are in memory, otherwise none; not copied."""
+        """Return the bytes [start, stop) without a copy if all are in memory, else none."""
         return b""
 
     @abstractmethod
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same as `read`, in chunks."""
+        """Yield the same bytes in chunks."""
 
 
 class Window(ArchiveFile):
-    """A reader of which one piece, `data` at `start`, is in memory; only what lies outside is fetched."""
+    """A reader with one piece, `data` at `start`, in memory; bytes outside it are fetched."""
 
     def __init__(self, reader: Reader, data: Piece = b"", start: int = 0) -> None:
         super().__init__(reader.name)

@@ -1,4 +1,4 @@
-"""What a kind of archive must know; archives/kinds.py has all of them."""
+"""The interface of a kind of archive; archives/kinds.py lists all kinds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from archives.spans import Member, Pax, Reader, Span, SpanBoundary
 class ArchiveKind(ABC):
     """One kind of archive: how it is recognised, cut into spans and read.
 
-    The defaults are those of a kind without a directory that is one span, and is read again as a whole after an
-    interruption and for a repair.
+    By default an archive has no directory and is one span, which is read again as a whole after an interruption and
+    for a repair.
     """
 
     is_resumable = False  # whether an interrupted span is continued after the last member that is stored
@@ -23,10 +23,10 @@ class ArchiveKind(ABC):
 
     @abstractmethod
     def recognises(self, reader: Reader, head: bytes) -> bool:
-        """Whether an archive that begins with `head`, its first 512 bytes, is of this kind."""
+        """Return whether an archive is of this kind; `head` is its first 512 bytes."""
 
     def plan(self, reader: Reader, span: int, most: int) -> list[Span]:
-        """Spans of about `span` bytes, in file order, which can be read in any order and in parallel.
+        """Cut the archive into spans of about `span` bytes, in file order; they can be read in parallel.
 
         Raises ArchiveError for a damaged archive, or one that unpacks to more than `most` bytes.
         """
@@ -34,38 +34,38 @@ class ArchiveKind(ABC):
 
     @abstractmethod
     def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-        """The members of one span, in file order; `link` is filled in by the time the last one is out.
+        """Yield the members of one span in file order; `link` is complete after the last one.
 
         A large member's chunks are consumed before the next member, or not at all.
         Raises ArchiveError when the bytes are not what the format demands.
         """
 
     def objects(self, span: Span) -> int | None:
-        """How many files a span has, where that is known before it is read."""
+        """Return the number of files in a span, or None if it is not known before the span is read."""
         return None
 
     def only(self, spans: Sequence[Span], has: Callable[[str], bool]) -> list[Span]:
-        """The spans that must be read for the members of these names; all of them without a directory."""
+        """Return the spans that hold members whose name `has` accepts; all spans if there is no directory."""
         return list(spans)
 
     # ── interruptions and repairs ────────────────────────────────────────────────────────────────
 
     def place_after(self, member: Member, link: SpanBoundary) -> tuple[int, Pax]:
-        """From which byte on members are to do after this one, and the global headers there."""
+        """Return the position after this member, and the global headers in force there."""
         return link.end, link.pax
 
     def rest(self, span: Span, upto: int, pax: Pax) -> Span:
-        """The span from such a place on."""
+        """Return the rest of the span from such a position."""
         return replace(span, start=min(upto, span.stop))
 
     def narrowed(self, span: Span, offsets: Collection[int]) -> Span | None:
-        """The span with no more members than the repair of those at `offsets` needs; None where it has none of them."""
+        """Return the span reduced to what a repair of the members at `offsets` reads; None if it has none of them."""
         return span if any(span.start <= offset < span.stop for offset in offsets) else None
 
     def broken_link(
         self, name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]
     ) -> tuple[int, Span | None] | None:
-        """The first span that was read from a wrong place, and that span as it must be read; None when there is none.
+        """Return the index of the first span read from a wrong position, and its replacement; None if there is none.
 
         For kinds whose spans begin at a guess (archives/tar.py).
         """

@@ -1,4 +1,4 @@
-"""A compressed tar becomes members: its stream is decompressed to the end, where its checksum is."""
+"""Read the members of a compressed tar, whose stream is decompressed to its end, where the checksum is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archives.tar import read_extents, report_end, tar_members
 
 @dataclass(frozen=True)
 class CompressedTar(ArchiveKind):
-    """A tar in one stream: one span, whose members' offsets are bytes of what it unpacks to."""
+    """A compressed tar: one span; the offsets of members count unpacked bytes."""
 
     format: str  # a key of FORMATS
 
@@ -26,11 +26,17 @@ class CompressedTar(ArchiveKind):
 
     def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
         file = _Unpacked(reader, self.format, span.most)
-        return read_extents(file, span.extents) if span.extents else _read_all(file, span, link)
+        if span.extents:
+            yield from read_extents(file, span.extents)
+            return
+        yield from tar_members(file, 0, replace(span, stop=sys.maxsize), link, False)
+        for _ in file.stream(file.length, sys.maxsize):  # to the end, where the checksum is
+            pass
+        report_end(file.name, link)
 
 
 class _Unpacked(ArchiveFile):
-    """The unpacked bytes of a compressed tar, read forwards only; the last bytes read can be read again."""
+    """The unpacked bytes of a compressed tar, read forwards; the bytes of the last read can be read again."""
 
     def __init__(self, reader: Reader, format_: str, most: int) -> None:
         super().__init__(reader.name)
@@ -53,10 +59,9 @@ class _Unpacked(ArchiveFile):
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         while start < stop:
-            if start >= self.length:
+            while start >= self.length:
                 if not self._go_on():
                     return
-                continue
             part = self._chunk[start - self.position : stop - self.position]
             start += len(part)
             yield part
@@ -65,11 +70,3 @@ class _Unpacked(ArchiveFile):
         self.position, self._chunk = self.length, next(self._chunks, b"")
         check_unpacked(self.name, self.length, self._most)
         return bool(self._chunk)
-
-
-def _read_all(file: _Unpacked, span: Span, link: SpanBoundary) -> Iterator[Member]:
-    """The members of a compressed tar, which is read to its end, where its checksum is."""
-    yield from tar_members(file, 0, replace(span, stop=sys.maxsize), link, False)
-    for _ in file.stream(file.length, sys.maxsize):
-        pass
-    report_end(file.name, link)

@@ -1,7 +1,7 @@
-"""Compressed bytes become unpacked ones: gzip, bzip2 and xz, whose streams are checked by their own checksums.
+"""Decompress gzip, bzip2 and xz streams, and verify their checksums.
 
-What stands after the last stream is no part of it: zeros (tapes, xz stream padding) are passed over, and other bytes
-too, with a warning, as gzip and bzip2 do.
+Bytes after the last stream are ignored, as by gzip and bzip2: zeros (tapes, xz stream padding) silently, others with a
+warning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from archives.spans import Buffer
 from errors import ArchiveError
@@ -24,20 +24,8 @@ ERRORS = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError)  # of the d
 FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one call, and that come out at most
 
 
-class Decompressor(Protocol):
-    """The interface of the decompressors of bz2 and lzma."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
 class Zlib:
-    """zlib's decompressor with that interface; `wbits` is the format, as in `zlib.decompress`."""
+    """zlib's decompressor with the interface of bz2's and lzma's; `wbits` is the format, as in `zlib.decompress`."""
 
     def __init__(self, wbits: int) -> None:
         self._zlib, self._is_full = zlib.decompressobj(wbits), False
@@ -60,6 +48,9 @@ class Zlib:
         return out
 
 
+Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor | Zlib
+
+
 class _Format(NamedTuple):
     magic: bytes
     begin: Callable[[], Decompressor]
@@ -73,7 +64,7 @@ FORMATS = {
 
 
 def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The unpacked bytes of all streams, in chunks; `chunks` are consumed to their end.
+    """Yield the unpacked bytes of all streams; `chunks` are consumed to their end.
 
     Raises ArchiveError when a stream is cut off, or is not what its checksum says.
     """
@@ -99,7 +90,7 @@ def unpack(name: str, kind: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def pieces(chunks: Iterable[Buffer]) -> Iterator[bytes]:
-    """The same bytes in small pieces: what a decompressor has not used of its input, it copies at each call."""
+    """Split chunks into small pieces: a decompressor copies its unused input at each call."""
     return (bytes(chunk[at : at + FED]) for chunk in chunks for at in range(0, len(chunk), FED))
 
 
@@ -111,7 +102,7 @@ def _fed(name: str, kind: str, stream: Decompressor, data: bytes) -> Iterator[by
 
 
 def feed(stream: Decompressor, data: bytes) -> Iterator[bytes]:
-    """All output for these bytes, in chunks of 256 KiB at most; raises one of ERRORS for a damaged stream."""
+    """Yield the output for these bytes in chunks of at most 256 KiB; raises one of ERRORS for a damaged stream."""
     while True:
         out = stream.decompress(data, UNPACKED)
         if out:

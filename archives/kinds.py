@@ -1,7 +1,4 @@
-"""All kinds of archives, and how one is recognised; knows no network and no bucket.
-
-A span of an archive carries its kind, which reads it (archives/archive_kind.py).
-"""
+"""The registry of archive kinds, and the recognition of an archive by its bytes."""
 
 from __future__ import annotations
 
@@ -53,7 +50,7 @@ def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span
 
 
 def _foreign(reader: Reader) -> str:
-    """The name of another format, by its magic number; "" if unknown."""
+    """Return the name of an unsupported format, by its magic number; "" if unknown."""
     for name, at, magics in FOREIGN:
         begin = at if at >= 0 else max(reader.size + at, 0)
         found = bytes(reader.read(begin, min(begin + 8, reader.size))[:8]) if begin < reader.size else b""

@@ -23,14 +23,14 @@ Pax = tuple[tuple[str, str], ...]
 
 
 class Piece(Protocol):
-    """Bytes of a reader, which may arrive only when they are sliced."""
+    """Bytes of a reader; slicing waits until they have arrived."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> Buffer: ...
 
 
 class Reader(Protocol):
-    """A random-access file: a source, or anything with these methods."""
+    """A random-access file, such as a source."""
 
     @property
     def name(self) -> str: ...
@@ -41,8 +41,8 @@ class Reader(Protocol):
 
 
 class Member(NamedTuple):
-    """One entry of an archive. `data` is chunks for a large file, and None where `refusal` says why; it may lie in
-    what was read of the archive, whose memory is then kept as long as it.
+    """One entry of an archive. `data` is chunks for a large file, and None if `refusal` says why; it may be a view that
+    keeps the memory of its span.
     """
 
     name: str  # ends with "/" for a folder
@@ -55,7 +55,7 @@ class Member(NamedTuple):
 
 
 class ZipEntry(NamedTuple):
-    """What zip's central directory says of a member; offsets and sizes in bytes."""
+    """A member by a zip's central directory; offsets and sizes in bytes."""
 
     name: str
     raw_name: bytes
@@ -87,7 +87,7 @@ class Limits:
     total: int = 1000  # GB
 
     def most(self, size: int) -> int:
-        """What an archive of `size` bytes may unpack to, in bytes."""
+        """Return the bytes that an archive of `size` bytes may unpack to."""
         return min(max(self.ratio * size, ALWAYS_ALLOWED), self.total * 10**9)
 
 
@@ -95,7 +95,7 @@ LIMITS = Limits()
 
 
 def check_unpacked(name: str, unpacked: int, most: int) -> None:
-    """Raise ArchiveError when that is too much."""
+    """Raise ArchiveError for more than `most` bytes."""
     if unpacked > most:
         raise ArchiveError(
             f"{name}: unpacks to {unpacked:,} bytes or more, at most {most:,} are allowed: a zip bomb?"

@@ -1,8 +1,8 @@
-"""A span of a tar becomes members, and the spans of an archive prove that they join up.
+"""Read the members of a tar's spans, and verify that the spans join up.
 
 A tar has no directory. A span begins with the first block at or after its offset that is a header by its own
-checksum, and ends where the header after its last member must be; `broken_link` checks that
-each end is the next beginning.
+checksum, and ends where the header after its last member must be; `Tar.broken_link` checks that each end is the next
+beginning.
 """
 
 from __future__ import annotations
@@ -15,22 +15,7 @@ from dataclasses import replace
 from archives.archive_file import ArchiveFile, Window
 from archives.archive_kind import ArchiveKind
 from archives.spans import LARGE, Buffer, Extent, Member, Pax, Piece, Reader, Span, SpanBoundary, check_unpacked
-from archives.tar_headers import (
-    BLOCK,
-    CONTINUED,
-    DEVICES,
-    EXTENDED,
-    FILES,
-    FOLDERS,
-    HARD_LINK,
-    SYMBOLIC_LINK,
-    Header,
-    HeaderReader,
-    TarEntry,
-    padded,
-    parse,
-    pax_that_matters,
-)
+from archives.tar_headers import BLOCK, EXTENDED, HARD_LINK, Header, HeaderReader, TarEntry, padded, parse, tar_refusal
 from errors import ArchiveError, escaped
 
 log = logging.getLogger("spotted")
@@ -72,7 +57,18 @@ class Tar(ArchiveKind):
     def broken_link(
         self, name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]
     ) -> tuple[int, Span | None] | None:
-        return broken_link(name, spans, links)
+        """Follow the chain of spans from the first header to the archive's end; a replacement None has no member."""
+        here = SpanBoundary(0, 0)
+        for index, (span, link) in enumerate(zip(spans, links, strict=True)):
+            if here.ended or here.end >= span.stop:
+                if link.first is not None:
+                    return index, None
+            elif link.first == here.end and span.pax == here.pax:
+                here = link
+            else:
+                return index, Span(self, span.start, span.stop, begin=here.end, pax=here.pax)
+        report_end(name, here)
+        return None
 
 
 def _starts(size: int, span: int) -> Iterator[int]:
@@ -80,25 +76,6 @@ def _starts(size: int, span: int) -> Iterator[int]:
     whole, half = size // span, max(span // 2 // BLOCK, 1) * BLOCK
     turn = (whole - LAST) * span if whole >= LONG else size
     return itertools.chain(range(0, turn, span), range(turn, size, half))
-
-
-def broken_link(name: str, spans: Sequence[Span], links: Sequence[SpanBoundary]) -> tuple[int, Span | None] | None:
-    """Follow the chain of a tar's spans; None when it joins from the first header to the archive's end.
-
-    Otherwise the index of the first span that does not join, and that span as it must be read, or None
-    for one in which no member begins.
-    """
-    here = SpanBoundary(0, 0)
-    for index, (span, link) in enumerate(zip(spans, links, strict=True)):
-        if here.ended or here.end >= span.stop:
-            if link.first is not None:
-                return index, None
-        elif link.first == here.end and span.pax == here.pax:
-            here = link
-        else:
-            return index, Span(span.kind, span.start, span.stop, begin=here.end, pax=here.pax)
-    report_end(name, here)
-    return None
 
 
 def report_end(name: str, link: SpanBoundary) -> None:
@@ -110,7 +87,7 @@ def report_end(name: str, link: SpanBoundary) -> None:
 
 
 def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-    """The members of a span, in file order; `link` is filled. Raises ArchiveError for a damaged or cut-off tar."""
+    """Yield the members of a span and fill `link`; raises ArchiveError for a damaged or cut-off tar."""
     low = max(0, span.start - LOOK_BACK)
     beyond = BEYOND if span.begin is None else 0  # one read again, or for a few members, is alone
     window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)
@@ -129,7 +106,7 @@ def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member
 
 
 def read_extents(file: ArchiveFile, extents: Iterable[Extent]) -> Iterator[Member]:
-    """Members of a tar whose places are known, in the order of their offsets."""
+    """Yield members whose positions are known, in the order of their offsets."""
     last = Member("", 0, -1, None)
     for name, offset, size, _, refusal in extents:
         if refusal:
@@ -141,23 +118,22 @@ def read_extents(file: ArchiveFile, extents: Iterable[Extent]) -> Iterator[Membe
 
 
 def _first_header(data: Piece, low: int, span: Span) -> tuple[int | None, bool]:
-    """Where the first header of the span is, and whether it belongs to an extended one before the span."""
-    before = range(low, span.start, BLOCK)
-    extended = [(at, found) for at in before if (found := _parse(data, at - low)) and found.kind in EXTENDED]
-    tails = {at + BLOCK + padded(found.size or 0) for at, found in extended}
+    """Return the span's first header, and whether it belongs to an extended header before the span."""
+
+    def header(at: int) -> Header | None:
+        return parse(bytes(data[at - low : at - low + BLOCK]))
+
+    before = ((at, header(at)) for at in range(low, span.start, BLOCK))
+    tails = {at + BLOCK + padded(each.size or 0) for at, each in before if each and each.kind in EXTENDED}
     for at in range(span.start, span.stop, BLOCK):
-        if _parse(data, at - low):
+        if header(at):
             return at, at in tails
     return None, False
 
 
-def _parse(data: Piece, at: int) -> Header | None:
-    return parse(bytes(data[at : at + BLOCK]))
-
-
 def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, is_tail: bool) -> Iterator[Member]:
     link.first = None if is_tail else start
-    headers, whole = HeaderReader(file.name, file.read, span.pax), start
+    headers, whole = HeaderReader(file, span.pax), start
     while start < span.stop:
         entry, start = headers.read(start)
         if entry is None:
@@ -170,9 +146,9 @@ def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, i
             raise ArchiveError(
                 f"{file.name}: cut off: {escaped(entry.name)} of {entry.size:,} bytes goes beyond the archive's end"
             )
-        link.end, link.pax = start, pax_that_matters(headers.pax)
+        link.end, link.pax = start, headers.pax_in_force
         yield _member(file, entry)
-    link.end, link.pax = start, pax_that_matters(headers.pax)
+    link.end, link.pax = start, headers.pax_in_force
     if start < span.stop:
         _end(file, start, whole, link)
 
@@ -188,27 +164,22 @@ def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
     if not block and (not start or file.length < whole):
         raise ArchiveError(f"{file.name}: cut off: no end-of-archive block at byte {start:,}")
     link.ended = bool(block)
-    link.another = _another(file, start) if block else 0
-
-
-def _another(file: ArchiveFile, end: int) -> int:
-    after = file.read(end, end + LOOK_BEYOND)
-    found = (at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK]))
-    at = next(found, 0)
-    return end + at if parse(after[at : at + BLOCK]) else 0
+    after = file.read(start, start + LOOK_BEYOND)
+    at = next((at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK])), 0)
+    link.another = start + at if parse(after[at : at + BLOCK]) else 0
 
 
 def _member(file: ArchiveFile, entry: TarEntry) -> Member:
     where = entry.name, entry.size, entry.offset
-    if entry.kind in FOLDERS or (not entry.size and entry.kind in FILES and entry.name.endswith("/")):
+    if entry.is_folder:
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
-    if refusal := _tar_refusal(entry):
+    if refusal := tar_refusal(entry):
         return Member(*where, None, refusal, link=entry.link if entry.kind == HARD_LINK else "")
     return Member(*where, data_of(file, *where))
 
 
 def data_of(file: ArchiveFile, name: str, size: int, offset: int) -> Buffer | Iterator[bytes]:
-    """A member's bytes, in chunks where there are many."""
+    """Return a member's bytes, in chunks if it is large."""
     held = file.held(offset, offset + size) if size <= LARGE else b""
     if len(held) == size:
         return held
@@ -223,15 +194,3 @@ def _exactly(archive: str, name: str, size: int, chunks: Iterator[bytes]) -> Ite
         yield chunk
     if got != size:
         raise ArchiveError(f"{archive}: cut off: {escaped(name)} has {got:,} of {size:,} bytes")
-
-
-def _tar_refusal(entry: TarEntry) -> str:
-    if entry.is_sparse:
-        return "a sparse file: its holes would have to be written out"
-    if entry.kind in (SYMBOLIC_LINK, HARD_LINK):
-        return f"a {'symbolic' if entry.kind == SYMBOLIC_LINK else 'hard'} link to {escaped(entry.link)!r}"
-    if entry.kind == CONTINUED:
-        return "the rest of a file that begins in another volume of the archive"
-    if entry.kind not in FILES:
-        return "a device or pipe" if entry.kind in DEVICES else f"of unknown tar type {entry.kind!r}"
-    return ""

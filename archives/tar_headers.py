@@ -1,22 +1,24 @@
-"""Bytes become the headers of a tar's members; the format of each header decides what its fields mean.
+"""Parse the headers of a tar's members; the format of each header decides the meaning of its fields.
 
 v7 (Unix, 1979) has names of 100 bytes. ustar (POSIX.1-1988) has a prefix to the name; GNU's own format has times and a
 sparse map in that place, and star's has times in its last bytes. Longer names come in extended headers before the
-member: GNU's L and K, and pax records (POSIX.1-2001). Read are only the fields that change a byte or a name: an owner,
-a mode, a time or a device number may be broken.
+member: GNU's L and K, and pax records (POSIX.1-2001). Only fields that change a byte or a name are read: an owner, a
+mode, a time or a device number may be broken.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from archives.archive_file import ArchiveFile
 from archives.spans import LONGEST_HEADER, LONGEST_HEADERS, Pax
 from errors import ArchiveError, escaped
 
 BLOCK = 512
-FILES = (b"0", b"\0", b"7")  # 7: contiguous, on systems that had such files
+REGULAR = b"0"
+FILES = frozenset({REGULAR, b"\0", b"7"})  # 7: contiguous, on systems that had such files
 FOLDERS = (b"5", b"D")  # D: GNU's dump of a folder, whose data are the names in it
 HARD_LINK, SYMBOLIC_LINK, SPARSE, CONTINUED = b"1", b"2", b"S", b"M"
 DEVICES = (b"3", b"4", b"6")
@@ -24,7 +26,7 @@ WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # regardless of their
 LONG_NAME, LONG_LINK, GLOBAL = b"L", b"K", b"g"
 PAX = (b"x", b"X")  # X: Solaris, before the standard
 PASSED_OVER = (b"V", b"A")  # a volume's label, and Solaris' access lists
-PLAIN, LINKS = frozenset(FILES), frozenset((HARD_LINK, SYMBOLIC_LINK))
+LINKS = frozenset({HARD_LINK, SYMBOLIC_LINK})
 EXTENDED = (LONG_NAME, LONG_LINK, GLOBAL, *PAX, *PASSED_OVER)  # what stands before the header of a member
 PAX_THAT_MATTERS = ("path", "linkpath", "size", "GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
 SPARSE_KEYS = PAX_THAT_MATTERS[3:]
@@ -34,8 +36,6 @@ _CHECKSUM = re.compile(rb"[ \t]*([0-7]{1,8})[ \0]*")
 _OCTAL = re.compile(rb"[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]+)=")
 _MINUS = bytes(range(128, 256))
-
-Read = Callable[[int, int], bytes]  # the bytes [start, stop), or fewer where the archive ends
 
 
 class Header(NamedTuple):
@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
 
 class TarEntry(NamedTuple):
-    """A member, by all of its headers together. Offsets and sizes in bytes."""
+    """A member by all of its headers; offsets and sizes in bytes."""
 
     name: str
     size: int
@@ -61,11 +61,28 @@ class TarEntry(NamedTuple):
     offset: int  # where the data begin
     end: int  # where the data end; the next header is at the next full block
 
+    @property
+    def is_folder(self) -> bool:
+        return self.kind in FOLDERS or (not self.size and self.kind in FILES and self.name.endswith("/"))
+
+
+def tar_refusal(entry: TarEntry) -> str:
+    """Return why a member is not stored; "" if it can be."""
+    if entry.is_sparse:
+        return "a sparse file: its holes would have to be written out"
+    if entry.kind in LINKS:
+        return f"a {'symbolic' if entry.kind == SYMBOLIC_LINK else 'hard'} link to {escaped(entry.link)!r}"
+    if entry.kind == CONTINUED:
+        return "the rest of a file that begins in another volume of the archive"
+    if entry.kind not in FILES:
+        return "a device or pipe" if entry.kind in DEVICES else f"of unknown tar type {entry.kind!r}"
+    return ""
+
 
 def parse(block: bytes) -> Header | None:
-    """The header that a block is, or None for a block that is none by its checksum.
+    """Return the header in a block; None if its checksum is wrong.
 
-    Some old writers added the bytes up as signed ones, so both sums are right (POSIX.1-2001, pax, "ustar").
+    Some old writers summed signed bytes, so both sums are accepted (POSIX.1-2001, pax, "ustar").
     """
     found = _CHECKSUM.fullmatch(block, 148, 156)
     if not found or len(block) != BLOCK:
@@ -77,25 +94,25 @@ def parse(block: bytes) -> Header | None:
     link = block[157:257].partition(b"\0")[0] if kind in LINKS else b""
     is_posix = block[257:262] == b"ustar" and block[262:265] != b"  \0"  # which is GNU's magic number
     if is_posix and block[345]:
-        name = _prefix(block).removesuffix(b"/") + b"/" + name
+        prefix = block[345 : 476 if _is_star(block) else 500].partition(b"\0")[0]  # times follow at byte 476 in star's
+        name = prefix.removesuffix(b"/") + b"/" + name
     if kind == SPARSE:
         return Header(name, number(block[124:136]), kind, link, is_posix, *_sparse(block))
     return Header(name, number(block[124:136]), kind, link, is_posix)
 
 
-def _prefix(block: bytes) -> bytes:
-    is_star = block[508:512] == b"tar\0"  # its prefix is shorter: times follow at byte 476
-    return block[345 : 476 if is_star else 500].partition(b"\0")[0]
+def _is_star(block: bytes) -> bool:
+    return block[508:512] == b"tar\0"
 
 
 def _sparse(block: bytes) -> tuple[bool, int | None]:
     # GNU tar, src/tar.h: struct oldgnu_header and struct star_in_header
-    is_star = block[508:512] == b"tar\0"
-    return block[355 if is_star else 482] not in (0, ord("0")), number(block[452:464] if is_star else block[483:495])
+    more, real_size = (355, block[452:464]) if _is_star(block) else (482, block[483:495])
+    return block[more] not in (0, ord("0")), number(real_size)
 
 
 def number(field: bytes) -> int | None:
-    """A number in octal digits, or in binary where the first bit is set (GNU and star, for 8 GiB and more)."""
+    """Parse a number in octal digits, or in binary if the first bit is set (GNU and star, for 8 GiB and more)."""
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & ((1 << bits) - 1)
@@ -105,12 +122,12 @@ def number(field: bytes) -> int | None:
 
 
 def padded(size: int) -> int:
-    """The bytes that so many take up, in full blocks."""
+    """Round a size up to full blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
-def parse_pax(archive: str, body: bytes, at: int = 0) -> dict[str, str]:
-    """The records of a pax header that matter: each is its own length, a space, a key, "=", a value, and a line end."""
+def parse_pax(archive: str, body: bytes, at: int) -> dict[str, str]:
+    """Parse the records of a pax header that matter; a record is its length, a space, key, "=", value, line end."""
     found, begin = dict[str, str](), 0
     while begin < len(body) and body[begin]:
         match = _RECORD.match(body, begin)
@@ -140,17 +157,21 @@ def _name(pax: str | None, long: bytes | None, short: bytes) -> str:
 class HeaderReader:
     """Reads the headers of one archive; `pax` are the global records in force."""
 
-    def __init__(self, archive: str, read: Read, pax: Pax) -> None:
-        self.archive, self.read_bytes, self.pax = archive, read, dict(pax)
+    def __init__(self, file: ArchiveFile, pax: Pax) -> None:
+        self.archive, self.read_bytes, self.pax = file.name, file.read, dict(pax)
+
+    @property
+    def pax_in_force(self) -> Pax:
+        """Return the global records in comparable form."""
+        return tuple(sorted(self.pax.items()))
 
     def read(self, start: int) -> tuple[TarEntry | None, int]:
-        """The member whose headers begin at `start`, and where the next one's do.
+        """Return the member whose headers begin at `start`, and the position of the next header.
 
-        None where there is no header, with where that was found. Raises ArchiveError for headers that cannot be
-        read, or that are too large to be honest.
+        Returns None and the position if there is no header. Raises ArchiveError for damaged or oversized headers.
         """
         header, at = parse(self.read_bytes(start, start + BLOCK)), start + BLOCK
-        if header and header.kind in PLAIN and header.size and header.size > 0 and not self.pax:  # almost all: be quick
+        if header and header.kind in FILES and header.size and header.size > 0 and not self.pax:  # almost all: be quick
             name, size = header.name.decode("utf-8", "surrogateescape"), header.size
             if not name.endswith("/"):
                 return TarEntry(name, size, header.kind, "", False, at, at + size), at + padded(size)
@@ -205,20 +226,17 @@ class HeaderReader:
         at = self._after_map(at) if header.is_extended else at
         kind, size = header.kind, 0
         if kind == HARD_LINK and header.is_posix and self._has_data(header, at):
-            kind = FILES[0]
+            kind = REGULAR
         if kind not in WITHOUT_DATA and not (name.endswith("/") and not self._has_data(header, at)):
             size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
         if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
-            name, real_size = pax.get("GNU.sparse.name") or name, self._real_size(header, at, pax, size)
-            return TarEntry(name, real_size, kind, link, True, at, at + size)
+            said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
+            real_size = _size(self.archive, said, at) if said else max(header.real_size or 0, 0) or size
+            return TarEntry(pax.get("GNU.sparse.name") or name, real_size, kind, link, True, at, at + size)
         return TarEntry(name, size, kind, link, False, at, at + size)
 
-    def _real_size(self, header: Header, at: int, pax: Mapping[str, str], size: int) -> int:
-        said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
-        return _size(self.archive, said, at) if said else max(header.real_size or 0, 0) or size
-
     def _after_map(self, start: int) -> int:
-        """Where the blocks with the rest of a sparse map end; each says whether another one follows."""
+        """Return the end of the blocks that continue a sparse map; each says whether another one follows."""
         at, block = start, b""
         while not block or block[SPARSE_GOES_ON] not in (0, ord("0")):
             block = self.read_bytes(at, at + BLOCK)
@@ -229,14 +247,9 @@ class HeaderReader:
         return at
 
     def _has_data(self, header: Header, at: int) -> bool:
-        """Whether bytes follow a member that usually has none: a folder, or a hard link (pax can add the file's).
+        """Return whether data follow a folder or a hard link, which usually have none (pax can add the file's).
 
-        Most writers' sizes mean nothing here. As libarchive has it, there are none where a header follows.
+        Most writers' sizes mean nothing here; as in libarchive, there are no data if a header follows.
         """
         block = self.read_bytes(at, at + BLOCK) if header.size else b""
         return any(block) and parse(block) is None
-
-
-def pax_that_matters(pax: Mapping[str, str]) -> Pax:
-    """Global records in comparable form."""
-    return tuple(sorted(pax.items()))

@@ -1,4 +1,4 @@
-"""A zip becomes spans by its central directory, and a span becomes members."""
+"""Cut a zip into spans by its central directory, and read the members of a span."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from archives.archive_kind import ArchiveKind
-from archives.spans import LARGE, SPAN, Buffer, Member, Pax, Reader, Span, SpanBoundary, ZipEntry, check_unpacked
+from archives.spans import LARGE, SPAN, Buffer, Member, Pax, Piece, Reader, Span, SpanBoundary, ZipEntry, check_unpacked
 from archives.zip_directory import LOCAL_SIZE, Record, has_end, read_directory
 from archives.zip_methods import AES, DEFLATED, MAX_INFLATE_RATIO, STORED, method_refusal, unpack
 from archives.zip_names import names, unix_mode
@@ -31,7 +31,7 @@ Spelled = list[tuple[ZipEntry, bytes]]  # entries whose local header has another
 
 
 class Zip(ArchiveKind):
-    """A zip: its central directory says what each span has."""
+    """A zip, whose central directory lists the members of each span."""
 
     is_resumable = True
 
@@ -50,7 +50,18 @@ class Zip(ArchiveKind):
         return [*spans, Span(self, start, end, (*group, *lost))]
 
     def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
-        return read_span(reader, span)
+        spelled: Spelled = []
+        if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
+            yield from _large_member(reader, span, spelled)
+        else:
+            data = reader.read(span.start, span.stop)
+            for entry in span.entries:
+                yield _member(reader.name, entry, _piece(data, span.start, entry), spelled)
+        if spelled:
+            entry, spelling = spelled[0]
+            what = f"{escaped(spelling.decode('utf-8', 'replace'))} is {escaped(entry.name)} in the directory"
+            what = f"{len(spelled)} local headers spell the name otherwise; the directory's counts: {what}"
+            log.info("%s: %s", reader.name, what)
 
     def objects(self, span: Span) -> int:
         return sum(not entry.name.endswith("/") for entry in span.entries)
@@ -83,11 +94,9 @@ def _is_near(group: Sequence[ZipEntry], entry: ZipEntry) -> bool:
 
 
 def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
-    """The entries in file order, only the last of each name; those that are not there; where the directory begins."""
+    """Return the entries in file order, the last of each name; the missing ones; the start of the directory."""
     records, end = read_directory(reader)
-    entries = list(map(_entry, records, names(reader.name, records)))
-    if any(_is_short(each, end) for each in entries):
-        entries = [_placed(each) if _is_short(each, end) else each for each in entries]
+    entries = [_entry(record, name, end) for record, name in zip(records, names(reader.name, records), strict=True)]
     lost = [each for each in entries if not 0 <= each.offset < end]
     if lost:
         entries = [each for each in entries if 0 <= each.offset < end]
@@ -109,7 +118,7 @@ def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
 
 
 def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
-    """Entries that lie in another one's bytes, where no local header is: they must not make that one damaged."""
+    """Return entries inside another one's bytes that have no local header: they must not damage that one."""
     found, reach, probes = set[ZipEntry](), 0, 0
     for entry in entries:
         if entry.offset < reach and probes < MAX_PROBES:
@@ -121,25 +130,22 @@ def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
     return found
 
 
-def _is_short(entry: ZipEntry, end: int) -> bool:
-    return not 0 <= entry.offset <= end - LOCAL_SIZE - entry.packed
-
-
-def _place_refusal(entry: ZipEntry) -> str:
-    return f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
-
-
 def _placed(entry: ZipEntry) -> ZipEntry:
     return entry._replace(offset=max(entry.offset, 0), refusal=entry.refusal or _place_refusal(entry))
 
 
-def _entry(record: Record, name: str) -> ZipEntry:
+def _place_refusal(entry: Record | ZipEntry) -> str:
+    return f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
+
+
+def _entry(record: Record, name: str, end: int) -> ZipEntry:
     size = record.size
     if record.method == STORED and not record.flags & ENCRYPTED:
         size = record.packed  # as unzip does; the CRC-32 shows whether it is right
-    places = record.offset, record.packed, size
-    refusal, is_sure = _refusal(record), not record.is_damaged
-    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
+    refusal, places = _refusal(record), (record.offset, record.packed, size)
+    if not refusal and not 0 <= record.offset <= end - LOCAL_SIZE - record.packed:
+        refusal = _place_refusal(record)
+    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, not record.is_damaged)
 
 
 def _refusal(record: Record) -> str:
@@ -168,21 +174,8 @@ def _flag_refusal(record: Record) -> str:
     return "a patch to another file"
 
 
-def read_span(reader: Reader, span: Span) -> Iterator[Member]:
-    """The members of a span, in file order; a damaged one is refused with the reason."""
-    spelled: Spelled = []
-    if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
-        yield from _large_member(reader, span, spelled)
-    else:
-        data = reader.read(span.start, span.stop)
-        for entry in span.entries:
-            chunks = (data[start - span.start : stop - span.start] for start, stop in [(entry.offset, entry.stop)])
-            yield _member(reader.name, entry, chunks, spelled)
-    if spelled:
-        what = f"{escaped(spelled[0][1].decode('utf-8', 'replace'))} is {escaped(spelled[0][0].name)} in the directory"
-        log.info(
-            "%s: %d local headers spell the name otherwise; the directory's counts: %s", reader.name, len(spelled), what
-        )
+def _piece(data: Piece, start: int, entry: ZipEntry) -> Iterator[Buffer]:
+    yield data[entry.offset - start : entry.stop - start]
 
 
 def _large_member(reader: Reader, span: Span, spelled: Spelled) -> Iterator[Member]:
@@ -216,7 +209,7 @@ def _skip(chunks: Iterator[Buffer], count: int) -> Iterator[Buffer]:
 
 
 def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iterator[Buffer]:
-    """The member's own bytes, after its local header; whether it is that member its size and CRC-32 will prove."""
+    """Yield the member's packed bytes after its local header; size and CRC-32 verify them later."""
     first: Buffer = b""
     while len(first) < LOCAL_HEADER.size + len(entry.raw_name) and (chunk := next(chunks, b"")):
         first = bytes(first) + bytes(chunk) if first else chunk

@@ -1,7 +1,7 @@
-"""The central directory of a zip becomes records (APPNOTE.TXT 4.3.12, 4.5.3).
+"""Find and parse the central directory of a zip (APPNOTE.TXT 4.3.12, 4.5.3).
 
-zipfile refuses a whole archive for one bad record, so the records are parsed here: what is wrong with one of them is a
-field of it, and an error is raised only where the directory as a whole cannot be found or does not hold together.
+zipfile refuses a whole archive for one bad record. Here a bad record is marked, and an error is raised only if the
+directory as a whole is missing or inconsistent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECORD = struct.Struct("<4s6H3I5H2I")  # 4.3.12
 
 
 class Record(NamedTuple):
-    """What the directory says of a member; offsets and sizes in bytes, `offset` from the archive's beginning."""
+    """A record of the directory; offsets and sizes in bytes, `offset` from the archive's beginning."""
 
     raw_name: bytes
     system: int  # that it was made by: 0 FAT, 3 Unix … (4.4.2)
@@ -45,15 +45,11 @@ class Record(NamedTuple):
     is_damaged: bool  # it does not fit between its neighbours, so no field of it is sure
 
 
-class Directory(NamedTuple):
-    """The records, in their order, and where they begin."""
-
-    records: list[Record]
-    start: int
+Directory = tuple[list[Record], int]  # the records, in their order, and where they begin
 
 
 def has_end(reader: Reader) -> bool:
-    """Whether the archive ends as a zip does; any bytes may precede a zip."""
+    """Return whether the archive ends as a zip does; any bytes may precede a zip."""
     return bool(Tail(reader, LONG_TAIL).ends())
 
 
@@ -97,7 +93,7 @@ def _check_size(name: str, size: int) -> None:
 
 
 def _found(tail: Tail, ends: list[End]) -> Directory | None:
-    """The directory that has as many records as its end says; or else one that goes up to its end."""
+    """Return the directory with as many records as its end record says, or one that reaches up to it."""
     candidates = [(end, start) for end in ends for start in tail.starts(end)]
     parsed = list[tuple[End, int, list[Record], int]]()
     for end, start in candidates:
@@ -111,22 +107,23 @@ def _found(tail: Tail, ends: list[End]) -> Directory | None:
             what = "%s: its end says %d entries, its directory has %d; all are taken"
             log.warning(what, tail.reader.name, end.listed, len(records))
             return _directory(tail.reader, end, start, records)
-    for end, start, records, _ in parsed:
+    if parsed:
+        end, start, records, _ = parsed[0]
         _check_place(tail.reader.name, end, start)
         raise ArchiveError(
             f"{tail.reader.name}: a damaged zip directory: expected {end.listed:,} entries, got {len(records):,}"
         )
-    return next((Directory([], end.at) for end in ends if not end.listed and not end.size), None)
+    return next((([], end.at) for end in ends if not end.listed and not end.size), None)
 
 
 def _directory(reader: Reader, end: End, start: int, records: list[Record]) -> Directory:
     if end.at != end.place:
         _check_disks(reader.name, end)
-    return Directory(_moved(reader, records, start, end), start)
+    return _moved(reader, records, start, end), start
 
 
 def _parse(data: bytes, count: int) -> tuple[list[Record], int]:
-    """The records, and where the last one ends."""
+    """Return the records, and the end of the last one."""
     records, at = list[Record](), 0
     unpack, size, last = RECORD.unpack_from, RECORD.size, len(data) - RECORD.size
     while at <= last:
@@ -155,7 +152,7 @@ def _parse(data: bytes, count: int) -> tuple[list[Record], int]:
 
 
 def _mended(data: bytes, at: int, end: int, is_last: bool) -> tuple[int, bool]:
-    """Where a record that is not followed by another one ends, and whether it is damaged itself."""
+    """Return the end of a record that no other one follows, and whether it is damaged itself."""
     following = data.find(RECORD_SIGNATURE, at + 4)
     if data.startswith(RECORD_SIGNATURE, at):
         if end <= len(data) and (following < 0 or is_last):  # something else may follow, as the directory's signature
@@ -170,7 +167,7 @@ def _mended(data: bytes, at: int, end: int, is_last: bool) -> tuple[int, bool]:
 
 
 def fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """The extra fields of a record, as far as they are whole (4.5.1)."""
+    """Yield the complete extra fields of a record: kind and data (4.5.1)."""
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<HH", extra, at)
@@ -181,7 +178,7 @@ def fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _long(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, int]:
-    """Sizes and offset with what the zip64 field says of those that are full (4.5.3); some writers give all three."""
+    """Replace full sizes and offsets by those of the zip64 field (4.5.3); some writers give all three there."""
     field = next((data for kind, data in fields(extra) if kind == 1), b"")
     values = [value for (value,) in struct.iter_unpack("<Q", field[: len(field) // 8 * 8])]
     plain = [size, packed, offset]
@@ -195,13 +192,14 @@ def _long(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, 
 
 
 def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[Record]:
-    """The records with offsets from the archive's beginning; they may count from the zip's, after something else."""
+    """Return the records with offsets from the archive's beginning, even if other bytes precede the zip."""
     base = start - end.offset
     if not base and end.disks <= 1:
         return records
-    right = {shift: _right(reader, records, shift) for shift in (base, 0)}
+    first = records[:LOOKS]
+    right = {shift: sum(_is_local(reader, each.offset + shift) for each in first) for shift in (base, 0)}
     shift = max(right, key=lambda shift: right[shift])
-    if right[shift] < len(records[:LOOKS]):  # the others are on another disk
+    if right[shift] < len(first):  # the others are on another disk
         _check_disks(reader.name, end)
     if base > 0 and base % WRAP == 0 and shift != base:
         return _unwrapped(reader, records, start)
@@ -210,17 +208,12 @@ def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[
     return [record._replace(offset=record.offset + shift) for record in records] if shift else records
 
 
-def _right(reader: Reader, records: list[Record], shift: int) -> int:
-    """How many of the first records have a local header, if they are moved by so much."""
-    return sum(_is_local(reader, record.offset + shift) for record in records[:LOOKS])
-
-
 def _is_local(reader: Reader, offset: int) -> bool:
     return 0 <= offset <= reader.size - 4 and bytes(reader.read(offset, offset + 4)[:]) == b"PK\3\4"
 
 
 def _unwrapped(reader: Reader, records: list[Record], start: int) -> list[Record]:
-    """Offsets and sizes as Archive Utility of macOS writes them beyond 4 GiB: modulo 2^32, no zip64, in file order."""
+    """Restore offsets and sizes beyond 4 GiB as macOS' Archive Utility writes them: modulo 2^32, in file order."""
     places, end = list[int](), 0
     for record in records:
         places.append(record.offset + -(-max(0, end - record.offset) // WRAP) * WRAP)

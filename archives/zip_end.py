@@ -1,8 +1,9 @@
-"""The last bytes of a zip become end records, with what zip64 adds to them (APPNOTE.TXT 4.3.14 to 4.3.16)."""
+"""Find the end records of a zip, with their zip64 records (APPNOTE.TXT 4.3.14 to 4.3.16)."""
 
 from __future__ import annotations
 
 import heapq
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from archives.spans import Reader
 
 MAX_ENDS = 16  # end records looked at; a comment may hold thousands of what looks like one
-RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", b"PK\5\6"
+RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", re.compile(b"PK\5\6")
 SMALLEST_RECORD = 46  # bytes of the directory
 END = struct.Struct("<4s4H2IH")  # 4.3.16
 END64 = struct.Struct("<4sQ2H2I4Q")  # 4.3.14
@@ -18,7 +19,7 @@ LOCATOR64 = struct.Struct("<4sIQI")  # 4.3.15
 
 
 class End(NamedTuple):
-    """An end record, with what the zip64 record adds."""
+    """An end record, merged with its zip64 record."""
 
     place: int
     at: int  # where the end records begin: with zip64, before it
@@ -29,47 +30,42 @@ class End(NamedTuple):
 
 
 class Tail:
-    """The last bytes of an archive, which are read once; all but large directories lie in them."""
+    """The last bytes of an archive, read once; all but large directories lie in them."""
 
     def __init__(self, reader: Reader, length: int) -> None:
         self.reader, self.start = reader, max(0, reader.size - length)
         self.data = bytes(reader.read(self.start, reader.size)[:])
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop), as far as the archive goes."""
+        """Return the bytes [start, stop), fewer at the end of the archive."""
         if start >= self.start:
             return self.data[start - self.start : stop - self.start]
         return bytes(self.reader.read(max(start, 0), min(stop, self.reader.size))[:])
 
     def starts(self, end: End) -> list[int]:
-        """Where its directory may begin: a first record is there, or it is damaged, and both numbers say so."""
+        """Return the possible starts of the directory: a record is there, or both numbers of the end record agree."""
         places = [place for place in dict.fromkeys((end.at - end.size, end.offset)) if 0 <= place < end.at]
         if len(places) == 1 and end.at - end.size == end.offset and end.size >= SMALLEST_RECORD:
             return places
         return [place for place in places if end.size and self.read(place, place + 4) == RECORD_SIGNATURE]
 
     def ends(self) -> list[End]:
-        """The end records, the likeliest first: with a comment that ends where the archive does, then the last."""
-        places = heapq.nsmallest(MAX_ENDS, self._places(), key=self._rest)
+        """Return the end records, the likeliest first: whose comment ends with the archive, then the last."""
+        found = END_SIGNATURE.finditer(self.data, 0, max(0, len(self.data) - END.size + 4))
+        places = heapq.nsmallest(MAX_ENDS, (each.start() for each in found), key=lambda at: (self._rest(at), -at))
         return [end for at in places for end in self._ends(at) if not self._is_inner(end)]
 
     def _is_inner(self, end: End) -> bool:
-        """Whether it ends a zip that is stored in this one, whose own end is cut off."""
+        """Return whether it belongs to a zip stored in this one, whose own end is cut off."""
         is_appended = end.at - end.size != end.offset
         return is_appended and self._rest(end.place - self.start) != 0 and self.read(0, 4) == b"PK\3\4"
 
-    def _places(self) -> Iterator[int]:
-        at = self.data.rfind(END_SIGNATURE, 0, max(0, len(self.data) - END.size + 4))
-        while at >= 0:
-            yield at
-            at = self.data.rfind(END_SIGNATURE, 0, at + 3)
-
     def _rest(self, at: int) -> int:
-        """How many bytes there are after its comment, or are missing of it."""
+        """Return the number of bytes after its comment, or missing from it."""
         return abs(len(self.data) - at - END.size - int.from_bytes(self.data[at + 20 : at + 22], "little"))
 
     def _ends(self, at: int) -> Iterator[End]:
-        """The end record as the zip64 records have it, where there are such, and as it is: a name may look like one."""
+        """Yield the end record merged with its zip64 records, if any, and alone: a name may look like such records."""
         _, disk, _, _, listed, size, offset, _ = END.unpack_from(self.data, at)
         plain = End(self.start + at, self.start + at, (disk + 1) % (1 << 16), listed, size, offset)
         found = LOCATOR64.unpack_from(self.data, at - LOCATOR64.size) if at >= LOCATOR64.size else (b"",)

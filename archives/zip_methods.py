@@ -1,4 +1,4 @@
-"""A zip member's packed bytes become its own, by the methods of the standard library; the other methods are named."""
+"""Decompress a zip's members by the methods of the standard library; name the other methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from archives.decompress import ERRORS, LZMA_MEMORY, Decompressor, Zlib, feed, pieces
+from archives.decompress import ERRORS, FORMATS, LZMA_MEMORY, Decompressor, Zlib, feed, pieces
 from archives.spans import Buffer
 from errors import MemberError
 
@@ -21,19 +21,26 @@ NAMES = {
 }  # fmt: skip
 MAX_INFLATE_RATIO = 1032  # bytes that one byte may inflate to (zlib's "Maximum Compression Factor")
 SMALLEST_DICTIONARY = 4096  # bytes
+DECOMPRESSORS: dict[int, Callable[[], Decompressor]] = {
+    DEFLATED: lambda: Zlib(-zlib.MAX_WBITS),
+    BZIP2: bz2.BZ2Decompressor,
+    XZ: FORMATS["xz"].begin,
+}
 
 
 def method_refusal(method: int) -> str:
-    """Why members of this method cannot be stored; "" where they can."""
-    if method in UNPACK or method == STORED:
+    """Return why members of this method cannot be stored; "" if they can."""
+    if method in (STORED, LZMA, *DECOMPRESSORS):
         return ""
     name = f" ({NAMES[method]})" if method in NAMES else ""
     return f"compressed by method {method}{name}; stored, deflated, bzip2, LZMA and XZ are supported"
 
 
 def unpack(method: int, chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
-    """The member's bytes, which the directory says are `size`; raises MemberError for a damaged stream."""
-    return UNPACK[method](chunks, size) if method else map(bytes, chunks)
+    """Yield the member's bytes; `size` is by the directory. Raises MemberError for a damaged stream."""
+    if method == STORED:
+        return map(bytes, chunks)
+    return _unlzma(chunks, size) if method == LZMA else _unpack(DECOMPRESSORS[method](), chunks)
 
 
 def _unpack(stream: Decompressor, chunks: Iterable[Buffer]) -> Iterator[bytes]:
@@ -46,22 +53,10 @@ def _unpack(stream: Decompressor, chunks: Iterable[Buffer]) -> Iterator[bytes]:
         raise MemberError(f"damaged: {error}") from error
 
 
-def _inflate(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
-    return _unpack(Zlib(-zlib.MAX_WBITS), chunks)
-
-
-def _bunzip2(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
-    return _unpack(bz2.BZ2Decompressor(), chunks)
-
-
-def _unxz(chunks: Iterator[Buffer], _: int) -> Iterator[bytes]:
-    return _unpack(lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY), chunks)
-
-
 def _unlzma(chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
-    """LZMA with the header that zip has (5.8.8): two bytes of version, two of length, then lc/lp/pb and dictionary.
+    """Decompress LZMA with zip's header (5.8.8): two bytes of version, two of length, then lc/lp/pb and dictionary.
 
-    It is made into the header of a .lzma file, which bounds the memory: a dictionary is no larger than what it is of.
+    The header of a .lzma file replaces it, which bounds the memory: the dictionary is no larger than the member.
     """
     first = b""
     while len(first) < 9 and (chunk := next(chunks, b"")):
@@ -72,11 +67,3 @@ def _unlzma(chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
     head = struct.pack("<BIQ", properties, max(SMALLEST_DICTIONARY, min(dictionary, size)), size)
     stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, LZMA_MEMORY)
     yield from _unpack(stream, itertools.chain([head, first[9:]], chunks))
-
-
-UNPACK: dict[int, Callable[[Iterator[Buffer], int], Iterator[bytes]]] = {
-    DEFLATED: _inflate,
-    BZIP2: _bunzip2,
-    LZMA: _unlzma,
-    XZ: _unxz,
-}

@@ -1,4 +1,4 @@
-"""The names of a zip's records become object names: encoding, separators, and which are folders."""
+"""Decode the names of a zip's records: encoding, separators, folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MSDOS_FOLDER = 0x10
 
 
 def names(archive: str, records: Sequence[Record]) -> list[str]:
-    """Each record's name as an object can have it; a folder's ends with "/". What was guessed is logged once."""
+    """Return each record's name; a folder's ends with "/". Guesses are logged once."""
     found = list(map(_decoded, records))
     _report(archive, records, found)
     if any("\\" in name for name in found):
@@ -37,7 +37,7 @@ def names(archive: str, records: Sequence[Record]) -> list[str]:
 
 
 def _folders(found: Sequence[str]) -> set[str]:
-    """All that other names are in."""
+    """Return all folders that contain other names."""
     folders = {name.rpartition("/")[0] for name in found}
     return {folder[: match.start()] for folder in folders for match in re.finditer("/|$", folder)}
 
@@ -56,11 +56,10 @@ def _decoded(record: Record) -> str:
 
 
 def _unicode_path(record: Record) -> str:
-    """The name of Info-ZIP's field, where it is meant for this very name; otherwise none."""
+    """Return the name of Info-ZIP's field, if its CRC-32 is that of the raw name; else ""."""
     field = next((data for kind, data in fields(record.extra) if kind == UNICODE_PATH), b"")
-    if len(field) < 5 or field[0] != 1 or int.from_bytes(field[1:5], "little") != zlib.crc32(record.raw_name):
-        return ""
-    return field[5:].decode("utf-8", "ignore").partition("\0")[0]
+    is_meant = field[:5] == b"\1" + zlib.crc32(record.raw_name).to_bytes(4, "little")
+    return field[5:].decode("utf-8", "ignore").partition("\0")[0] if is_meant else ""
 
 
 def _report(archive: str, records: Sequence[Record], found: list[str]) -> None:
@@ -74,7 +73,7 @@ def _report(archive: str, records: Sequence[Record], found: list[str]) -> None:
 
 
 def _with_slashes(archive: str, records: Sequence[Record], found: list[str]) -> list[str]:
-    """Backslashes as separators (against 4.4.17): where the maker's system has such, or no name has a slash."""
+    """Turn backslashes into slashes if the maker's system uses them, or if no name has a slash (against 4.4.17)."""
     has_none = not any("/" in name for name in found)
     out = [
         name.replace("\\", "/") if has_none or record.system in BACKSLASHED else name
@@ -87,13 +86,12 @@ def _with_slashes(archive: str, records: Sequence[Record], found: list[str]) -> 
 
 
 def _is_folder(record: Record, is_above: bool) -> bool:
-    """Whether its attributes say so, or, where it has none, others are in it."""
-    mode = unix_mode(record)
-    return (
-        stat.S_ISDIR(mode) if mode else bool(record.attributes & MSDOS_FOLDER) or (not record.attributes and is_above)
-    )
+    """Return whether its attributes say so or, if it has none, whether other names are below it."""
+    if mode := unix_mode(record):
+        return stat.S_ISDIR(mode)
+    return bool(record.attributes & MSDOS_FOLDER) or (not record.attributes and is_above)
 
 
 def unix_mode(record: Record) -> int:
-    """Its st_mode; 0 where its maker has none."""
+    """Return its st_mode; 0 if its maker has none."""
     return record.attributes >> 16 if record.system in UNIX else 0

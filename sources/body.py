@@ -1,11 +1,10 @@
-"""An answer's body, read as it comes, with a least rate: one byte now and then would pass every time-out."""
+"""Read the body of an answer, no slower than a minimum rate and no faster than --bwlimit."""
 
 from __future__ import annotations
 
-import math
+import threading
 import time
 
-import requests
 import urllib3
 
 from sources.http_answers import PassingError
@@ -13,21 +12,42 @@ from sources.http_answers import PassingError
 LEAST_RATE = 500  # bytes a second; 160 photos at once bring so much each on a line of 80 kB/s
 
 
+class Bandwidth:
+    """A limit in bytes/s of all sources of a process together; 0: no limit.
+
+    A thread waits after it has read, so that full network buffers slow the senders down.
+    """
+
+    def __init__(self, rate: int = 0) -> None:
+        self._rate, self._paid_until, self._lock = rate, 0.0, threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Wait until the limit allows more, after `size` bytes were read."""
+        if not self._rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._paid_until = max(self._paid_until, now) + size / self._rate
+            left = self._paid_until - now
+        time.sleep(left)
+
+
 class Body:
     """The body of an answer, without decoding.
 
-    In each `window` of seconds that are spent on reading it must bring LEAST_RATE, and end within `longest`.
+    It must bring LEAST_RATE in each `window` (seconds of reading), because one byte now and then would pass every
+    time-out, and it must end within `longest` seconds.
     """
 
-    def __init__(self, response: requests.Response, window: float, longest: float = math.inf) -> None:
-        self._raw, self._window, self._longest = response.raw, window, longest
+    def __init__(self, raw: urllib3.BaseHTTPResponse, bandwidth: Bandwidth, window: float, longest: float) -> None:
+        self._raw, self._bandwidth, self._window, self._longest = raw, bandwidth, window, longest
         self._got, self._seconds, self._before = 0, 0.0, 0.0  # of the window; seconds before it
         self._error: Exception | None = None
 
     def read(self, amount: int) -> bytes:
-        """So many bytes, fewer at the end; what came before a failure is returned, and the next call raises it.
+        """Return `amount` bytes, fewer at the end; after a failure, the bytes before it, and the next call raises it.
 
-        Raises PassingError where bytes come too slowly, and what urllib3 raises.
+        Raises PassingError if bytes come too slowly, and what urllib3 raises.
         """
         if self._error:
             raise self._error
@@ -40,16 +60,17 @@ class Body:
             if not pieces:
                 raise
             self._error = error
+        self._bandwidth.take(amount - left)
         return b"".join(pieces)
 
     def read_all(self, most: int) -> bytes:
-        """All that is left, or one byte more than `most`; raises what `read` raises."""
+        """Return the rest, but at most one byte more than `most`; raises what `read` raises."""
         data = self.read(most + 1)
         return data + self.read(most + 1 - len(data))
 
     def _next(self, most: int) -> bytes:
         begin = time.monotonic()
-        piece: bytes = self._raw.read1(most, decode_content=False)
+        piece = self._raw.read1(most, decode_content=False)
         self._count(len(piece), time.monotonic() - begin)
         return piece
 

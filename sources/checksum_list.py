@@ -1,4 +1,4 @@
-"""A list of SHA-256 checksums, as any of the usual tools writes it, becomes the checksum of each file it names.
+"""Parse a list of SHA-256 checksums, as the usual tools write it.
 
 The forms: sha256sum and shasum (coreutils' manual, "cksum output modes"; also --tag and --binary), BSD's sha256,
 openssl dgst, PowerShell's Get-FileHash as a table, and what an inline PGP signature puts around them.
@@ -15,8 +15,7 @@ from sources.csv_table import decode
 PLAIN = re.compile(r"(\\?)([0-9a-f]{64})[ \t]+[*^?]?(\S.*)", re.IGNORECASE | re.DOTALL)
 TAGGED = re.compile(r"(\\?)SHA(?:2-)?-?256 ?\((.+)\) ?= ?([0-9a-f]{64})", re.IGNORECASE | re.DOTALL)
 POWERSHELL = re.compile(r"()SHA256\s+([0-9a-f]{64})\s+(\S.*)", re.IGNORECASE)
-# Lines of other algorithms and of sizes, which say nothing about a SHA-256: MD5, SHA-1, -224, -384 and -512 by their
-# length, any by its name.
+# Lines of other algorithms are ignored: MD5, SHA-1, -224, -384 and -512 by their length, any by its name.
 OTHER = re.compile(
     r"\\?(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128})[ \t]+[*^?]?\S.*"
     r"|\\?(?!SHA(?:2-)?-?256 ?\()[\w/-]+ ?\(.+\) ?= ?[\w+/=]+"
@@ -71,10 +70,10 @@ class ChecksumList:
             )
 
     def of(self, file: str) -> str:
-        """The SHA-256 of a file beside the list; "" where no line names it.
+        """Return the SHA-256 of a file beside the list; "" if no line names it.
 
-        A line that names it in a folder counts where none names it alone: lists are made from other places, too.
-        Raises SourceError where such lines contradict each other.
+        A line that names it in a folder counts if none names it alone: lists are also made from other folders.
+        Raises SourceError if such lines contradict each other.
         """
         if file in self._sums:
             return self._sums[file].sha256

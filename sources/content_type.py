@@ -1,6 +1,6 @@
-"""What a file is by its first bytes, and whether its name says so too.
+"""Recognise a file by its first bytes, and compare that with its name.
 
-An image is what its own signature says. What has none is not an image, and `describe` says in words what it is instead.
+Images are recognised by their signatures; `describe` says in words what other bytes are.
 """
 
 from __future__ import annotations
@@ -9,42 +9,31 @@ import codecs
 import re
 
 SIGNATURES = {
-    b"\xff\xd8\xff": "image/jpeg",
-    b"\x89PNG": "image/png",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-    b"II*\0": "image/tiff",  # TIFF 6.0, section 2; a "+" is BigTIFF's
-    b"MM\0*": "image/tiff",
-    b"II+\0\x08\0\0\0": "image/tiff",
-    b"MM\0+\0\x08\0\0": "image/tiff",
-    b"\xff\x0a": "image/jxl",  # ISO/IEC 18181-2: a codestream alone, and in a container
-    b"\0\0\0\x0cJXL \r\n\x87\n": "image/jxl",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "image/jp2",
-    b"\xff\x4f\xff\x51": "image/jp2",
+    "jpeg": rb"\xff\xd8\xff",
+    "png": rb"\x89PNG",
+    "gif": rb"GIF8[79]a",
+    "webp": rb"RIFF....WEBP",
+    "tiff": rb"II\*\0|MM\0\*|II\+\0\x08\0\0\0|MM\0\+\0\x08\0\0",  # TIFF 6.0, section 2; a "+" is BigTIFF's
+    "jxl": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",  # ISO/IEC 18181-2: a codestream alone, and in a container
+    "jp2": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    # Two letters make no BMP: its second header has one of a few sizes (OS/2 1 and 2, Windows 3 to 5), and one plane.
+    "bmp": rb"BM.{12}(?:\x0c\0\0\0.{4}|[\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0.{8})\x01\0",
 }
+SIGNATURE = re.compile(b"|".join(b"(?P<%s>%s)" % (kind.encode(), each) for kind, each in SIGNATURES.items()), re.DOTALL)
 # Brands of ISO-BMFF still images and image sequences (ISO/IEC 23008-12 annex B, AV1 Image File Format 1.1): where a
 # file has several, the first of these three sets says most.
-AVIF = frozenset({b"avif", b"avis"})
-HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
-HEIF = frozenset({b"mif1", b"mif2", b"msf1", b"miaf", b"avci", b"avcs", b"jpeg", b"jpgs", b"j2ki", b"j2is", b"vvic"})
-BRANDS = {"image/avif": AVIF, "image/heic": HEIC, "image/heif": HEIF}
+BRANDS = {
+    "image/avif": frozenset({b"avif", b"avis"}),
+    "image/heic": frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}),
+    "image/heif": frozenset(
+        {b"mif1", b"mif2", b"msf1", b"miaf", b"avci", b"avcs", b"jpeg", b"jpgs", b"j2ki", b"j2is", b"vvic"}
+    ),
+}
 LARGEST_FTYP = 4096  # bytes of brands that are looked at: a thousand of them
-# Sizes of the header that follows a BMP's first 14 bytes: OS/2 1 and 2, Windows 3 to 5.
-DIB_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 ENDINGS = {
+    **{f".{kind}": f"image/{kind}" for kind in (*SIGNATURES, "heic", "heif", "avif")},
     ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
     ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".heic": "image/heic",
-    ".heif": "image/heif",
-    ".avif": "image/avif",
-    ".jxl": "image/jxl",
-    ".jp2": "image/jp2",
     ".svg": "image/svg+xml",
 }
 HEAD = 2048  # bytes of a text that show what it is
@@ -77,37 +66,25 @@ PACKED = {
 
 
 def content_type(data: bytes) -> str:
-    """The media type that the first bytes show; a name can lie, and some of Austin's .png are JPEG."""
+    """Return the media type by the first bytes; names can be wrong, and some of Austin's .png are JPEG."""
     if kind := image_type(data):
         return kind
-    if _begins_as_xml(data):
+    if data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
         return "application/xml"
     return "application/json" if JSON.match(data) else "application/octet-stream"
 
 
 def image_type(data: bytes) -> str:
-    """The media type of an image, by its first bytes; "" where they are no image's."""
-    for magic, kind in SIGNATURES.items():
-        if data.startswith(magic):
-            return kind
-    if data.startswith(b"RIFF"):
-        return "image/webp" if data[8:12] == b"WEBP" else ""
-    if data.startswith(b"BM"):
-        return "image/bmp" if _has_dib_header(data) else ""
+    """Return the media type of an image by its first bytes; "" if it is no image."""
+    if found := SIGNATURE.match(data):
+        return f"image/{found.lastgroup}"
     if data[4:8] == b"ftyp":
         return _brand(data)
     return "image/svg+xml" if _is_svg(data[:HEAD]) else ""
 
 
-def _has_dib_header(data: bytes) -> bool:
-    """Two letters make no BMP: its second header has one of a few sizes, and one plane (Windows, OS/2)."""
-    size = int.from_bytes(data[14:18], "little")
-    planes = data[22:24] if size == 12 else data[26:28]
-    return size in DIB_HEADERS and planes == b"\1\0"
-
-
 def _brand(data: bytes) -> str:
-    """The kind of an ISO-BMFF file, whose first box names the brands that it is compatible with."""
+    """Return the media type of an ISO-BMFF file by its first box, which lists compatible brands."""
     size = int.from_bytes(data[:4], "big")
     begin, size = (16, int.from_bytes(data[8:16], "big")) if size == 1 else (8, size or len(data))
     box = data[begin : min(size, LARGEST_FTYP)]
@@ -116,27 +93,21 @@ def _brand(data: bytes) -> str:
 
 
 def _is_svg(head: bytes) -> bool:
-    """An SVG is text whose root element is svg; a page that only shows one is none."""
-    return b"svg" in head.replace(b"\0", b"").lower() and bool(SVG.match(_text(head) or ""))
-
-
-def _begins_as_xml(data: bytes) -> bool:
-    return data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
+    """Return whether the root element is svg; a page that contains one is no SVG."""
+    return b"svg" in head.replace(b"\0", b"").lower() and bool(SVG.match(_text(head)))
 
 
 # ── what is none ─────────────────────────────────────────────────────────────────────────────────
 
 
 def describe(data: bytes) -> str:
-    """What bytes that are no image are, in words: "a web page", "a PDF", "unknown bytes"."""
+    """Describe bytes that are no image: "a web page", "a PDF", "unknown bytes"."""
     if not data:
         return "an empty body"
     if found := next((what for magic, what in PACKED.items() if data.startswith(magic)), ""):
         return found
     text = _text(data[:HEAD])
-    if text is None or CONTROLS.search(text):
-        return "unknown bytes"
-    return _describe_text(text)
+    return "unknown bytes" if CONTROLS.search(text) else _describe_text(text)
 
 
 def _describe_text(text: str) -> str:
@@ -147,14 +118,18 @@ def _describe_text(text: str) -> str:
         return "blank text"
     if text.startswith("<"):
         return "an XML document"
-    return "JSON" if re.match(r'\{\s*["}]|\[\s*[\[{"\]\d]', text) else "text"
+    return "JSON" if JSON.match(text.encode()) else "text"
 
 
-def _text(head: bytes) -> str | None:
-    """The first bytes as text, or None where they are no text in any usual encoding."""
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if head.startswith(mark):
-            return head.decode(encoding, "replace")
+def byte_order(data: bytes) -> str:
+    """Return the encoding that a byte order mark names; "" if there is none."""
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
+
+
+def _text(head: bytes) -> str:
+    """Decode the first bytes of a text; other bytes become text with control characters."""
+    if encoding := byte_order(head):
+        return head.decode(encoding, "replace")
     if not head[1:8:2].strip(b"\0") and len(head) > 1:  # ASCII in UTF-16 without a mark
         return head.decode("utf-16-le", "replace")
     if not head[:8:2].strip(b"\0"):
@@ -169,22 +144,21 @@ def _text(head: bytes) -> str | None:
 
 
 def ending(path: str) -> str:
-    """The ending of a file's name, in small letters: ".jpg"; "" where there is none."""
+    """Return the ending of a file's name in small letters: ".jpg"; "" if there is none."""
     at = path.rfind(".")
     return path[at:].lower() if at > path.rfind("/") + 1 else ""
 
 
 def is_image(path: str) -> bool:
-    """Whether the name promises an image."""
+    """Return whether the name is that of an image."""
     return ending(path) in ENDINGS
 
 
 def misnamed(path: str, found: str) -> str:
-    """What a file of this media type is that its name says is an image of another kind; "" where they agree."""
+    """Return the contradiction between an image's name and its media type: "PNG named .jpg"; "" if they agree."""
     promised = ENDINGS.get(ending(path))
     if promised in (None, found) or {promised, found} == {"image/heic", "image/heif"}:  # of one family: .heif is either
         return ""
-    kind = (
-        found.removeprefix("image/").removesuffix("+xml").upper() if found.startswith("image/") else "not an image, but"
-    )
+    is_image = found.startswith("image/")
+    kind = found.removeprefix("image/").removesuffix("+xml").upper() if is_image else "not an image, but"
     return f"{kind} named {ending(path)}"

@@ -1,29 +1,22 @@
-"""An untrusted CSV table, any byte of which may be wrong, becomes rows with their line numbers.
+"""Parse an untrusted CSV table into rows with their line numbers.
 
-A table that is not sound all through is an error that names the table, the line, what is expected and what is there:
-a row that is dropped, or swallowed by a quotation mark that never ends, would be photos lost without a word.
+Any defect is an error that names the table, the line, what is expected and what is there: a row that is dropped, or
+swallowed by an open quotation mark, would be photos lost silently.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from errors import SourceError, escaped
+from sources.content_type import byte_order
 
 LONGEST_LINE = 64 << 10  # characters; the tables' own lines have 200
 LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 NEW_LINES = re.compile(rb"\r\n?|\n")
-# Byte order marks of what spreadsheets save as "Unicode"; UTF-32's begins with UTF-16's.
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 SWALLOWED = re.compile(r'\s*"?\d+"?\s*,')  # how a row begins that lies within a field
 
 
@@ -35,7 +28,7 @@ class Line(NamedTuple):
 
 
 def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Line]:
-    """The rows of a table, with the values of these columns; raises SourceError for a table with any defect."""
+    """Yield the rows of a table with the values of these columns; raises SourceError for any defect."""
     lines = _rows(name, decode(name, data))
     number, header = next(lines, (1, ["nothing"]))
     header = [each.strip() for each in header]
@@ -49,8 +42,8 @@ def read_table(name: str, data: bytes, columns: tuple[str, ...]) -> Iterator[Lin
 
 
 def decode(name: str, data: bytes) -> str:
-    """The text of a table: UTF-8, or what its byte order mark says."""
-    encoding = next((each for mark, each in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    """Decode a table: UTF-8, or the encoding of its byte order mark, which spreadsheets write."""
+    encoding = byte_order(data) or "utf-8"
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -71,21 +64,18 @@ def _place(name: str, number: int, header: list[str], column: str) -> int:
 
 
 def _rows(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line that it begins in."""
+    """Yield the rows that are not blank, each with its first line."""
     reader, number, width = csv.reader(_lines(name, text), strict=True), 1, 0
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise SourceError(f"{name}, line {number}: expected quotation marks in pairs, got: {error}") from None
-        if row is None:
-            return
-        if any(field.strip() for field in row):
-            width = width or len(row)
-            if reader.line_num > number:
-                _check_fields(name, number, row, width)
-            yield number, row
-        number = reader.line_num + 1
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                width = width or len(row)
+                if reader.line_num > number:
+                    _check_fields(name, number, row, width)
+                yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise SourceError(f"{name}, line {number}: expected quotation marks in pairs, got: {error}") from None
 
 
 def _lines(name: str, text: str) -> Iterator[str]:
@@ -99,7 +89,7 @@ def _lines(name: str, text: str) -> Iterator[str]:
 
 
 def _check_fields(name: str, number: int, row: list[str], width: int) -> None:
-    """A field may have several lines, but none that is a row: then its quotation mark is where none belongs."""
+    """Raise SourceError for a field that contains whole rows: a quotation mark before it is misplaced."""
     for field in row:
         if any(SWALLOWED.match(line) or line.count(",") >= max(width - 1, 1) for line in field.splitlines()[1:]):
             raise SourceError(

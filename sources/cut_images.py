@@ -1,7 +1,7 @@
-"""An image becomes what it lacks at its end by its own format: finds downloads that broke off without an error.
+"""Find images that are cut off: downloads that broke off without an error.
 
-A file is called cut off only where its own structure proves it. What follows an image's end is allowed: phones append
-to their photos. TIFF and BMP have no end that could be found without decoding them.
+A file is called cut off only if its own structure proves it. Bytes after the end of an image are allowed: phones append
+to their photos. The end of TIFF and BMP cannot be found without decoding them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADER = 1 << 16  # bytes in which the meta box is, which may hold the pixels of
 
 
 def cut_off(data: bytes, kind: str) -> str:
-    """What an image of this media type lacks at its end; "" if it is whole, or if its format does not show that."""
+    """Return what an image of this media type lacks at its end; "" if nothing, or if its format does not show it."""
     check = CHECKS.get(kind)
     return check(data) if check else ""
 
@@ -47,7 +47,7 @@ def _jpeg(data: bytes) -> str:
 
 
 def _is_application(body: bytes) -> bool:
-    """Whether a first segment that is cut begins as those of cameras and programs do."""
+    """Return whether a cut first segment begins like those of cameras and programs."""
     return any(body.startswith(each[: len(body)]) for each in APPLICATIONS)
 
 
@@ -80,7 +80,7 @@ def _gif(data: bytes) -> str:
 
 
 def _colours(flags: bytes) -> int:
-    """Bytes of the table of colours that these flags announce (GIF89a, 18 and 20)."""
+    """Return the size of the table of colours that these flags announce (GIF89a, 18 and 20)."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
@@ -115,8 +115,5 @@ CHECKS = {
     "image/png": _png,
     "image/gif": _gif,
     "image/webp": _webp,
-    "image/heic": _boxes,
-    "image/heif": _boxes,
-    "image/avif": _boxes,
-    "image/jxl": _boxes,
+    **dict.fromkeys(("image/heic", "image/heif", "image/avif", "image/jxl"), _boxes),
 }

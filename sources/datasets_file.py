@@ -1,4 +1,4 @@
-"""A TOML file (https://toml.io) becomes datasets: a table each, with the fields of `datasets.Dataset`."""
+"""Read datasets from a TOML file (https://toml.io): one table each, with the fields of `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATH = r"(?:(?!\.{1,2}/)[^/\\]+/)+"  # a folder's name in the bucket
 
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
-    """The datasets of a TOML file by name; raises UsageError that names the file, the table and the field."""
+    """Return the datasets of a TOML file by name; raises UsageError that names the file, the table and the field."""
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -31,7 +31,7 @@ def read_datasets(path: Path) -> dict[str, Dataset]:
 
 
 class _Table:
-    """One table of the file; each value is checked as it is taken out of it."""
+    """One table of the file; each value is checked when it is read."""
 
     def __init__(self, path: Path, name: str, values: Any) -> None:
         self.path, self.name = path, name
@@ -58,7 +58,7 @@ class _Table:
 
     def archive(self, folder: str) -> Archive:
         self._known(("url", "urls", "prefix", "file", "size", "sha256", "objects"))
-        urls = self.values.get("urls", [self._text("url")] if "urls" not in self.values else None)
+        urls = self.values["urls"] if "urls" in self.values else [self._text("url")]
         if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
             self._refuse("urls: a list of URLs or paths", urls)
         file = self._text("file", urlsplit(urls[0]).path.rpartition("/")[2])
@@ -87,9 +87,8 @@ class _Table:
 
     def _parts(self, key: str) -> Iterable[_Table]:
         found = self.values.get(key, [])
-        return [
-            _Table(self.path, f"{self.name}.{key}", each) for each in (found if isinstance(found, list) else [found])
-        ]
+        tables = found if isinstance(found, list) else [found]
+        return [_Table(self.path, f"{self.name}.{key}", each) for each in tables]
 
     def _text(self, key: str, default: str | None = None) -> str:
         value = self.values.get(key, default)

@@ -1,4 +1,4 @@
-"""requests' connections, with a deadline for the header of an answer: a byte now and then would pass every time-out."""
+"""Limit the time for the header of an answer: one byte now and then would pass every time-out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import time
 from typing import Any
 
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 LONGEST_HEADER = 60.0  # seconds, once its first byte is waited for
 
 
 class _UntilDeadline(io.RawIOBase):
-    """The bytes of a connection; raises ConnectionAbortedError for a read after `deadline`."""
+    """The bytes of a connection; a read after `deadline` raises ConnectionAbortedError."""
 
     def __init__(self, file: io.BufferedIOBase, deadline: float) -> None:
         self._file, self.deadline = file, deadline
@@ -50,27 +49,10 @@ class _TlsConnection(HTTPSConnection):
     response_class = _Answer
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-POOLS = {"http": _Pool, "https": _TlsPool}
-
-
 class DeadlineAdapter(HTTPAdapter):
-    """requests' adapter, with these connections."""
+    """requests' adapter with that limit."""
 
-    poolmanager: PoolManager
-
-    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        super().init_poolmanager(*arguments, **named)
-        self.poolmanager.pool_classes_by_scheme = POOLS
-
-    def proxy_manager_for(self, *arguments: Any, **named: Any) -> ProxyManager:
-        manager: ProxyManager = super().proxy_manager_for(*arguments, **named)
-        manager.pool_classes_by_scheme = POOLS
-        return manager
+    def get_connection_with_tls_context(self, *arguments: Any, **named: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*arguments, **named)
+        pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _Connection
+        return pool

@@ -1,11 +1,12 @@
-"""HTTP requests with retries and validation: back-off, a limit of parallel requests for each server, statuses, lengths.
+"""HTTP requests with retries, a limit of parallel requests to each server, and checks of statuses and lengths.
 
-What a later try may mend is a PassingError, everything else immediately a SourceError.
+A PassingError is retried; other failures are a SourceError.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import zlib
@@ -21,19 +22,11 @@ import requests
 from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
-from sources.bandwidth import Bandwidth
-from sources.body import Body
+from sources import http_answers as answers
+from sources.body import Bandwidth, Body
 from sources.header_deadline import DeadlineAdapter
 from sources.hosts import Host, Hosts
-from sources.http_answers import (
-    PassingError,
-    check_encoding,
-    check_length,
-    check_status,
-    content_length,
-    retry_after,
-    status_of,
-)
+from sources.http_answers import PassingError
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
@@ -42,7 +35,7 @@ from sources.session import Border, OwnSession
 if TYPE_CHECKING:
     from obstore.store import HTTPStore
 
-    from sources.file_source import SpooledSource
+    from sources.spool import SpooledSource
 
 
 log = logging.getLogger("spotted")
@@ -65,7 +58,7 @@ T = TypeVar("T")
 
 
 class HttpClient:
-    """The connections of a process to its sources, and what it knows of their servers.
+    """The connections of a process to its sources, and the state of their servers.
 
     `timeout` is in seconds without a byte, `connections` to each server (None: any number), `bwlimit` in bytes/s of all
     together (0: no limit); with `is_open` public sources may lead to private addresses. Pickled, it is a new client
@@ -76,11 +69,14 @@ class HttpClient:
         self, timeout: float = TIMEOUT, connections: int | None = None, bwlimit: int = 0, is_open: bool = False
     ) -> None:
         self.timeout, self.hosts, self.border = timeout, Hosts(connections), Border(is_open)
-        self.bandwidth = Bandwidth(bwlimit)
+        self._bandwidth = Bandwidth(bwlimit)
         self._given = timeout, connections, bwlimit, is_open
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
-        self._session = _new_session(self.border)
+        self._session = OwnSession(self.border)
+        self._session.headers.update(HEADERS)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, DeadlineAdapter(pool_connections=POOL, pool_maxsize=POOL))
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()
@@ -91,7 +87,7 @@ class HttpClient:
     # ── retries ──────────────────────────────────────────────────────────────────────────────────
 
     def persist(self, url: str, attempt: Callable[[], T], attempts: int) -> T:
-        """The result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
+        """Return the result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
         tries = self.tries(attempts)
         while True:
             try:
@@ -108,7 +104,7 @@ class HttpClient:
             self._retries += 1
 
     def drain_retries(self) -> int:
-        """How many requests were made again since this was last asked."""
+        """Return the number of retries since the last call."""
         with self._counting:
             count, self._retries = self._retries, 0
         return count
@@ -117,11 +113,11 @@ class HttpClient:
 
     @contextmanager
     def get(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Ask when it is this request's turn, and have the answer open; raises ThrottledError for 429 and 503."""
+        """Wait for a turn, send a request, and yield the open answer; raises ThrottledError for 429 and 503."""
         host = self.hosts.of(self._redirects.get(url, url))
         with host.request(), self._answer(url, headers, host) as response:
             if response.status_code in THROTTLED_STATUSES:
-                raise ThrottledError(status_of(response), host, retry_after(response))
+                raise ThrottledError(answers.status_of(response), host, answers.retry_after(response))
             if response.status_code >= 400:
                 yield response
                 return
@@ -132,34 +128,32 @@ class HttpClient:
                     raise PassingError(f"expected an answer as HTTP has it: {error}") from error
 
     def _answer(self, url: str, headers: dict[str, str], host: Host) -> requests.Response:
-        try:
-            return self._request(url, headers)
-        except (requests.ConnectionError, requests.Timeout) as error:
-            if not host.is_answering():
-                raise
-            raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
-
-    def _request(self, url: str, headers: dict[str, str]) -> requests.Response:
         known, timeout = self._redirects.get(url, url), (CONNECT_TIMEOUT, self.timeout)
         try:
             response = self._session.get(known, headers=headers, stream=True, timeout=timeout)
-        except (requests.ConnectionError, requests.Timeout):
+        except (requests.ConnectionError, requests.Timeout) as error:
             self._redirects.pop(url, None)  # the link may lead to a place that answers by now
-            raise
+            if not host.is_answering():
+                raise
+            raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
         except (requests.RequestException, ValueError) as error:  # a redirect to no URL, headers that contradict
             raise SourceError(f"{url}: {innermost(error)}") from error
         if known != url and response.status_code in EXPIRED:
             response.close()
             self._redirects.pop(url, None)
-            return self._request(url, headers)
+            return self._answer(url, headers, host)
         if response.history:
             self._redirects[url] = response.url
         return response
 
+    def body(self, response: requests.Response, longest: float = math.inf) -> Body:
+        """Return the body of an answer, which must be complete within `longest` seconds."""
+        return Body(response.raw, self._bandwidth, self.timeout, longest)
+
     # ── small files ──────────────────────────────────────────────────────────────────────────────
 
     def fetch(self, url: str, attempts: int = ATTEMPTS, max_size: int = LARGEST) -> bytes:
-        """The whole of a small file, such as a table or a list of checksums.
+        """Return a small file, such as a table or a list of checksums.
 
         Raises GoneError, TooLargeError (for more than `max_size` bytes), SourceError.
         """
@@ -168,10 +162,10 @@ class HttpClient:
         return self.persist(url, lambda: self._fetch_once(url, max_size), attempts)
 
     def fetch_photo(self, url: str, max_size: int) -> bytes:
-        """The same for one of many.
+        """Return one of many small files.
 
-        The first try goes through obstore, which takes a tenth of requests' interpreter time; what it does not
-        get, redirects to other hosts among it, is requested again by the path that archives take, whose answer counts.
+        obstore tries first, which takes a tenth of requests' interpreter time. If it fails, as with redirects to
+        other hosts, requests tries again, and its answer counts.
         """
         return (self._fetch_fast(url, max_size) if is_http(url) else None) or self.fetch(url, max_size=max_size)
 
@@ -189,7 +183,7 @@ class HttpClient:
                 answer = obstore.get(store, parts.path)
                 with host.answer():
                     _check_limit(url, answer.meta["size"], max_size)
-                    self.bandwidth.take(answer.meta["size"])
+                    self._bandwidth.take(answer.meta["size"])
                     is_plain = answer.attributes.get("Content-Encoding", "identity") == "identity"
                     return bytes(answer.bytes()) if is_plain else None
             except (BaseError, OSError, ValueError) as error:
@@ -200,26 +194,17 @@ class HttpClient:
 
     def _fetch_once(self, url: str, max_size: int) -> bytes:
         with self.get(url, {}) as response:
-            check_status(url, response)
+            answers.check_status(url, response)
             if response.status_code != 200:
-                got = status_of(response)
+                got = answers.status_of(response)
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
-            _check_limit(url, content_length(response) or 0, max_size)
-            body = Body(response, self.timeout, LONGEST).read_all(max_size)
-            self.bandwidth.take(len(body))
+            _check_limit(url, answers.content_length(response) or 0, max_size)
+            body = self.body(response, LONGEST).read_all(max_size)
             _check_limit(url, len(body), max_size)
-            check_length(content_length(response), len(body))
+            answers.check_length(answers.content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)
             _check_limit(url, len(body), max_size)
             return body
-
-
-def _new_session(border: Border) -> OwnSession:
-    session = OwnSession(border)
-    session.headers.update(HEADERS)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, DeadlineAdapter(pool_connections=POOL, pool_maxsize=POOL))
-    return session
 
 
 def _new_store(scheme: str, netloc: str, host: str, timeout: float) -> HTTPStore | None:
@@ -255,10 +240,10 @@ def _check_limit(name: str, size: int, max_size: int) -> None:
 
 
 def _unpacked(url: str, response: requests.Response, body: bytes, max_size: int) -> bytes:
-    """A body that was gzipped although the request did not allow it; at most one byte more than `max_size`."""
+    """Unpack a body that was gzipped against the request, to at most one byte more than `max_size`."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
     if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
-        check_encoding(url, response)
+        answers.check_encoding(url, response)
         return body
     unpack = zlib.decompressobj(GZIP)
     try:

@@ -1,4 +1,4 @@
-"""An HTTP answer becomes its status, its length and range, and the version of its file; each is checked."""
+"""Read and check the headers of an HTTP answer: status, length, range, version of the file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RangeError(PassingError):
 
 
 class Version(NamedTuple):
-    """The validators of an answer (RFC 9110, 8.8); "" for one that it does not have."""
+    """The validators of an answer (RFC 9110, 8.8); "" for a missing one."""
 
     etag: str
     modified: str
@@ -38,21 +38,16 @@ class Version(NamedTuple):
     def of(cls, response: requests.Response) -> Version:
         return cls(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
 
-    @classmethod
-    def from_text(cls, text: str, modified: str) -> Version:
-        """The inverse of str(), with the date of the answer."""
-        return cls(text if text != modified else "", modified)
-
     def __str__(self) -> str:
         return self.etag or self.modified
 
     @property
     def for_if_range(self) -> str:
-        """What If-Range may have: no weak tag (RFC 9110, 13.1.5)."""
+        """The value for If-Range, which allows no weak tag (RFC 9110, 13.1.5)."""
         return "" if self.etag.startswith("W/") else str(self)
 
     def is_same(self, other: Version) -> bool:
-        """Whether both can be of one file: tags compared weakly (RFC 9110, 8.8.3.2), dates where one has no tag.
+        """Return whether both can be of one file: weak comparison of tags (RFC 9110, 8.8.3.2), or else of dates.
 
         The answer to a request with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
         """
@@ -63,7 +58,7 @@ class Version(NamedTuple):
         return not any(other)
 
     def is_replica(self, other: Version) -> bool:
-        """Whether the tags alone differ, as those of several servers behind one name do."""
+        """Return whether only the tags differ, as between several servers behind one name."""
         return not self.is_same(other) and self.modified != "" and self.modified == other.modified
 
 
@@ -78,7 +73,7 @@ def check_status(url: str, response: requests.Response) -> None:
 
 
 def status_of(response: requests.Response) -> str:
-    """The status for messages, such as "status 404 Not Found"."""
+    """Format the status for messages: "status 404 Not Found"."""
     return f"status {response.status_code} {escaped(response.reason or '')}"
 
 
@@ -97,19 +92,19 @@ def check_length(expected: int | None, got: int) -> None:
 
 
 def content_length(response: requests.Response) -> int | None:
-    """The announced length in bytes; None if there is none, or no number."""
+    """Return the announced length in bytes; None if it is missing or no number."""
     value = response.headers.get("Content-Length", "")
     return int(value) if re.fullmatch(NUMBER, value) else None
 
 
 def content_range(response: requests.Response) -> tuple[int, int | None]:
-    """The first byte and the size of the whole (None: not known); -1 where there is no such header."""
+    """Return the first byte (-1 without such a header) and the size of the whole file (None if unknown)."""
     match = re.fullmatch(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)", response.headers.get("Content-Range", ""))
     return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
 
 
 def retry_after(response: requests.Response) -> float:
-    """Seconds to wait by Retry-After, which may be a number or a date (RFC 9110, 10.2.3); 0 if there is none."""
+    """Return the seconds to wait by Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if there is none."""
     try:
         return min(urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0")), LONGEST_ASKED)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # a number or year of thousands of digits

@@ -1,4 +1,4 @@
-"""A URL on a server with Range requests becomes a random-access file, pinned to one version."""
+"""Read a URL by Range requests as a random-access file, pinned to one version."""
 
 from __future__ import annotations
 
@@ -11,19 +11,12 @@ from dataclasses import dataclass, field
 import requests
 
 from errors import SourceChangedError, escaped
+from sources import http_answers as answers
 from sources import retry
-from sources.body import Body
-from sources.file_source import CHUNK, spooled
 from sources.http import HttpClient
-from sources.http_answers import (
-    PassingError,
-    RangeError,
-    Version,
-    check_encoding,
-    check_status,
-    content_length,
-    content_range,
-)
+from sources.http_answers import PassingError, RangeError, Version
+from sources.local_files import CHUNK
+from sources.spool import spooled
 
 log = logging.getLogger("spotted")
 
@@ -39,17 +32,20 @@ class HttpSource:
 
     name: str
     size: int
-    version: str  # its ETag, or else its Last-Modified
+    validators: Version
     client: HttpClient = field(compare=False, repr=False)
-    modified: str = ""  # its Last-Modified
     is_proven: bool = False  # a checksum is compared with what is read
 
+    @property
+    def version(self) -> str:
+        return str(self.validators)
+
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
+        """Return the bytes [start, stop); raises SourceError, or SourceChangedError for another version."""
         return b"".join(self.stream(start, stop))
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks; a broken connection continues at the byte where it broke."""
+        """Yield the same bytes in chunks; a broken connection continues at the byte where it broke."""
         position, mark, tries, wrong = start, start, self.client.tries(retry.ATTEMPTS), 0
         while position < stop:
             try:
@@ -67,16 +63,11 @@ class HttpSource:
                 mark = position
                 tries.wait(f"{self.name} at byte {position:,}", error)
 
-    @property
-    def validators(self) -> Version:
-        return Version.from_text(self.version, self.modified)
-
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
         left, amount = stop - start, 4 * MIN_CHUNK
         with self._ask(start, stop) as response:
-            body, begin = Body(response, self.client.timeout), time.monotonic()
+            body, begin = self.client.body(response), time.monotonic()
             while left and (chunk := body.read(amount)):
-                self.client.bandwidth.take(len(chunk))
                 amount = _amount_after(amount, time.monotonic() - begin)
                 yield chunk[:left]
                 left, begin = left - min(left, len(chunk)), time.monotonic()
@@ -85,7 +76,7 @@ class HttpSource:
 
     @contextmanager
     def _ask(self, start: int, stop: int) -> Iterator[requests.Response]:
-        """The answer to a Range request, with If-Range where the server understands it."""
+        """Yield the answer to a Range request, with If-Range if the server understands it."""
         headers, host = {"Range": f"bytes={start}-{stop - 1}"}, self.client.hosts.of(self.name)
         if host.has_if_range and self.validators.for_if_range:
             with self.client.get(self.name, headers | {"If-Range": self.validators.for_if_range}) as response:
@@ -94,7 +85,7 @@ class HttpSource:
                     yield response
                     return
                 if response.status_code == 200:
-                    self._check_version(response, content_length(response))
+                    self._check_version(response, answers.content_length(response))
             log.info("%s: the server does not understand If-Range; asking without", self.name)
             host.has_if_range = False
         with self.client.get(self.name, headers) as response:
@@ -106,10 +97,10 @@ class HttpSource:
             raise SourceChangedError(
                 f"{self.name}: changed while it was read (status {response.status_code}); run again"
             )
-        check_status(self.name, response)
-        check_encoding(self.name, response)
-        first, size = content_range(response)
-        self._check_version(response, content_length(response) if response.status_code == 200 else size)
+        answers.check_status(self.name, response)
+        answers.check_encoding(self.name, response)
+        first, size = answers.content_range(response)
+        self._check_version(response, answers.content_length(response) if response.status_code == 200 else size)
         if response.status_code != 206 or first != start:
             given = escaped(response.headers.get("Content-Range", "none"))
             got = f"status {response.status_code}, Content-Range {given}"
@@ -129,24 +120,20 @@ class HttpSource:
         )
 
     def _check_replica(self, got: Version) -> None:
+        mine, other = escaped(self.version), escaped(str(got))
         if not self.is_proven:
             raise SourceChangedError(
-                f"{self.name}: expected ETag {escaped(self.version)}, got {escaped(str(got))} of the same size"
-                " and date: several servers answer under this name, and no sha256 is compared that proves their copies"
-                " to be one; use a --mirror that has a SHA256SUMS, without --workers and --scheduler"
+                f"{self.name}: expected ETag {mine}, got {other} of the same size and date: several servers answer"
+                " under this name, and no sha256 is compared that proves their copies to be one; use a --mirror that"
+                " has a SHA256SUMS, without --workers and --scheduler"
             )
         if self.client.hosts.of(self.name).is_new(self.name):
-            log.warning(
-                "%s: expected ETag %s, got %s of the same size and date, as of several servers behind one name;"
-                " going on, its sha256 will prove the bytes",
-                self.name,
-                escaped(self.version),
-                escaped(str(got)),
-            )
+            what = "as of several servers behind one name; going on, its sha256 will prove the bytes"
+            log.warning("%s: expected ETag %s, got %s of the same size and date, %s", self.name, mine, other, what)
 
 
 def _amount_after(amount: int, seconds: float) -> int:
-    """The size of the next request, from the duration of the last."""
+    """Return the size of the next chunk, by the duration of the last."""
     if seconds > SLOW:
         return max(amount // 2, MIN_CHUNK)
     return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount

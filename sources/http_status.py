@@ -1,4 +1,4 @@
-"""An HTTP status becomes a decision: retry, slow down, or give up; the same for sources and buckets."""
+"""Classify HTTP statuses, for sources and buckets: retry, slow down, give up."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ OBSTORE_STATUS = re.compile(r"status code: (\d{3})[^:<]*")  # with its words, as
 
 
 def obstore_status(error: BaseException) -> int:
-    """The status of an error of obstore's, which only its message has; 0 where no answer came."""
+    """Return the status in the message of an obstore error; 0 if there was no answer."""
     match = OBSTORE_STATUS.search(str(error))
     return int(match[1]) if match else 0

@@ -1,4 +1,4 @@
-"""One setting of certificates and proxies serves all that read them: requests, google-auth, obstore, GCSFuse."""
+"""Give one setting of certificates and proxies to all users: requests, google-auth, obstore, GCSFuse."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DIRECT = ("localhost", "127.0.0.1", "::1", "metadata.google.internal", "169.254.
 
 
 def share() -> None:
-    """Give each variable that a library reads the value that counts; raises UsageError for one of no use.
+    """Set every environment variable that a library reads; raises UsageError for an unusable value.
 
-    A variable without a value, as compose.yaml passes on, counts as none; obstore would take it for a file.
+    Empty variables, as compose.yaml passes them on, are removed: obstore would take them for a file.
     """
     for name in filter(os.environ.__contains__, (*CERTIFICATES, "SSL_CERT_DIR")):
         if not os.environ[name]:

@@ -1,4 +1,4 @@
-"""The Austin Pets Alive tables become a list of photos: where each is, what object it becomes, its annotation.
+"""Join the tables of Austin Pets Alive to a list of photos with URL, object name and annotation.
 
 The tables' form, the wrong host and the naming are those of the collector's own repository:
 https://github.com/alex-coward/spotted_dog_finder (src/data_extraction).
@@ -54,7 +54,7 @@ class Photo(NamedTuple):
 
 
 def join(dogs: bytes, photos: bytes) -> list[Photo]:
-    """The photos of all known dogs, by dog and rank; those of unknown dogs are dropped, and counted in the log.
+    """Return the photos of all known dogs, by dog and rank; those of unknown dogs are dropped and logged.
 
     Raises SourceError when a table is not in the published form.
     """
@@ -110,7 +110,7 @@ def _id(name: str, line: Line) -> int:
 
 
 def ranks(urls: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Each different URL of one dog with its rank: from 1 in the order of text, equal ones sharing the mean, cut."""
+    """Yield each URL of a dog with its rank in text order, from 1; equal URLs share the mean, rounded down."""
     first = 1
     for url, same in groupby(sorted(urls)):
         count = len(list(same))
@@ -119,7 +119,7 @@ def ranks(urls: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 
 def _normalised(url: str) -> str:
-    """Scheme and host in small letters (RFC 3986, 6.2.2.1), and the right host."""
+    """Return the URL with scheme and host in small letters (RFC 3986, 6.2.2.1), and the right host."""
     if not PLAIN.fullmatch(url) and (found := HTTP.fullmatch(url)):
         scheme, user, host, rest = found.groups("")
         url = f"{scheme.lower()}://{user}{host.lower()}{rest}"
@@ -127,14 +127,14 @@ def _normalised(url: str) -> str:
 
 
 def _encoded(url: str) -> str:
-    """With what a request's line cannot hold in percent; not before the ranks, which are in the order of the tables."""
+    """Return the URL percent-encoded for a request; only after the ranks, which use the tables' own order."""
     found = None if PLAIN.fullmatch(url) else HTTP.fullmatch(url)
     return f"{url[: found.start(4)]}{quote(found[4], AS_THEY_ARE)}" if found else url
 
 
 def _refusal(url: str) -> str:
-    """Why a URL of the table is not followed: a table is untrusted, and must not name a file of this machine."""
-    if not HTTP.fullmatch(url) or not url.isprintable() or not _has_host(url):
+    """Return why a URL is not followed: a table is untrusted, and must not name a file of this machine."""
+    if not PLAIN.fullmatch(url) and not (HTTP.fullmatch(url) and url.isprintable() and _has_host(url)):
         return "the table names no http or https URL"
     # In a --mirror directory the path of the URL is the path of a file.
     if ".." in unquote(unquote(url)).replace("\\", "/").split("/"):
@@ -143,8 +143,6 @@ def _refusal(url: str) -> str:
 
 
 def _has_host(url: str) -> bool:
-    if PLAIN.fullmatch(url):
-        return True
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and " " not in parts.netloc and parts.port != 0
@@ -153,7 +151,7 @@ def _has_host(url: str) -> bool:
 
 
 def _facts(dog: int, line: Line) -> dict[str, object]:
-    """What the annotations of a dog's photos have in common."""
+    """Return what the annotations of a dog's photos have in common."""
     facts = dict[str, object]()
     for column, (key, kind) in FIELDS.items():
         text = line.values[column]
@@ -167,7 +165,7 @@ def _facts(dog: int, line: Line) -> dict[str, object]:
 
 
 def _value(text: str, kind: type) -> str | float | None:
-    """A value of the annotation; None where the text is no such thing, as "nan" and "inf" are none that JSON has."""
+    """Parse a value of the annotation; None if it is invalid, as "nan" and "inf" are, which JSON lacks."""
     if kind is str:
         return text
     if kind is int:

@@ -1,4 +1,4 @@
-"""A failed request becomes a wait and another try, or the error that ends them."""
+"""Decide after a failed request: wait and try again, or give up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exc
 
 
 class ThrottledError(PassingError):
-    """The server accepts no more parallel requests. `others` of this process are in flight, `served` were answered."""
+    """The server refuses parallel requests; this process has `others` in flight, and `served` were answered."""
 
     def __init__(self, reason: str, host: Host, wait: float = 0) -> None:
         super().__init__(reason, wait)
@@ -36,15 +36,15 @@ class ThrottledError(PassingError):
 
 
 class Tries:
-    """The tries of one request: how many failed, and the wait before the next."""
+    """The failed tries of one request, and the wait before the next."""
 
     def __init__(self, attempts: int, count: Callable[[], None]) -> None:
-        """`count` is called for each request that is made again."""
+        """`count` is called for each retry."""
         self.attempts, self._count, self._served = attempts, count, 0
         self.renew()
 
     def renew(self) -> None:
-        """Count from the beginning, for there was progress."""
+        """Count from zero again, after progress."""
         self.failures = self.refusals = 0
 
     def wait(self, what: str, error: Exception) -> None:
@@ -63,7 +63,7 @@ class Tries:
         self._pause(what, error, self.failures, asked)
 
     def _is_free(self, error: ThrottledError) -> bool:
-        """Whether the server refused this request for the sake of others of this process, which it answers."""
+        """Return whether the server refused this request because it serves others of this process."""
         before, self._served = self._served or error.served, error.served
         return self.refusals < FREE_REFUSALS and (error.others > 0 or error.served > before)
 
@@ -75,7 +75,7 @@ class Tries:
 
 
 def tls_failure(error: BaseException) -> str:
-    """Why a server is not trusted, or speaks no TLS, with what to do; "" for any other error."""
+    """Describe a TLS failure, with its cure; "" for any other error."""
     if not (found := TLS.search(str(error))):
         return ""
     why = innermost(error) if "[SSL" in str(error) else found[0]
@@ -83,7 +83,7 @@ def tls_failure(error: BaseException) -> str:
 
 
 def innermost(error: BaseException) -> str:
-    """The reason in one line: Google's library wraps requests' error, which wraps urllib3's, and that the socket's."""
+    """Return the reason in one line: Google's library wraps requests' error, which wraps urllib3's and the socket's."""
     by = ""
     while inner := next(
         (arg for name in ("cause", "reason") if isinstance(arg := getattr(error, name, None), Exception)),

@@ -1,4 +1,4 @@
-"""A URL, a share link, a local file or several parts become one random-access file, pinned to one version.
+"""Open a URL, a share link, a local file or several parts as a random-access file, pinned to one version.
 
 Every source has `name`, `size` (bytes), `version` and `read(start, stop)` / `stream(start, stop)`, is
 picklable, and holds no connection of its own: connections belong to its client.
@@ -11,48 +11,26 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import requests
 
 from errors import SourceError
+from sources import http_answers as answers
 from sources import network
-from sources.body import Body
-from sources.file_source import FileSource, SpooledSource, spooled_from, whole
 from sources.http import CONNECT_TIMEOUT, HttpClient
-from sources.http_answers import (
-    Version,
-    check_encoding,
-    check_not_html,
-    check_size,
-    check_status,
-    content_length,
-    content_range,
-)
+from sources.http_answers import Version
 from sources.http_source import HttpSource
-from sources.local_files import is_http, local_path
+from sources.local_files import FileSource, is_http, local_path
 from sources.retry import FIRST_ATTEMPTS, innermost
+from sources.spool import SpooledSource, spooled_from, whole
 
 log = logging.getLogger("spotted")
 
 
-class Source(Protocol):
-    """A source, as the rest of the program uses it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def version(self) -> str: ...
-    def read(self, start: int, stop: int) -> bytes: ...
-    def stream(self, start: int, stop: int) -> Iterator[bytes]: ...
-
-
 def unreachable(places: tuple[str, ...]) -> str:
-    """The first of these URLs and paths that this process cannot read, and why; "" where there is none.
+    """Return the first of these URLs and paths that this process cannot read, and why; "" if there is none.
 
-    A worker of a cluster is asked, on its own machine. Any answer of a server counts.
+    It runs on the workers of a cluster. Any answer of a server counts.
     """
     network.share()
     for place in places:
@@ -72,27 +50,24 @@ def unreachable(places: tuple[str, ...]) -> str:
 def open_source(urls: tuple[str, ...], client: HttpClient, size: int | None = None, is_proven: bool = False) -> Source:
     """Open one URL or path, or several parts as one file; `size` is what the whole must have, in bytes.
 
-    A server without ranges is read once into a temporary file. `is_proven` is what `proven` makes of it.
-    Raises SourceError when the source cannot be had, is an HTML page, or has another size.
+    A file on a server without ranges is copied into a temporary file. For `is_proven` see `proven`.
+    Raises SourceError if the source is unavailable, is an HTML page, or has another size.
     """
     parts = tuple(_open_one(url, size if len(urls) == 1 else None, client) for url in urls)
     source = parts[0] if len(parts) == 1 else ConcatSource(parts)
-    check_size(source.name, source.size, size)
+    answers.check_size(source.name, source.size, size)
     return proven(source, is_proven)
 
 
 def proven(source: Source, is_proven: bool) -> Source:
-    """The same source; where a checksum will prove what is read, copies of other ETags behind one name are taken too.
-
-    They must be of the same size and date.
-    """
+    """Return the source, which accepts other ETags of the same size and date if a checksum will prove the bytes."""
     if isinstance(source, ConcatSource):
         return ConcatSource(tuple(proven(part, is_proven) for part in source.parts))
     return replace(source, is_proven=is_proven) if isinstance(source, HttpSource) else source
 
 
 def with_client(source: Source, client: HttpClient) -> Source:
-    """The same source with the connections of this client; one that was pickled has a client of its own."""
+    """Return the source with the connections of this client; a pickled one has its own."""
     if isinstance(source, ConcatSource):
         return ConcatSource(tuple(with_client(part, client) for part in source.parts))
     return replace(source, client=client) if isinstance(source, HttpSource | SpooledSource) else source
@@ -113,7 +88,7 @@ class Probe:
 
 
 def probe(url: str, client: HttpClient) -> Probe:
-    """Describe a source without reading it; raises SourceError when it is unavailable or an HTML page."""
+    """Describe a source without reading it; raises SourceError if it is unavailable or an HTML page."""
     if not is_http(url):
         return Probe(FileSource.at(local_path(url)).size, True)
     return client.persist(url, lambda: _probe(url, client), FIRST_ATTEMPTS)
@@ -121,27 +96,25 @@ def probe(url: str, client: HttpClient) -> Probe:
 
 def _probe(url: str, client: HttpClient) -> Probe:
     with client.get(url, {"Range": "bytes=0-511"}) as response:
-        check_status(url, response)
-        check_not_html(url, Body(response, client.timeout).read(512))
+        answers.check_status(url, response)
+        answers.check_not_html(url, client.body(response).read(512))
         if response.status_code == 206:
-            return Probe(content_range(response)[1], True)
-        return Probe(content_length(response), False)
+            return Probe(answers.content_range(response)[1], True)
+        return Probe(answers.content_length(response), False)
 
 
 def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
     with client.get(url, {"Range": "bytes=0-511"}) as response:
         if response.status_code == 416:
             raise SourceError(f"{url}: expected a file, got an empty one")
-        check_status(url, response)
-        check_encoding(url, response)
-        head = Body(response, client.timeout).read(512)
-        check_not_html(url, head)
+        answers.check_status(url, response)
         if response.status_code == 200:
-            return spooled_from(response, head, url, size, client)
-        first, total = content_range(response)
-        version = Version.of(response)
-    if first == 0 and total:
-        return HttpSource(url, total, str(version), client, version.modified)
+            return spooled_from(response, url, size, client)
+        answers.check_encoding(url, response)
+        answers.check_not_html(url, client.body(response).read(512))
+        first, total = answers.content_range(response)
+        if first == 0 and total:
+            return HttpSource(url, total, Version.of(response), client)
     log.info("%s: the server answers the first Range request wrongly; asking for the whole file", url)
     return whole(url, size, client)
 
@@ -151,7 +124,7 @@ def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
 
 @dataclass(frozen=True)
 class ConcatSource:
-    """Raw parts, one after the other, as one file; its name is the first part's."""
+    """Several parts as one file, named like the first."""
 
     parts: tuple[Source, ...]
 
@@ -168,13 +141,16 @@ class ConcatSource:
         return " ".join(f"{part.size}:{part.version}" for part in self.parts)
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop) of the whole."""
+        """Return the bytes [start, stop) of the whole."""
         return b"".join(self.stream(start, stop))
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The same in chunks, from as many parts as they lie in."""
+        """Yield the same bytes in chunks."""
         begins = list(itertools.accumulate((part.size for part in self.parts), initial=0))
         for index in range(bisect.bisect_right(begins, start) - 1, len(self.parts)):
             low, high = max(start, begins[index]), min(stop, begins[index + 1])
             if low < high:
                 yield from self.parts[index].stream(low - begins[index], high - begins[index])
+
+
+Source = FileSource | HttpSource | ConcatSource

@@ -30,6 +30,7 @@ from sources.content_type import content_type, misnamed
 from support.archives import tar_of
 from support.bench import Bench
 from support.fake_gcs import GcsFront
+from support.images import encoded
 from support.program import Cli
 
 VOID = {"meta", "image", "rect", "line"}  # the page writes the last three as <rect …/>
@@ -162,15 +163,9 @@ def card_of(bench: Bench) -> tuple[dict[str, Any], Page]:
 
 def png(width: int, height: int) -> bytes:
     """A PNG that claims these dimensions, and holds a single grey pixel."""
-    data = sample.encode_png([b"\0"], 1)
+    data = encoded(Image.new("L", (1, 1)), "PNG")
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
-
-
-def gif() -> bytes:
-    file = io.BytesIO()
-    Image.new("P", (9, 7)).save(file, "GIF")
-    return file.getvalue()
 
 
 def test_odd_files_are_reported_and_fail_nothing(bench: Bench) -> None:
@@ -179,7 +174,7 @@ def test_odd_files_are_reported_and_fail_nothing(bench: Bench) -> None:
         "images/a/one.jpg": good[0],
         "images/a/two.jpg": good[1],
         "images/a/twin.jpg": good[1],
-        "images/a/gif.jpg": gif(),
+        "images/a/gif.jpg": encoded(Image.new("P", (9, 7)), "GIF"),
         "images/b/cut.jpg": good[0][: len(good[0]) // 2],
         "images/b/page.jpg": sample.HTML,
         "images/b/empty.jpg": b"",
@@ -304,20 +299,18 @@ def test_steps_are_round_and_not_much_larger_than_they_must_be(least: float) -> 
 
 
 def test_a_thumbnail_is_small_whatever_the_image() -> None:
-    file = io.BytesIO()
-    Image.linear_gradient("L").resize((1200, 600)).convert("RGBA").save(file, "PNG")
-    seen = preview("a.png", file.getvalue(), b"", True)
+    data = encoded(Image.linear_gradient("L").resize((1200, 600)).convert("RGBA"), "PNG")
+    seen = preview("a.png", data, b"", True)
     assert (seen.width, seen.height, seen.error) == (1200, 600, "")
     with Image.open(io.BytesIO(seen.thumbnail)) as small:
         assert small.size == (300, 150) and small.format == "JPEG"
-    assert preview("a.png", file.getvalue(), b"", False) == replace(seen, thumbnail=b"")
+    assert preview("a.png", data, b"", False) == replace(seen, thumbnail=b"")
     assert preview("a.png", png(9000, 8000), b"", True) == Preview("a.png", 9000, 8000)  # too large to be decoded
 
 
 def test_formats_that_no_dataset_has_are_not_given_to_their_readers() -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (9, 7)).save(file, "PPM")
-    assert preview("a.jpg", file.getvalue(), b"", True) == Preview("a.jpg", error="not readable as an image")
+    data = encoded(Image.new("RGB", (9, 7)), "PPM")
+    assert preview("a.jpg", data, b"", True) == Preview("a.jpg", error="not readable as an image")
 
 
 @pytest.mark.parametrize(

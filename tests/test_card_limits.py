@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from support.archives import tar_of
 from support.fault_harness import Site
+from support.images import encoded
 
 MOST = 500 << 10  # kB of memory that the program may have at most; before, it was a gigabyte and more
 PEAK = """
@@ -23,9 +23,7 @@ sys.exit(status)
 
 def huge() -> bytes:
     """A PNG of 64 megapixels, 190 kB."""
-    file = io.BytesIO()
-    Image.new("RGB", (8000, 8000), "red").save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (8000, 8000), "red"), "PNG")
 
 
 def annotation() -> bytes:

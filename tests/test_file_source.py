@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from errors import GoneError, SourceChangedError, SourceError
-from sources.file_source import FileSource, SpooledSource
 from sources.http import HttpClient
+from sources.local_files import FileSource
 from sources.source import open_source
+from sources.spool import SpooledSource
 from support.http_data import DATA, HTML, LONG, PATH, PROBE
 from support.source_server import Plan, SourceServer
 

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from errors import GoneError, SourceChangedError, SourceError
 from sources import retry
-from sources.file_source import FileSource, SpooledSource
 from sources.http import HttpClient
+from sources.http_answers import Version
 from sources.http_source import PROGRESS, HttpSource
+from sources.local_files import FileSource
 from sources.source import ConcatSource, Source, open_source
+from sources.spool import SpooledSource
 from support.http_data import DATA, HTML, LONG, MONDAY, PATH, TUESDAY, opened
 from support.source_server import Plan, SourceServer
 
@@ -320,7 +322,7 @@ def test_a_refused_connection(waits: list[float]) -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/data.bin"
     for attempt in (
         lambda: open_source((url,), HttpClient()),
-        lambda: HttpSource(url, 9, "", HttpClient()).read(0, 9),
+        lambda: HttpSource(url, 9, Version("", ""), HttpClient()).read(0, 9),
         lambda: HttpClient().fetch(url),
         lambda: HttpClient().fetch_photo(url, 1 << 20),
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from sources import sample
 from sources.content_type import content_type, describe, image_type, is_image, misnamed
 from sources.cut_images import cut_off
 from support import austin
+from support.images import encoded
 from support.program import Cli
 from support.source_server import Plan, SourceServer
 
@@ -27,9 +27,7 @@ PAGE = "<!DOCTYPE html><html><title>Página não encontrada</title><p>404</html>
 
 
 def drawn(kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.effect_noise((96, 64), 90).convert("RGB").save(file, kind, **options)
-    return file.getvalue()
+    return encoded(Image.effect_noise((96, 64), 90).convert("RGB"), kind, **options)
 
 
 def box(name: bytes, body: bytes) -> bytes:

@@ -32,12 +32,13 @@ from sources import sample
 from storage.directory import FolderBucket
 from support.archives import tar_of, zip_of
 from support.bench import Bench
+from support.images import encoded
 from support.program import Cli, files_under
 
 LAYOUT = Layout("mini/images/", "mini/boxes/{stem}.xml", grouped_by="breed")
 NAMES = ("metadata.csv", "metadata.jsonl")
 MEMBERS = {f"images/n1-{breed}/{number}.jpg": sample.picture(number) for breed in "ab" for number in range(3)}
-BOXES = {name.replace("images", "boxes").replace("jpg", "xml"): sample._voc("a/b", "body", "head") for name in MEMBERS}
+BOXES = {name.replace("images", "boxes").replace("jpg", "xml"): sample.voc("a/b", "body", "head") for name in MEMBERS}
 
 
 def mini(bench: Bench, members: dict[str, bytes]) -> Dataset:
@@ -123,7 +124,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers(cli: Cli, tmp_path: Pa
 
 def test_odd_images_and_annotations(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     members = {
-        "images/n1-a/1.jpg": sample.encode_png([bytes(30)] * 4, 3),  # a PNG named .jpg
+        "images/n1-a/1.jpg": encoded(Image.new("RGB", (10, 4)), "PNG"),  # a PNG named .jpg
         "images/n1-a/2.jpg": b"<!DOCTYPE html>",
         "images/n1-a/3.jpg": sample.picture(1)[:30],
         "images/n1-a/4.jpg": sample.picture(1),
@@ -132,9 +133,9 @@ def test_odd_images_and_annotations(bench: Bench, caplog: pytest.LogCaptureFixtu
         "images/n2-b, c/6.jpg": sample.picture(4),
         "images/README": b"no image",
         "boxes/n1-a/4.xml": b"<annotation><object><bndbox></annotation>",
-        "boxes/n1-a/5.xml": sample._voc("a/b"),
-        "boxes/n2-b, c/6.xml": sample._voc("a/b").replace(b"112", b"129"),
-        "boxes/n9-of/nothing.xml": sample._voc("a/b"),
+        "boxes/n1-a/5.xml": sample.voc("a/b"),
+        "boxes/n2-b, c/6.xml": sample.voc("a/b").replace(b"112", b"129"),
+        "boxes/n9-of/nothing.xml": sample.voc("a/b"),
     }
     with caplog.at_level(logging.WARNING, "spotted"):
         assert bench.extract(mini(bench, members)).state == "complete"
@@ -158,9 +159,8 @@ def test_odd_images_and_annotations(bench: Bench, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.usefixtures("small_limits")
 def test_a_large_image_whose_size_is_not_in_its_first_bytes(any_bench: Bench) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30)).save(file, "JPEG", icc_profile=bytes(3000))
-    assert any_bench.extract(mini(any_bench, {**MEMBERS, "images/large.jpg": file.getvalue()})).state == "complete"
+    large = encoded(Image.new("RGB", (40, 30)), "JPEG", icc_profile=bytes(3000))
+    assert any_bench.extract(mini(any_bench, {**MEMBERS, "images/large.jpg": large})).state == "complete"
     assert [(line["width"], line["height"]) for line in lines_of(any_bench)] == [(40, 30), *[(128, 128)] * 6]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from archives import kinds
 from archives.spans import SpanBoundary
-from archives.tar import LAST, broken_link
+from archives.tar import LAST, Tar
 from errors import ArchiveError
 from support.archive_kinds import COMPRESSED, KINDS, SOUND, TARS, needed
 from support.archives import SPANS, File, Got, Memory, extract, flipped, taken, truth
@@ -36,7 +36,7 @@ def test_a_false_start_is_seen_only_by_the_chain() -> None:
         found = [taken(got) for got in span.kind.members(reader, span, links[-1])]
         if span.start == 2048:
             assert found[0].name == "inner/1"
-    broken = broken_link(reader.name, spans, links)
+    broken = Tar().broken_link(reader.name, spans, links)
     assert broken == (2, None)
 
 

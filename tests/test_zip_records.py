@@ -275,7 +275,7 @@ def test_offsets_and_sizes_modulo_4_gib(sizes: tuple[int, ...]) -> None:
             directory += entry.record(at % (1 << 32))
             at = reader.put(at, entry.local()[: 30 + len(entry.name)] + entry.data) - len(entry.data) + length
     reader.put(at, directory + end_record(2 * len(sizes), len(directory), at % (1 << 32)))
-    entries = read_directory(reader).records
+    entries = read_directory(reader)[0]
     assert [entry.offset for entry in entries] == offsets
     assert [entry.size for entry in entries] == [size for large in sizes for size in (4, large)]
     spans = kinds.plan(reader, 1 << 20)
