@@ -27,7 +27,7 @@ from labels.notes import (
 )
 from labels.packed import PackedText
 from manifest.records import Row
-from storage.bucket import Bucket
+from storage.bucket import Bucket, encode_crc32c
 
 PIECE = 500  # images whose annotations are looked for together
 READS_AT_ONCE = 32  # of objects that have no note
@@ -38,7 +38,7 @@ class NotedImage(NamedTuple):
 
     path: str
     size: int  # bytes
-    crc32c: int
+    crc32c: str  # as in the table
     group: str
     header: ImageHeader
     annotation: str
@@ -59,7 +59,7 @@ class NotedRows:
         """Keep the row if it is that of an image or of an annotation."""
         if is_photo(self.layout, row.path):
             self.groups.add(group(self.layout, row.path))
-            self._write_image((row.path, row.size, row.crc32c, row.note))
+            self._write_image((row.path, row.size, encode_crc32c(row.crc32c), row.note))
         elif is_annotation(self.layout, row.path):
             is_large = row.size > LARGEST_ANNOTATION  # then it is not even read back
             self._write_annotation((row.path, row.note or (TOO_LARGE if is_large else "")))
@@ -83,7 +83,7 @@ class NotedRows:
                 for (path, size, crc32c, note), name in zip(piece, names, strict=True):
                     said = read_annotation_note(notes[name]) if name in notes else Annotation()
                     yield NotedImage(
-                        path, int(size), int(crc32c), group(self.layout, path), read_image_note(note) or ImageHeader(),
+                        path, int(size), crc32c, group(self.layout, path), read_image_note(note) or ImageHeader(),
                         name if name in notes else "", said,
                     )  # fmt: skip
 
