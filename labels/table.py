@@ -17,7 +17,7 @@ import google_crc32c
 from labels.annotations import COMPACT, Box
 from labels.layout import label
 from labels.noted import NotedImage, NotedRows
-from labels.packed import PackedText
+from labels.packed import PackedBytes
 from manifest.counters import EXAMPLES
 from storage.bucket import Bucket, encode_crc32c
 
@@ -75,7 +75,7 @@ class TableFile:
     """A file of the table: its text, packed, and the size and checksums of its bytes."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.size, self.text = name, 0, PackedText()
+        self.name, self.size, self.text = name, 0, PackedBytes()
         self._sha256, self._crc32c = hashlib.sha256(), google_crc32c.Checksum()
         self._lines = list[str]()
         self.write = self._lines.append
@@ -88,7 +88,7 @@ class TableFile:
         self.size += len(data)
         self._sha256.update(data)
         self._crc32c.update(data)
-        self.text.write(text)
+        self.text.write(data)
 
     def encode(self) -> dict[str, Any]:
         """As the manifest seals it."""

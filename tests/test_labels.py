@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from itertools import chain
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ from labels.notes import (
     read_annotation_note,
     read_image_note,
 )
-from labels.packed import PackedText
+from labels.packed import PIECE, PackedBytes, PackedRows
 from sources.content_type import content_type
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────
@@ -200,9 +201,11 @@ def test_names(dataset: object, image: str, breed: str, annotation: str) -> None
     assert (label(group(layout, image)), annotation_of(layout, image)) == (breed, annotation)
 
 
-def test_packed_text_is_read_as_often_as_it_takes() -> None:
-    text = PackedText()
-    text.write("a,b\r\n")
-    text.write("ü\udc80\n")
-    assert [b"".join(text)] * 2 == [b"a,b\r\n\xc3\xbc\xed\xb2\x80\n"] * 2
-    assert list(text.lines()) == list(text.lines()) == ["a,b\r\n", "ü\udc80\n"]
+def test_what_is_packed_is_read_as_often_as_it_takes() -> None:
+    text, rows = PackedBytes(), PackedRows[tuple[str, int]]()
+    for number in range(2 * PIECE + 1):
+        text.write(b"%d\n" % number)
+        rows.add((f"ü\udc80\r\n{number}", number))
+    assert [b"".join(text)] * 2 == [b"".join(b"%d\n" % number for number in range(2 * PIECE + 1))] * 2
+    assert [len(piece) for piece in rows] == [PIECE, PIECE, 1]
+    assert list(chain.from_iterable(rows)) == [(f"ü\udc80\r\n{number}", number) for number in range(2 * PIECE + 1)]
