@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-TAG = re.compile(rb"<[^>]*>")
-PLAIN = bytes(sorted({*b"\t\n\r", *range(0x20, 0x7F)} - {*b"&"}))  # XML 1.0, 2.2 and 2.4, of ASCII
+ODD = b"!?=\0"  # in comments, CDATA, declarations, attributes and with them name spaces, and in UTF-16
 PLAIN_BOX = re.compile(
-    rb"<([A-Za-z_]*)bndbox>\s*"
-    + b"".join(rb"<%s>(\d{1,9})</%s>\s*" % (each, each) for each in map(str.encode, CORNERS))
-    + rb"</\1bndbox>"
+    rb"bndbox>\s*"
+    + b"".join(rb"<%s>(0|[1-9]\d{0,8})</%s>\s*" % (each, each) for each in map(str.encode, CORNERS))
+    + rb"</([A-Za-z_]*)bndbox>"
 )
+COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 MISSING = "null"  # the text of an unknown value in Austin's annotations
 
 
@@ -36,40 +35,25 @@ class Box(NamedTuple):
         return 0 <= self.xmin <= self.xmax <= width and 0 <= self.ymin <= self.ymax <= height
 
 
-def boxes(annotation: bytes) -> list[Box]:
-    """The boxes of an annotation in the form of Pascal VOC, in its order; whole numbers are int.
+def boxes(annotation: bytes) -> str:
+    """The boxes of an annotation in the form of Pascal VOC, in its order, as JSON: lists of what a Box has.
 
-    Stanford and Oxford have `bndbox`, Tsinghua `headbndbox` and `bodybndbox`. Raises ValueError for what is not XML,
-    and for a box without four numbers.
+    Stanford and Oxford have `bndbox`, Tsinghua `headbndbox` and `bodybndbox`. Whole numbers are int. Raises ValueError
+    for what is not XML, and for a box without four numbers.
     """
-    found = plain_boxes(annotation)
-    return parsed_boxes(annotation) if found is None else found
+    return plain_boxes(annotation) or COMPACT(parsed_boxes(annotation))
 
 
-def plain_boxes(annotation: bytes) -> list[Box] | None:
-    """The same of nearly all annotations, several times as fast; None for those that only a parser of XML can judge.
-
-    Where the tags alone are well-formed, so is all of it: what is between them is plain text.
-    """
-    text = annotation.removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n")
-    tags, found = TAG.findall(text), PLAIN_BOX.findall(text)
-    if text.translate(None, PLAIN) or len(tags) != text.count(b">") or not (text[:1] == b"<" and text[-1:] == b">"):
+def plain_boxes(annotation: bytes) -> str | None:
+    """The same of nearly all annotations, in a third of the time; None for those that only a tree of XML can judge."""
+    found = PLAIN_BOX.findall(annotation)
+    if 2 * len(found) != annotation.count(b"bndbox") or len(annotation.translate(None, ODD)) != len(annotation):
         return None
-    if 2 * len(found) != text.count(b"bndbox") or not _are_well_formed(b"".join(tags)):
-        return None
-    return [Box(kind.decode(), int(xmin), int(ymin), int(xmax), int(ymax)) for kind, xmin, ymin, xmax, ymax in found]
-
-
-@lru_cache(maxsize=256)
-def _are_well_formed(tags: bytes) -> bool:
-    """Of these tags; those of most annotations are the same. False too where a tag may be no element's."""
-    if any(mark in tags for mark in (b"!", b"?", b"'", b'"')):
-        return False
     try:
-        ElementTree.fromstring(tags)  # noqa: S314 - there is no entity in it
-    except ElementTree.ParseError:
-        return False
-    return True
+        expat.ParserCreate().Parse(annotation, True)
+    except expat.ExpatError:
+        return None
+    return (b"[%s]" % b",".join([b'["%s",%s,%s,%s,%s]' % (kind, *corners) for *corners, kind in found])).decode()
 
 
 def parsed_boxes(annotation: bytes) -> list[Box]:

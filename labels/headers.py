@@ -7,6 +7,7 @@ the difference between 5 % of its time and none. Pillow opens the other formats.
 from __future__ import annotations
 
 import io
+import struct
 from typing import NamedTuple
 
 from PIL import Image
@@ -19,6 +20,7 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {
 }  # SOF0 to SOF15 without DHT, JPG and DAC: ITU T.81, table B.1
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7 and SOI: markers without a segment
 SCAN, END = 0xDA, 0xD9
+SEGMENT = struct.Struct(">xBHxHH")  # a marker and the length of its segment; of a frame, height and width
 
 
 class Size(NamedTuple):
@@ -43,15 +45,15 @@ def _jpeg(data: bytes) -> Size | None:
     """From the frame header, which comes after any number of other segments: ITU T.81, B.1.1 and B.2.2."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+        marker, length, height, width = SEGMENT.unpack_from(data, at)
         if marker in FRAMES:
-            return Size(int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big"))
+            return Size(width, height)
         if marker in (SCAN, END):
             return None
         if marker == 0xFF:  # a byte of filling
             at += 1
         else:
-            at += 2 if marker in ALONE else 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+            at += 2 if marker in ALONE else 2 + max(length, 2)
     return None
 
 

@@ -17,11 +17,11 @@ An object without a note has not passed through, or only its first bytes have.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from labels.annotations import Box, boxes, facts
+from labels.annotations import COMPACT, Box, boxes, facts
 from labels.headers import Size, read_size
 from sources.content_type import content_type
 
@@ -33,7 +33,7 @@ LARGEST_NOTE = 100_000  # characters, in which csv reads 131,072 at most
 TOO_MUCH = "!more than 100 KB of boxes or facts"
 XML = "application/xml"
 NOTHING = "-"
-COMPACT = json.JSONEncoder(separators=(",", ":")).encode
+DECODER = json.JSONDecoder()
 
 
 class ImageHeader(NamedTuple):
@@ -44,12 +44,11 @@ class ImageHeader(NamedTuple):
     height: int | None = None
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(NamedTuple):
     """What an annotation says; `error` is why it could not be parsed."""
 
     boxes: tuple[Box, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = MappingProxyType({})
     error: str = ""
 
 
@@ -73,7 +72,7 @@ def boxes_note(data: bytes) -> str:
 
 def facts_note(data: bytes) -> str:
     """The note of an annotation of Austin."""
-    return _note(facts, data)
+    return _note(lambda annotation: COMPACT(facts(annotation)), data)
 
 
 def annotation_note(data: bytes) -> str:
@@ -81,11 +80,11 @@ def annotation_note(data: bytes) -> str:
     return facts_note(data) if data.lstrip()[:1] == b"{" else boxes_note(data)
 
 
-def _note(parse: Callable[[bytes], object], data: bytes) -> str:
+def _note(parse: Callable[[bytes], str], data: bytes) -> str:
     if len(data) > LARGEST_ANNOTATION:
         return TOO_LARGE
     try:
-        note = COMPACT(parse(data))
+        note = parse(data)
     except ValueError as error:
         return f"!{error}"
     return note if len(note) <= LARGEST_NOTE else TOO_MUCH
@@ -107,17 +106,17 @@ def image_note(chunks: Iterable[bytes]) -> str:
 
 def read_image_note(note: str) -> ImageHeader | None:
     """The reverse of note_of and image_note; None where the note is not that of an image."""
-    form, _, size = note.partition(" ")
-    width, _, height = size.partition(" ")
-    if not form or not (width + height).isdecimal():
+    try:
+        form, width, height = note.split(" ")
+        return ImageHeader(form, int(width) or None, int(height) or None)
+    except ValueError:
         return None
-    return ImageHeader(form, int(width) or None, int(height) or None)
 
 
 def read_annotation_note(note: str) -> Annotation:
     """The reverse of boxes_note and facts_note; the note of anything else is that of no annotation."""
     if note.startswith("["):
-        return Annotation(tuple(Box(*each) for each in json.loads(note)))
+        return Annotation(tuple([Box(*each) for each in DECODER.raw_decode(note)[0]]))
     if note.startswith("{"):
         return Annotation(facts=json.loads(note))
     return Annotation(error=note[1:] if note.startswith("!") else "not XML")

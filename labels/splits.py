@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -87,13 +86,13 @@ def _names(path: str, data: bytes | None) -> Iterator[str]:
     return (line.split()[0] for line in lines if line and not line.startswith("#"))
 
 
-def compare_counts(dataset: Dataset, splits: Iterable[Split], counts: Counter[str]) -> None:
+def compare_counts(dataset: Dataset, splits: Iterable[Split], counts: Mapping[str, int]) -> None:
     """Warn where there are not as many images in a split as published."""
     for split in splits:
-        if split.images not in (None, counts[split.name]):
+        if split.images not in (None, counts.get(split.name, 0)):
             log.warning(
                 "%s: %s images in the split %s, published are %s",
-                dataset.name, f"{counts[split.name]:,}", split.name, f"{split.images:,}",
+                dataset.name, f"{counts.get(split.name, 0):,}", split.name, f"{split.images:,}",
             )  # fmt: skip
 
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import google_crc32c
 
-from labels.annotations import Box
+from labels.annotations import COMPACT, Box
 from labels.layout import label
 from labels.noted import NotedImage, NotedRows
-from labels.notes import COMPACT
-from labels.packed import PackedText
+from labels.packed import PackedBytes
 from manifest.counters import EXAMPLES
 from storage.bucket import Bucket, encode_crc32c
 
 COLUMNS = (
     "path", "label", "label_index", "split", "width", "height", "format", "boxes", "annotation", "size", "crc32c",
 )  # fmt: skip
+BOXES = COLUMNS.index("boxes")
+LINE = "{" + ",".join(f'"{column}":%s' for column in COLUMNS)
+BOX = "{" + ",".join(f'"{field}":%s' for field in Box._fields) + "}"
 CSV, JSONL = "metadata.csv", "metadata.jsonl"
 KINDS = {CSV: "text/csv", JSONL: "application/x-ndjson"}
 AT_ONCE = 500  # lines
@@ -35,12 +37,7 @@ MOST_LABELS = 200  # counted by name
 class Tally:
     """What all lines of a table show together."""
 
-    images: int = 0
-    splits: Counter[str] = field(default_factory=Counter)  # images by split; "" for those that no split names
-    labels: defaultdict[str, Counter[str]] = field(
-        default_factory=lambda: defaultdict(Counter)
-    )  # images by split, by label
-    boxes: Counter[int] = field(default_factory=Counter)  # images by the number of their boxes
+    counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # images by label, split, number of boxes
     outside: list[str] = field(default_factory=list)  # the first few images with a box that is not inside them
     outside_count: int = 0
     unparsed: list[str] = field(default_factory=list)  # the first few annotations that cannot be parsed, and why
@@ -48,12 +45,9 @@ class Tally:
 
     def add(self, image: NotedImage, label: str, split: str) -> None:
         """Count an image."""
-        self.images += 1
-        self.splits[split] += 1
-        self.labels[label][split] += 1
-        self.boxes[len(image.said.boxes)] += 1
-        width, height = image.header.width, image.header.height
-        if width and height and not all(box.is_inside(width, height) for box in image.said.boxes):
+        _, width, height = image.header
+        self.counts[label, split, len(image.said.boxes)] += 1
+        if width and height and [box for box in image.said.boxes if not box.is_inside(width, height)]:
             self.outside_count += 1
             self.outside += [image.path][: EXAMPLES - len(self.outside)]
         if image.said.error:
@@ -62,25 +56,26 @@ class Tally:
 
     def encode(self) -> dict[str, Any]:
         """As the manifest has it."""
+        splits, labels, boxes = Counter[str](), defaultdict[str, Counter[str]](Counter), Counter[int]()
+        for (name, split, number), count in sorted(self.counts.items()):
+            splits[split] += count
+            labels[name][split] += count
+            boxes[number] += count
         return {
-            "images": self.images,
-            "splits": dict(sorted(self.splits.items())),
-            "labels": _by_label(self.labels) if len(self.labels) <= MOST_LABELS else {},
-            "boxes_per_image": {str(number): count for number, count in sorted(self.boxes.items())},
+            "images": self.counts.total(),
+            "splits": dict(sorted(splits.items())),
+            "labels": {name: dict(counts) for name, counts in labels.items()} if len(labels) <= MOST_LABELS else {},
+            "boxes_per_image": {str(number): count for number, count in sorted(boxes.items())},
             "outside": {"count": self.outside_count, "examples": self.outside},
             "unparsed": {"count": self.unparsed_count, "examples": self.unparsed},
         }
-
-
-def _by_label(labels: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
-    return {label: dict(sorted(counts.items())) for label, counts in sorted(labels.items())}
 
 
 class TableFile:
     """A file of the table: its text, packed, and the size and checksums of its bytes."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.size, self.text = name, 0, PackedText()
+        self.name, self.size, self.text = name, 0, PackedBytes()
         self._sha256, self._crc32c = hashlib.sha256(), google_crc32c.Checksum()
         self._lines = list[str]()
         self.write = self._lines.append
@@ -93,7 +88,7 @@ class TableFile:
         self.size += len(data)
         self._sha256.update(data)
         self._crc32c.update(data)
-        self.text.write(text)
+        self.text.write(data)
 
     def encode(self) -> dict[str, Any]:
         """As the manifest seals it."""
@@ -114,32 +109,44 @@ SplitOf = Callable[[str], str]  # of an image's path
 
 def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[TableFile], Tally]:
     """Both files, and what all lines show together; the bytes depend on the dataset alone."""
-    columns, tally = (*COLUMNS, *noted.layout.columns), Tally()
-    indexes = {name: index for index, name in enumerate(sorted(noted.groups, key=lambda it: (it.casefold(), it)))}
-    table, lines = TableFile(CSV), TableFile(JSONL)
+    tally, table, lines = Tally(), TableFile(CSV), TableFile(JSONL)
+    groups, more = sorted(noted.groups, key=lambda it: (it.casefold(), it)), noted.layout.columns
+    labels = {name: (label(name), index) for index, name in enumerate(groups)}
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for number, image in enumerate(noted.images(bucket)):
+            (name, index), split = labels[image.group], split_of(image.path)
+            tally.add(image, name, split)
+            values = _values(image, name, index, split)
+            facts = {column: image.said.facts.get(column) for column in more}
+            lines.write(_line(values, facts))
+            if number % AT_ONCE == 0:
+                table.flush()
+                lines.flush()
+            yield (*values, *facts.values())
+
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    names = {name: label(name) for name in indexes}
-    for number, image in enumerate(noted.images(bucket)):
-        name, split = names[image.group], split_of(image.path)
-        tally.add(image, name, split)
-        values = dict(
-            zip(columns, _values(image, name, indexes[image.group], split, noted.layout.columns), strict=True)
-        )
-        lines.write(f"{COMPACT(values)}\n")
-        writer.writerow((values | {"boxes": COMPACT(values["boxes"])}).values())
-        if number % AT_ONCE == 0:
-            table.flush()
-            lines.flush()
+    writer.writerow((*COLUMNS, *more))
+    writer.writerows(rows())
     table.flush()
     lines.flush()
     return [table, lines], tally
 
 
-def _values(image: NotedImage, label: str, index: int, split: str, more: Iterable[str]) -> list[Any]:
-    """The values of COLUMNS, and those of more facts."""
-    header, boxes = image.header, [dict(zip(Box._fields, box, strict=True)) for box in image.said.boxes]
-    return [
-        image.path, label, index, split or None, header.width, header.height, header.format, boxes,
-        image.annotation or None, image.size, encode_crc32c(image.crc32c), *map(image.said.facts.get, more),
-    ]  # fmt: skip
+def _values(image: NotedImage, label: str, index: int, split: str) -> tuple[str | int | None, ...]:
+    """The values of COLUMNS."""
+    form, width, height = image.header
+    boxes = ",".join([BOX % (COMPACT(kind), *corners) for kind, *corners in image.said.boxes])
+    return (
+        image.path, label, index, split or None, width, height, form, f"[{boxes}]",
+        image.annotation or None, image.size, image.crc32c,
+    )  # fmt: skip
+
+
+def _line(values: Sequence[str | int | None], facts: Mapping[str, Any]) -> str:
+    """The line of metadata.jsonl; it is put together of texts, since a call of a JSON encoder costs as much."""
+    texts: list[object] = [
+        COMPACT(each) if isinstance(each, str) else "null" if each is None else each for each in values
+    ]
+    texts[BOXES] = values[BOXES]
+    return f"{LINE % tuple(texts)},{COMPACT(facts)[1:]}\n" if facts else f"{LINE % tuple(texts)}}}\n"

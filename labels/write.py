@@ -35,9 +35,9 @@ def write_tables(
         store.put_beside(file.name, file.text, file.size, KINDS[file.name])
     store.put_beside(CROISSANT, [described], len(described), CROISSANT_KIND)
     _warn(dataset, tally)
-    if not (is_sample or filter_):
-        compare_counts(dataset, noted.layout.splits, tally.splits)
     labels = tally.encode() | split_fields(splits, not filter_)
+    if not (is_sample or filter_):
+        compare_counts(dataset, noted.layout.splits, labels["splits"])
     tables_sealed = {file.name: file.encode() for file in files} | {CROISSANT: sealed(described)}
     return {"tables": tables_sealed, "labels": labels}
 

@@ -158,8 +158,8 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
         line = row.path, row.size, encode_crc32c(row.crc32c), redacted, row.offset
         if row.outcome == LINKED:  # its reason is an exact name
             yield (*line, row.outcome, row.reason)
-        elif row.outcome == STORED and not row.reason and not row.note:
-            yield line
+        elif row.outcome == STORED and not row.reason:
+            yield (*line, STORED, "", row.note) if row.note else line
         else:
             yield (*line, row.outcome, shown(row.reason), *filter(None, [row.note]))
 

@@ -17,6 +17,7 @@ TEXTS, NUMBERS = ("title", "folder", *ABOUT), ("objects", "size")
 TABLES = ("dogs", "photos", "image_prefix", "annotation_prefix")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # of a dataset: it becomes a folder's, and is written after -d
 PATH = r"(?:(?!\.{1,2}/)[^/\\]+/)+"  # a folder's name in the bucket
+TAKEN = "_extraction/", "shards/"  # where journals, manifests and tables are, and --shards writes
 
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
@@ -45,7 +46,7 @@ class _Table:
             self._refuse("a new name of letters, digits, - and _", name)
         folder = self._folder("folder", f"{name}/")
         archives = tuple(part.archive(folder) for part in self._parts("archives"))
-        tables = [part.photo_tables() for part in self._parts("tables")]
+        tables = [part.photo_tables(folder) for part in self._parts("tables")]
         if len(tables) + bool(archives) != 1:
             self._refuse("either archives or one table named tables", sorted(self.values))
         layouts = [part.layout(folder) for part in self._parts("layout")]
@@ -70,9 +71,10 @@ class _Table:
         prefix = self._folder("prefix", folder, within=folder)
         return Archive(tuple(urls), prefix, file, self._number("size"), sha256, self._number("objects"))
 
-    def photo_tables(self) -> PhotoTables:
+    def photo_tables(self, folder: str) -> PhotoTables:
         self._known(TABLES)
-        dogs, photos, images, annotations = map(self._text, TABLES)
+        dogs, photos = self._text("dogs"), self._text("photos")
+        images, annotations = (self._folder(key, None, within=folder) for key in TABLES[2:])
         return PhotoTables(dogs, photos, images, annotations)
 
     def layout(self, folder: str) -> Layout:
@@ -100,10 +102,11 @@ class _Table:
             self._refuse(f"{key}: a number of bytes or objects", value)
         return value
 
-    def _folder(self, key: str, default: str, within: str = "") -> str:
+    def _folder(self, key: str, default: str | None, within: str = "") -> str:
         value = self._text(key, default)
-        if not re.fullmatch(PATH, value) or value.startswith("_extraction/") or not value.startswith(within):
-            self._refuse(f"{key}: a path in the bucket that ends with /{f', in {within}' if within else ''}", value)
+        if not re.fullmatch(PATH, value) or value.startswith(TAKEN) or not value.startswith(within):
+            where = f"in {within}" if within else f"outside of {' and '.join(TAKEN)}"
+            self._refuse(f"{key}: a path in the bucket that ends with /, {where}", value)
         return value
 
     def _known(self, keys: Iterable[str]) -> None:

@@ -140,6 +140,21 @@ def test_large_members_go_through_the_mount_whole_each_as_one_insert(
             assert front.gets[name] == times * (1 + (what[0] > 8 << 20))
 
 
+def test_shards_through_the_mount_are_those_of_the_api(front: GcsFront, bucket: str) -> None:
+    def shards(via: str, where: str) -> dict[str, tuple[int, int]]:
+        for arguments in ([], ["--shards", "webdataset"]):
+            run = options(front, where, SPOTTED_VIA=via, SPOTTED_DATASET="stanford")
+            done = docker("run", "--rm", *FUSE, *run, IMAGE, "cli.py", *arguments)
+            assert done.returncode == 0, done.stderr
+        return {name: what for name, what in members(front, where).items() if name.startswith("shards/")}
+
+    wanted = shards("api", f"{bucket}-api")
+    assert len(wanted) == 5 and shards("mount", bucket) == wanted
+    place = f"{front.url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name=shards/stanford/test-000000.tar"
+    assert requests.post(place, b"a part, as a run that is killed leaves it", timeout=60).ok
+    assert shards("mount", bucket) == wanted
+
+
 def test_a_bit_flipped_on_the_way_through_the_mount_is_found_and_the_next_run_stores_the_object(
     front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]]
 ) -> None:
@@ -300,24 +315,14 @@ services:
 def test_compose_makes_a_cluster(
     front: GcsFront, bucket: str, expected: dict[str, tuple[int, int]], tmp_path: Path
 ) -> None:
-    override = tmp_path / "host-network.yaml"
-    override.write_text(HOST_NETWORK)  # the engine of the tests has no bridge
-    compose = [
-        DOCKER,
-        "compose",
-        "--project-name",
-        bucket,
-        "--file",
-        str(ROOT / "compose.yaml"),
-        "--file",
-        str(override),
-    ]
+    (override := tmp_path / "host-network.yaml").write_text(HOST_NETWORK)  # the engine of the tests has no bridge
+    place = ("--file", str(ROOT / "compose.yaml"), "--file", str(override))
+    compose = [DOCKER, "compose", "--project-name", bucket, *place]
     environment = {**os.environ, "IMAGE": IMAGE, "FRONT": front.url, "SPOTTED_TO": f"gs://{bucket}"}
 
     def run(*arguments: str) -> Done:
-        return subprocess.run(
-            [*compose, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        given = [*compose, *arguments]
+        return subprocess.run(given, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
     try:
         up = run("up", "--detach", "--no-build", "--scale", "worker=3", "scheduler", "worker")

@@ -12,7 +12,9 @@ import pytest
 from commands.command_line import parse
 from datasets import DATASETS, Archive, Layout
 from errors import UsageError
-from sources.datasets_file import read_datasets
+from pipeline.shards import FOLDER
+from sources.datasets_file import TAKEN, read_datasets
+from storage.bucket import METADATA_PREFIX
 from support.archives import tar_of
 from support.program import Cli, message
 
@@ -27,6 +29,7 @@ annotation = "flowers/xml/{{stem}}.xml"
 """
 SHA256 = "ab" * 32
 ARCHIVE = "[[flowers.archives]]\nurl = 'http://x/a.tar'\n"
+TABLES = "[flowers.tables]\ndogs = 'http://x/d.csv'\nphotos = 'http://x/p.csv'\n"
 LAYOUT = "[flowers.layout]\nimages = 'flowers/'\nannotation = 'x.xml'\n"
 WRONG = {
     "[stanford]\n": "[stanford]: expected a new name of letters, digits, - and _, got 'stanford'",
@@ -35,8 +38,10 @@ WRONG = {
     "[flowers]\n": "[flowers]: expected either archives or one table named tables, got []",
     "[flowers]\ntitel = 'x'\n": "[flowers]: expected only title, folder, home, licence, citation, creator, published, ",
     "[flowers]\ntitle = 7\n" + ARCHIVE: "[flowers]: expected title: a text, got 7",
-    "[flowers]\nfolder = '../x/'\n" + ARCHIVE: "folder: a path in the bucket that ends with /, got '../x/'",
-    "[flowers]\nfolder = '_extraction/'\n" + ARCHIVE: "folder: a path in the bucket",
+    "[flowers]\nfolder = '../x/'\n" + ARCHIVE: "folder: a path in the bucket that ends with /, outside of",
+    "[flowers]\nfolder = '_extraction/'\n" + ARCHIVE: "/, outside of _extraction/ and shards/, got '_extraction/'",
+    "[flowers]\nfolder = 'shards/stanford/'\n" + ARCHIVE: "outside of _extraction/ and shards/, got 'shards/stanford/'",
+    "[shards]\n": "[shards]: expected folder: a path in the bucket that ends with /, outside of ",
     "[[flowers.archives]]\n": "[flowers.archives]: expected url: a text, got None",
     "[[flowers.archives]]\nurls = []\n": "[flowers.archives]: expected urls: a list of URLs or paths, got []",
     "[[flowers.archives]]\nurl = 'http://x/'\n": "file: a file's name, which its URL does not end with, got ''",
@@ -45,6 +50,8 @@ WRONG = {
     ARCHIVE + "prefix = 'dogs/'\n": "prefix: a path in the bucket that ends with /, in flowers/, got 'dogs/'",
     ARCHIVE + LAYOUT: "annotation: a path with {name} or {stem} in it, got 'x.xml'",
     "[flowers.tables]\ndogs = 'http://x/d.csv'\n": "[flowers.tables]: expected photos: a text, got None",
+    TABLES
+    + "image_prefix = 'dogs/'\n": "image_prefix: a path in the bucket that ends with /, in flowers/, got 'dogs/'",
     "[flowers\n": "not a TOML file: ",
 }
 
@@ -53,6 +60,10 @@ def written(path: Path, text: str) -> Path:
     file = path / "my.toml"
     file.write_text(text)
     return file
+
+
+def test_the_tools_own_places_are_taken() -> None:
+    assert TAKEN == (METADATA_PREFIX, FOLDER)
 
 
 def test_seven_lines_are_a_dataset(cli: Cli, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from commands.repair import repair
 from commands.verify import verify
 from datasets import DATASETS, Dataset, Layout
 from errors import SourceError
-from labels.noted import PIECE, NotedRows
+from labels.noted import NotedRows
+from labels.packed import PIECE
 from labels.table import tables
 from manifest.journal import VERSION, JournalEntry
 from manifest.records import Row, Rows

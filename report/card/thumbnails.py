@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from labels.annotations import Box, boxes
+from labels.annotations import Box
+from labels.notes import boxes_note, read_annotation_note
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
@@ -39,7 +40,7 @@ def preview(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Previe
     except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
         what = "truncated" if "truncated" in str(error) else "not readable as an image"
         return Preview(path, error=what)
-    return Preview(path, width, height, "", thumbnail, _boxes(annotation))
+    return Preview(path, width, height, "", thumbnail, read_annotation_note(boxes_note(annotation)).boxes)
 
 
 def _thumbnail(image: Image.Image) -> bytes:
@@ -49,11 +50,3 @@ def _thumbnail(image: Image.Image) -> bytes:
         image.thumbnail((EDGE, EDGE))
         image.convert("RGB").save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
-
-
-def _boxes(annotation: bytes) -> tuple[Box, ...]:
-    """The boxes of an annotation; none where it is in another form."""
-    try:
-        return tuple(boxes(annotation))
-    except ValueError:
-        return ()
