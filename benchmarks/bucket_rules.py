@@ -27,6 +27,7 @@ class Rules:
     failing: float = 0.0  # share of the writes that fails at random
     outage: tuple[float, float] = (math.inf, math.inf)  # from, until
     halved: float = math.inf  # from when on the limit is half
+    retry_after: float = 0.0  # seconds that a refusal asks for
     is_by_second: bool = False  # each second of the clock has its own limit, and refuses all that is beyond
     begin: float | None = None
     _tokens: float = 0.0

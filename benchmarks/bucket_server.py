@@ -13,9 +13,9 @@ more for each; bodies under way are held whole.
                          "tenths": [puts in each tenth of a second from the first on]} since the start or the last reset
     POST /_reset        remove all objects and counts
     POST /_delay?ms=N   answer every later request N ms after it was complete
-    POST /_rules?limit=N&doubling=S&failing=P&from=S&until=S&halved=S    which writes every bucket refuses from now on
-                        (bucket_rules.py); without arguments none. A bucket that does as documented has
-                        limit=1000&doubling=1200&failing=0.0005, one with folders limit=8000
+    POST /_rules?limit=N&doubling=S&failing=P&from=S&until=S&halved=S&retry_after=S
+                        which writes every bucket refuses from now on (bucket_rules.py); without arguments none. A
+                        bucket as documented has limit=1000&doubling=1200&failing=0.0005, one with folders limit=8000
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from bucket_rules import Rules
 PAGE = 1000  # names in one page of a listing, as GCS has it
 WANTS_MD5 = "gcloud"  # the one client that deletes what it uploaded if the answer has no md5; slower than all else
 LAST = "\U0010ffff"  # sorts behind all that can follow in a name
+RULES = {"limit", "doubling", "failing", "halved", "retry_after"}  # those that are one number
 NO_BUCKETS = {"", "batch", "download", "resumable", "storage", "upload"}  # they begin the JSON API's paths
 JSON_API = re.compile(
     r"/((?:resumable/)?upload/|download/)?storage/v1/b(?:/([^/]+)(?:/(storageLayout|o)(?:/(.+))?)?)?/?"
@@ -74,9 +75,9 @@ class Reply(NamedTuple):
 class Refused(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.headers = status, headers  # whole lines
 
 
 @dataclass(slots=True)
@@ -197,7 +198,7 @@ class Server:
             else:
                 reply = self._xml(request, *unquote(path[1:], errors="strict").partition("/")[::2])
         except Refused as error:
-            reply = _error(error.status, str(error))
+            reply = _error(error.status, str(error))._replace(headers=error.headers)
         except (ValueError, KeyError) as error:  # no JSON, no number, no name: the request's fault
             reply = _error(400, f"{request.method} {request.target}: {error!r}")
         return encode(request, reply)
@@ -225,7 +226,9 @@ class Server:
         """Raise Refused for a write that the bucket's rules refuse."""
         if status := self.buckets[bucket].rules.answer(time.monotonic()):
             self.refused[status] += 1
-            raise Refused(status, "the bucket's rate limit is exceeded" if status == 429 else "please try again")
+            wait = f"Retry-After: {self.rules.retry_after:g}\r\n" if self.rules.retry_after else ""
+            message = "the bucket's rate limit is exceeded" if status == 429 else "please try again"
+            raise Refused(status, message, wait)
 
     def _xml(self, request: Request, bucket: str, name: str) -> Reply:
         self.requests[f"xml {request.method}"] += 1
@@ -526,13 +529,11 @@ def seconds(milliseconds: str) -> float:
 
 def rules_of(query: dict[str, str]) -> Rules:
     """Rules from their arguments' texts; `from` and `until` bound an outage."""
-    values = {key: float(text) for key, text in query.items()}
+    values: dict[str, Any] = {key: float(text) for key, text in query.items()}
     outage = values.pop("from", math.inf), values.pop("until", math.inf)
-    if unknown := values.keys() - {"limit", "doubling", "failing", "halved"}:
-        raise ValueError(f"{', '.join(sorted(unknown))}: expected limit, doubling, failing, from, until or halved")
-    never = math.inf
-    limit, doubling, halved = (values.get(key, never) for key in ("limit", "doubling", "halved"))
-    return Rules(limit, doubling, values.get("failing", 0.0), outage, halved)
+    if unknown := values.keys() - RULES:
+        raise ValueError(f"{', '.join(sorted(unknown))}: expected from, until, {', '.join(sorted(RULES))}")
+    return Rules(**values, outage=outage)
 
 
 def rules_text(text: str) -> Rules:

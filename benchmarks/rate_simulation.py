@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ class Scene(NamedTuple):
     ends: float = 1e9  # seconds after which one process is left
     jitter: float = 0.0  # seconds by which a request is late at random
     measured_from: float = 0.0  # seconds
+    objects: float = math.inf  # after which all threads end: the start and the last retries are then measured too
 
 
 class Outcome(NamedTuple):
@@ -67,6 +69,7 @@ class _Bench:
         self.controls = [Congestion(self.scene.start, self.scene.processes, 0.0) for _ in range(self.scene.processes)]
         self.grants = dict[tuple[int, int], Grant]()
         self.tries = dict[tuple[int, int], int]()
+        self.left = self.scene.objects - self.scene.processes * self.scene.threads  # objects that no thread has
         for process in range(self.scene.processes):
             for thread in range(self.scene.threads):
                 self.at(self.rng.uniform(0, LATENCY), process, thread, "ask")
@@ -116,18 +119,22 @@ class _Bench:
         if is_yes:
             control.delivered(sent, now)
             self.tries[key] = 0
-            self.at(now, process, thread, "ask")
+            self.left -= 1
+            if self.left >= 0:
+                self.at(now, process, thread, "ask")
         else:
-            control.throttled(sent, now)
+            asked = self.scene.rules.retry_after
+            control.throttled(sent, now, asked)
             self.tries[key] = self.tries.get(key, 0) + 1
-            self.at(now + backoff(self.tries[key] - 1, self.rng), process, thread, "ask")
+            self.at(now + max(backoff(self.tries[key] - 1, self.rng), asked), process, thread, "ask")
 
 
 def simulate(scene: Scene) -> Outcome:
     """Run a scene from its first write to its end."""
     bench = _Bench(scene._replace(rules=scene.rules.renewed()))
     bench.run()
-    given = sum(_given(scene, tenth / 10) for tenth in range(int(scene.measured_from * 10), int(scene.seconds * 10)))
+    end = scene.seconds if scene.objects == math.inf else bench.delivered[-1]
+    given = sum(_given(scene, tenth / 10) for tenth in range(int(scene.measured_from * 10), int(end * 10)))
     taken = sum(moment >= scene.measured_from for moment in bench.delivered)
     return Outcome(taken / (given / 10), len(bench.refused) / max(bench.sent, 1), _recovery(scene, bench.delivered))
 
@@ -163,9 +170,15 @@ def scenes() -> Iterator[Scene]:
             )
     for limit in (1000, 3000, 8000):
         yield Scene(f"limit {limit:,}/s, growing", Rules(limit, DOUBLING), threads=512, measured_from=30)
+    for objects in (10_000, 40_000):
+        yield Scene(f"limit 1,000/s, all of {objects:,} objects", Rules(1000), objects=objects)
+    yield Scene("limit 1,000/s, Retry-After of 1 s", Rules(1000, retry_after=1))
     yield Scene("limit 8,000/s, begun at it", Rules(8000, DOUBLING), threads=512, start=8000)
     yield Scene("limit 3,000/s and 1 % at random", Rules(3000, failing=0.01), start=3000)
     yield Scene("limit 3,000/s, an outage of 20 s", Rules(3000, outage=(20, 40)), start=3000)
+    yield Scene(
+        "limit 3,000/s, an outage of 20 s, Retry-After of 2 s", Rules(3000, outage=(20, 40), retry_after=2), start=3000
+    )
     yield Scene("an outage of 20 s, no limit", Rules(outage=(20, 40)), start=float("inf"))
     yield Scene("limit 3,000/s, half from 30 s on", Rules(3000, halved=30), start=3000)
     yield Scene("limit 40/s and 1 % at random", Rules(40, failing=0.01), threads=32, seconds=120)
@@ -173,7 +186,7 @@ def scenes() -> Iterator[Scene]:
     for processes in (1, 2):
         title, rules = "limit 60/s by the clock's seconds", Rules(60, is_by_second=True)
         yield Scene(title, rules, 30, processes, 32 // processes, start=600)
-    for processes in (4, 16):
+    for processes in (1, 4, 16):
         for limit in (1000, 3000):
             yield Scene(f"limit {limit:,}/s", Rules(limit), processes=processes, threads=64, start=limit)
     for processes in (4, 16):

@@ -16,20 +16,17 @@ from typing import NamedTuple
 MIN_RATE = 1.0  # writes a second
 WINDOW = 1.0  # seconds that are judged together
 CLEAN_WINDOW = 0.3  # seconds, where nothing was refused
-LONGEST_WINDOW = 3.0  # seconds, where a second has too few answers to estimate a share
-ENOUGH = 100  # answers that are enough to estimate a share
+ENOUGH = 100  # answers that are enough to estimate a latency
 SLOT = 0.1  # seconds between two looks
 TOLERATED = 0.02  # share of refusals that is normal
 DEVIATIONS = 1.5  # by which a random share may exceed that
 MIN_REFUSED = 2  # refusals, below which nothing is concluded
 CUT = 0.97  # of what was delivered
 FIRST_STEP = 0.01  # growth in the first window without congestion
-STEP_FACTOR, SLOW_STEP_FACTOR = 3, 2  # by which it is larger in each window that follows; with less than ENOUGH answers
+STEP_FACTOR = 3  # by which it is larger in each window that follows
 MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has accepted or Google documents
 MAX_STEP = 0.05  # growth a window beyond: twice as much in 4 s
-IN_VAIN = 0.75  # of the first rate, below which cuts that changed nothing are in vain
 CUTS_IN_VAIN = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
-NOISE_MARGIN = 1.25  # of a random share, until it is congestion
 NOISE_HALVES = 30.0  # seconds in which a random share is believed half as much: it is found again where it is there
 SAME = 0.7  # of a share of refusals that is as large as before
 USED = 0.8  # share of the rate that must be used before it grows
@@ -38,8 +35,7 @@ SLOWER_BY = 0.05  # seconds, at least
 OUTAGE = 0.5  # seconds in which hardly anything is delivered
 OUTAGE_SHARE = 0.98  # of the answers that are refusals
 OUTAGE_REFUSED = 10  # refusals at least
-FIRST_PROBE, MAX_PROBE = 0.25, 1.0  # seconds between the probes of an outage
-RELAPSE = 2.0  # seconds after an outage in which another one means that the old rate was too high
+PROBE = 0.5  # seconds between the probes of an outage
 
 
 class Grant(NamedTuple):
@@ -90,7 +86,7 @@ class Congestion:
         self._window, self._slots = _Window(now), deque[_Slot]()
         self._step, self._noise, self._shortest = FIRST_STEP, 0.0, math.inf
         self._cuts, self._before_cuts, self._share = 0, self.rate, 0.0
-        self._probe_at, self._probe_wait, self._outage_ended = now, FIRST_PROBE, -math.inf
+        self._probe_at = now
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────
 
@@ -99,8 +95,7 @@ class Congestion:
         if self.outage_since is not None:
             if now < self._probe_at:
                 return Grant(self._probe_at, False, self.version)
-            self._probe_at = now + self._probe_wait
-            self._probe_wait = min(2 * self._probe_wait, MAX_PROBE)
+            self._probe_at = now + PROBE
             return Grant(now, True, self.version)
         moment = max(now, self._next)
         self._next = moment + 1 / self.rate
@@ -167,20 +162,14 @@ class Congestion:
             self._begin_outage(now)
         elif self._is_flooded(elapsed):
             self._cut(now, is_whole=False)
-        elif elapsed >= self._due():
+        elif elapsed >= (WINDOW if window.refused else CLEAN_WINDOW):
             self._judge(now, elapsed)
         elif not self._cuts and elapsed >= SLOT and self._exceeds(window.answers * max(1, WINDOW / elapsed)):
             self._cut(now, is_whole=False)
 
-    def _due(self) -> float:
-        """Seconds after which the window can be judged."""
-        if self._window.answers < ENOUGH:
-            return LONGEST_WINDOW if self._window.refused else WINDOW
-        return WINDOW if self._window.refused else CLEAN_WINDOW
-
     def _exceeds(self, answers: float) -> bool:
         """Whether the window has more refusals than chance explains."""
-        mean = answers * (NOISE_MARGIN * self._noise + TOLERATED)
+        mean = answers * (self._noise + TOLERATED)
         return self._window.refused > max(mean + DEVIATIONS * math.sqrt(mean), MIN_REFUSED)
 
     def _is_flooded(self, elapsed: float) -> bool:
@@ -205,8 +194,7 @@ class Congestion:
     def _grow(self) -> None:
         step = min(self._step, MAX_STEP_KNOWN if self.rate < self._known else MAX_STEP)
         self.rate *= 1 + step
-        factor = STEP_FACTOR if self._window.answers >= ENOUGH else SLOW_STEP_FACTOR
-        self._step = min(factor * self._step, MAX_STEP_KNOWN)
+        self._step = min(STEP_FACTOR * self._step, MAX_STEP_KNOWN)
 
     def _is_slower(self) -> bool:
         """Whether answers take longer, above the rate that the bucket is known to accept."""
@@ -229,7 +217,7 @@ class Congestion:
             self._before_cuts = self.rate
         self._cuts = self._cuts + 1 if is_in_vain else 1
         self._share = share
-        if self._cuts > CUTS_IN_VAIN and self.rate < IN_VAIN * self._before_cuts:
+        if self._cuts > CUTS_IN_VAIN:
             self._noise, self._cuts = share, 0
             self._jump(self._before_cuts, now)
             return
@@ -252,14 +240,11 @@ class Congestion:
         return refused >= OUTAGE_REFUSED and refused >= OUTAGE_SHARE * (delivered + refused)
 
     def _begin_outage(self, now: float) -> None:
-        if now - self._outage_ended < RELAPSE:
-            self._borne = self.rate
-        self.outage_since = now
-        self._probe_at, self._probe_wait = now + FIRST_PROBE, FIRST_PROBE
+        self.outage_since, self._probe_at = now, now + PROBE
         self._jump(self.rate, now)
 
     def _end_outage(self, now: float) -> None:
-        self.outage_since, self._outage_ended, self._cuts = None, now, 0
+        self.outage_since, self._cuts = None, 0
         self._slots.clear()
         self._slot(now)
         self._active_since = now

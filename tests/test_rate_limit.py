@@ -174,7 +174,7 @@ def test_an_outage_is_probed_and_then_it_goes_on_as_before(clock: Clock, caplog:
     while clock.now < begin + 30:
         write(limiter, clock, 0.0, is_refused=True)
         sent += clock.now > begin + 2
-    assert sent <= 30  # at most one a second, once it is known
+    assert sent <= 60  # at most two a second, once it is known
     for _ in range(100):
         write(limiter, clock, 0.0)
     assert limiter.rate() == pytest.approx(before, rel=0.2) and clock.now < begin + 32
@@ -273,6 +273,14 @@ def test_what_retry_after_says(header: str | None, seconds: float) -> None:
         (Scene("an outage", Rules(400, outage=(5, 25)), 40, threads=64, start=400), 0.9, 0.05),
         (Scene("four processes", Rules(400), 30, 4, 32, start=400), 0.95, 0.05),
         (Scene("three end early", Rules(400), 30, 4, 32, start=400, ends=10), 0.9, 0.05),
+        (Scene("15 end early, from cold", Rules(800), 60, 16, 64, start=400, ends=20), 0.9, 0.05),
+        (Scene("all of 3,000 objects", Rules(300), threads=64, start=300, objects=3000), 0.9, 0.05),
+        (Scene("Retry-After", Rules(300, retry_after=1), 30, threads=64, start=300), 0.95, 0.05),
+        (
+            Scene("an outage, Retry-After", Rules(400, outage=(5, 25), retry_after=2), 40, threads=64, start=400),
+            0.9,
+            0.05,
+        ),
     ],
     ids=lambda it: it.title if isinstance(it, Scene) else "",
 )
