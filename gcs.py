@@ -19,7 +19,7 @@ from storage.directory import FolderBucket
 from storage.gcsfuse import Mountable, is_fuse, mounted
 from storage.mount import MountedBucket, MountFolder
 from storage.names import object_name
-from storage.rate_limit import TIMEOUT
+from storage.rate_limit import USUAL, Pace
 
 log = logging.getLogger("spotted")
 
@@ -30,9 +30,7 @@ class Destination:
 
     to: str  # a URL of one of SCHEMES, or a directory
     via: str = "api"  # or "mount", where that can be
-    write_rate: int | None = None  # writes a second into a bucket at first, of all writers; None: the usual
-    writers: int = 1  # processes that share it at first
-    outage: float = TIMEOUT  # seconds for which a bucket is waited for that takes no writes
+    pace: Pace = USUAL
     terms: Terms = NO_TERMS
 
 
@@ -82,9 +80,7 @@ class GoogleCloud(Scheme):
     def open(self, destination: Destination) -> Bucket:
         from storage.api import ApiBucket  # half a second of imports that a directory does not need
 
-        to, (name, prefix) = destination, bucket_and_prefix(destination.to)
-        api = ApiBucket(name, to.write_rate, to.writers, prefix, to.terms)
-        api.limiter.patience = to.outage
+        api = ApiBucket(*bucket_and_prefix(destination.to), destination.pace, destination.terms)
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
     def container(self, to: str) -> str:

@@ -21,6 +21,7 @@ from report.card import write as card
 from report.summary import Screen, log_next_step, print_summary
 from sources import sample
 from sources.local_files import is_http
+from storage.rate_limit import Pace
 
 log = logging.getLogger("spotted")
 DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s",
@@ -84,8 +85,7 @@ def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[
     """The destination, made ready to be written for as long as the context lasts."""
     wanted = Destination(
         options.to,
-        write_rate=options.write_rate,
-        outage=options.outage,
+        pace=Pace(options.write_rate, patience=options.outage),
         terms=options.terms._replace(is_hierarchical=options.hierarchical),
     )
     return ready(wanted, options.via, bool(options.scheduler), options.keep_mount)

@@ -110,7 +110,8 @@ def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int 
     # Each process starts with its share of the rate, and grows into what the others leave. They need not communicate:
     # an overloaded bucket refuses all of them alike (storage/congestion.py).
     count = len(client.nthreads())
-    config = replace(config, destination=replace(config.destination, writers=count))
+    at = config.destination
+    config = replace(config, destination=replace(at, pace=at.pace._replace(writers=count)))
     try:
         # This process reads only while the workers do not, so its limit is all of --bwlimit.
         share = replace(config, bwlimit=-(-config.bwlimit // max(count, 1)))

@@ -28,8 +28,8 @@ from storage.line import Line
 from storage.listing import Range, objects
 from storage.names import encoding_refusal
 from storage.object_stores import ObjectStores
-from storage.rate_limit import START, RateLimiter
-from storage.resumable_upload import SMALLEST_CHUNK, Passing, size_and_crc32c, upload
+from storage.rate_limit import START, USUAL, Pace, RateLimiter
+from storage.resumable_upload import Passing, size_and_crc32c, upload
 
 log = logging.getLogger("spotted")
 
@@ -57,23 +57,20 @@ class ApiBucket(Bucket):
     max_in_flight = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
     limiter: RateLimiter
 
-    def __init__(
-        self, name: str, write_rate: float | None = None, writers: int = 1, prefix: str = "", terms: Terms = NO_TERMS
-    ) -> None:
-        """`write_rate` is the initial rate of the whole bucket, in writes a second; this process has its share.
+    def __init__(self, name: str, prefix: str = "", pace: Pace = USUAL, terms: Terms = NO_TERMS) -> None:
+        """A bucket that is created gets what `terms` say; one that is there has its own.
 
-        A bucket that is created gets what `terms` say; one that is there has its own.
         All names are below `prefix`, "" or with a "/" at its end: nothing else is listed, read or written.
         """
         self.name, self.prefix, self.url = name, prefix, f"gs://{name}/{prefix}".rstrip("/")
         # Google's documented initial rate; a warm bucket accepts more. An emulator has no such ramp: no limit until
         # its first refusal.
         usual = float("inf") if emulator() else START * (HIERARCHICAL if terms.is_hierarchical else 1)
-        self.limiter = RateLimiter(self.url, write_rate or usual, writers)
+        self.limiter = RateLimiter(self.url, pace._replace(rate=pace.rate or usual))
         self._alike, self._last_refusal, self._counting, self._line = 0, "", threading.Lock(), Line()
         self._credentials, _ = credentials_and_origin(terms.billing_project)
         self._headers = charged_to(terms.billing_project, self._credentials)
-        self._client = client(self._credentials, self._headers)
+        self._client = client(self._credentials, self._headers, self._line)
         self._bucket = self._client.bucket(name)
         self._place = Place(self._client, self._credentials, name, prefix, terms)
         self._stores = ObjectStores(name, prefix, self._credentials, self._headers)
@@ -128,11 +125,10 @@ class ApiBucket(Bucket):
             raise MemberError(reason(error)) from error
 
     def _send(self, full: str, sent: bytes | Passing, content_type: str, is_new: bool) -> None:
+        if isinstance(sent, bytes) and self._line.is_slow_for(len(sent)):  # in chunks, each of which has its own time
+            sent = Passing([sent], is_new)
         if isinstance(sent, Passing):
-            upload(self._bucket, full, sent, content_type, self.limiter)
-        elif self._line.is_slow_for(len(sent)):  # in chunks, each of which has its own time
-            with self._line.sending(len(sent)):
-                upload(self._bucket, full, Passing([sent], is_new, SMALLEST_CHUNK), content_type, self.limiter)
+            upload(self._bucket.blob(full), sent, content_type, self.limiter, self._line)
         elif full.endswith("/"):  # obstore would drop the slash
             self._put_folder(full, sent, content_type)
         else:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import google.auth
 import google.auth.credentials
-import requests
 from google.cloud import storage
 
 from errors import BucketError
 from storage.bucket import reason
+from storage.line import Line, LineAdapter
 
 SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 CONNECTIONS = 64  # of google-cloud-storage, for all that does not go through obstore
@@ -80,11 +80,11 @@ def charged_to(billing_project: str, credentials: google.auth.credentials.Creden
     return {"x-goog-user-project": project} if project else {}
 
 
-def client(credentials: google.auth.credentials.Credentials, headers: Mapping[str, str]) -> storage.Client:
+def client(credentials: google.auth.credentials.Credentials, headers: Mapping[str, str], line: Line) -> storage.Client:
     """A client whose requests have `headers`, without a project: the creation of a bucket needs one, and passes it."""
     made = storage.Client(project=None, credentials=credentials)
     # No public way to the session; requests' default of ten connections is too few for the threads.
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
+    adapter = LineAdapter(line, CONNECTIONS)
     for scheme in ("http://", "https://"):
         made._http.mount(scheme, adapter)
     made._http.headers.update(headers)

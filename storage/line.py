@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 FIRST = 4 << 20  # bytes in flight before anything has arrived
 AHEAD = 10.0  # seconds that what is in flight takes to arrive
 SPAN = 10.0  # seconds of a measurement, at least, before it may say that the line is slower than it was
 SHORTEST = 1.0  # seconds that a measurement counts for at least: what buffers take in is no speed
 MOST = 1 << 30  # bytes in flight: the memory of what waits is bounded elsewhere
+UNSENT = 128 << 10  # bytes that the system takes in and has not sent, of each connection
 LONG = 30.0  # seconds that an object may be expected to take, of the two minutes that a put has
 
 
@@ -29,6 +37,10 @@ class Line:
 
     def _begin_measurement(self) -> None:
         self._begin, self._arrived, self._carried = self._clock(), 0, 0
+
+    def share(self) -> int:
+        """Bytes that arrive in AHEAD seconds on one connection of those that share the line."""
+        return self.window // max(self._count, 1)
 
     def is_slow_for(self, size: int) -> bool:
         """Whether so many bytes would take LONG, since all connections share the line."""
@@ -59,3 +71,26 @@ class Line:
         if seconds >= SPAN:
             self.window = max(min(self.window, int(self._arrived / seconds * AHEAD)), 1)
             self._begin_measurement()
+
+
+class LineAdapter(HTTPAdapter):
+    """requests' adapter for uploads: chunks ask the line, and a time-out is one of progress.
+
+    A body of bytes is sent in one call, whose time-out is for the whole (socket.sendall); a file goes in small blocks.
+    What the system has taken in but not sent has no time-out: it takes in little (tcp(7), TCP_NOTSENT_LOWAT).
+    """
+
+    def __init__(self, line: Line, connections: int) -> None:
+        self._line = line
+        super().__init__(pool_maxsize=connections)
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        options = [*HTTPConnection.default_socket_options, (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)]
+        super().init_poolmanager(*arguments, socket_options=options, **named)
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
+        if request.method != "PUT" or not isinstance(request.body, bytes):
+            return super().send(request, *arguments, **named)
+        with self._line.sending(len(request.body)):
+            request.prepare_body(io.BytesIO(request.body), None)
+            return super().send(request, *arguments, **named)

@@ -31,6 +31,17 @@ MANY = 8  # writes that fail, with none between them that did not: it is the buc
 SILENT = 3.0  # seconds of that, until it is said
 
 
+class Pace(NamedTuple):
+    """How fast a bucket is written to at first, and how long it is waited for."""
+
+    rate: float | None = None  # writes a second, of all writers together; infinity: no limit until the first congestion
+    writers: int = 1  # processes that share it
+    patience: float = TIMEOUT  # seconds for which a bucket is waited for that takes no writes
+
+
+USUAL = Pace()
+
+
 class WriteStats(NamedTuple):
     """Counts of the writes of a process."""
 
@@ -53,25 +64,18 @@ class Failure(NamedTuple):
 
 
 class RateLimiter:
-    """Grants the moments of writes, and repeats writes that the bucket refuses for now.
-
-    `start` is how many writes a second at first, of all `writers` of the bucket together; infinity is no limit
-    until the first congestion. `patience` is for how many seconds a bucket is waited for that takes no writes.
-    """
-
-    patience: float = TIMEOUT
+    """Grants the moments of writes, and repeats writes that the bucket refuses for now."""
 
     def __init__(
         self,
         name: str,
-        start: float,
-        writers: int = 1,
+        pace: Pace = USUAL,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name, self._clock, self._sleep = name, clock, sleep
         self._lock = threading.Lock()
-        self._congestion = Congestion(start, writers, clock())
+        self._congestion, self._patience = Congestion(pace.rate or START, pace.writers, clock()), pace.patience
         self._recent = deque[float]()  # when the last second's writes were sent
         self._writes = self._refused = self._peak = 0
         self._failing, self._failing_since, self._is_reported = 0, 0.0, False  # writes since one was answered well
@@ -121,7 +125,7 @@ class RateLimiter:
             self._congestion.throttled(sent, self._clock(), retry_after)
             now, is_outage = self._congestion.rate, self._congestion.outage_since is not None
         if is_outage and since is None:
-            log.warning("%s: refuses all writes (429, 503); waiting for up to %d s", self.name, self.patience)
+            log.warning("%s: refuses all writes (429, 503); waiting for up to %d s", self.name, self._patience)
         elif now < before:
             log.info("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, before, now)
 
@@ -130,10 +134,10 @@ class RateLimiter:
         with self._lock:
             return WriteStats(self._writes, self._peak, self._refused)
 
-    def run(self, write: Callable[[], T], judge: Callable[[Exception], Failure]) -> T:
-        """Send a write, again and again while its failure is a passing one; raises the last error after `patience`.
+    def run(self, write: Callable[[], T], judge: Callable[[Exception], Failure], is_timed: bool = True) -> T:
+        """Send a write, again and again while its failure is a passing one; raises the last error after its patience.
 
-        Raises BucketError where the bucket takes no writes at all.
+        `is_timed` as in `delivered`. Raises BucketError where the bucket takes no writes at all.
         """
         begin, tries = self._clock(), 0
         while True:
@@ -147,12 +151,12 @@ class RateLimiter:
                 if not failure.is_passing:
                     raise
                 self._fails(failure, is_first=tries == 0)
-                is_late = self._clock() + wait > begin + self.patience
+                is_late = self._clock() + wait > begin + self._patience
                 if is_late and tries + 1 >= FEWEST:
                     raise
                 log.debug("%s: trying again in %.1f s: %s", self.name, wait, failure.reason)
             else:
-                self.delivered(sent)
+                self.delivered(sent, is_timed)
                 return answer
             tries += 1
             self._sleep(wait)
@@ -166,13 +170,13 @@ class RateLimiter:
             self._is_reported = self._is_reported or is_new
             is_known = self._congestion.outage_since is not None  # by its refusals, and logged
         if is_new and not is_known:
-            log.warning("%s: no write succeeds: %s; trying for %d s", self.name, shown(failure.reason), self.patience)
+            log.warning("%s: no write succeeds: %s; trying for %d s", self.name, shown(failure.reason), self._patience)
         self._check_patience()
 
     def _check_patience(self) -> None:
         with self._lock:
             seconds = self._clock() - self._failing_since
-            if self._failing >= MANY and seconds > self.patience:
+            if self._failing >= MANY and seconds > self._patience:
                 raise BucketError(f"{self.name}: took no writes for {seconds:.0f} s (--outage)")
 
     def _judged(self, sent: float, failure: Failure) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import google.api_core.exceptions
-import google.api_core.retry
 import google_crc32c
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -18,26 +17,27 @@ from errors import UploadLostError
 from storage.api_errors import judge
 from storage.bucket import reason
 from storage.bucket_admin import NO_ANSWER
-from storage.rate_limit import TIMEOUT, RateLimiter
+from storage.line import Line
+from storage.rate_limit import RateLimiter
 
 if TYPE_CHECKING:
     from google.cloud.storage.fileio import BlobWriter
 
-
+T = TypeVar("T")
 log = logging.getLogger("spotted")
 
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
 SMALLEST_CHUNK = 256 << 10  # bytes; a chunk has a multiple of it
-SENDING, ANSWERING = 300, 60  # seconds for a chunk to be sent, and to be answered
+SILENT = 60.0  # seconds without a byte sent, or without an answer
 BEGINNINGS = 3  # attempts at a resumable upload whose bytes can be read again
 
 
 class Passing:
     """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
 
-    def __init__(self, chunks: Iterable[bytes], is_new: bool = False, amount: int = CHUNK) -> None:
-        """`is_new` where there must be no object of the name yet; `amount` bytes are sent in one request."""
-        self.is_new, self.amount = is_new, amount
+    def __init__(self, chunks: Iterable[bytes], is_new: bool = False) -> None:
+        """`is_new` where there must be no object of the name yet."""
+        self.is_new = is_new
         self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
         self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
 
@@ -61,43 +61,36 @@ def size_and_crc32c(sent: bytes | Passing) -> tuple[int, int]:
     return (len(sent), google_crc32c.value(sent)) if isinstance(sent, bytes) else sent.rest()
 
 
-def upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, limiter: RateLimiter) -> None:
+def upload(blob: storage.Blob, chunks: Passing, content_type: str, limiter: RateLimiter, line: Line) -> None:
     """Store chunks as one object; if the service ends the upload, start again if the chunks can be read again.
 
     Raises UploadLostError if they cannot.
     """
     for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
         try:
-            _upload(bucket, name, chunks, content_type, limiter)
+            _upload(blob, chunks, content_type, limiter, line)
             return
         except UploadLostError as error:
             if is_last or not chunks.is_repeatable:
                 raise
-            log.debug("%s: beginning its upload again: %s", name, error)
+            log.debug("%s: beginning its upload again: %s", blob.name, error)
 
 
-def _upload(bucket: storage.Bucket, name: str, chunks: Passing, content_type: str, limiter: RateLimiter) -> None:
+def _upload(blob: storage.Blob, chunks: Passing, content_type: str, limiter: RateLimiter, line: Line) -> None:
     # A resumable upload: leaving it by an exception ends it, and there is no object. obstore's multipart
     # upload would leave its parts behind, invisible and billed.
-    sent = limiter.acquire()
+    def repeated(request: Callable[[], T]) -> Callable[[], T]:  # as google.api_core.retry.Retry is called
+        return lambda: limiter.run(request, judge, is_timed=False)
 
-    def report(error: Exception) -> None:
-        failure = judge(error)
-        if failure.is_refusal:
-            limiter.throttled(sent, failure.retry_after)
-
-    retry = google.api_core.retry.Retry(lambda error: judge(error).is_passing, 0.5, 5, 2, TIMEOUT, on_error=report)
+    amount = min(max(line.share() // SMALLEST_CHUNK, 1) * SMALLEST_CHUNK, CHUNK)
     match = {"if_generation_match": 0} if chunks.is_new else {}
-    file = bucket.blob(name).open(
-        "wb", chunk_size=chunks.amount, content_type=content_type, retry=retry, timeout=(SENDING, ANSWERING), **match
-    )
+    file = blob.open("wb", chunk_size=amount, content_type=content_type, retry=repeated, timeout=SILENT, **match)
     with _given_up_on_failure(file):
         for chunk in chunks:
             with _translated():
                 file.write(chunk)
         with _translated():
             file.close()
-    limiter.delivered(sent, is_timed=False)
 
 
 @contextlib.contextmanager
@@ -106,8 +99,10 @@ def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
         yield
     except BaseException:
         try:
-            with contextlib.suppress(*NO_ANSWER):
-                file.terminate()
+            if file._upload_and_transport:  # its own terminate() names the bucket's uploads, not this one
+                begun, transport = file._upload_and_transport
+                with contextlib.suppress(*NO_ANSWER):
+                    transport.delete(begun.resumable_url, timeout=SILENT)
         finally:
             # Otherwise its last bytes would be sent: Python closes it once it is garbage,
             # and from 3.13 on prints what that raises.

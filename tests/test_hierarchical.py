@@ -12,6 +12,7 @@ from commands import costs
 from gcs import Destination, open_bucket, ready
 from storage.api import ApiBucket
 from storage.bucket import Terms
+from storage.rate_limit import Pace
 from support.fake_gcs import GcsFront
 from support.program import Cli
 
@@ -85,7 +86,9 @@ def test_it_begins_at_8000_writes_a_second(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("storage.api.credentials_and_origin", lambda _: (AnonymousCredentials(), ""))
     assert ApiBucket("abc", terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(8000, rel=0.01)
-    assert ApiBucket("abc", 500, terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(500, rel=0.01)
+    assert ApiBucket("abc", pace=Pace(500), terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(
+        500, rel=0.01
+    )
 
 
 def test_the_plan_has_its_rate_its_prices_and_no_placeholders(cli: Cli, front: GcsFront, bucket: str, url: str) -> None:

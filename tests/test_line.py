@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -9,21 +10,26 @@ from datetime import timedelta
 
 import pytest
 
+from errors import BucketError, MemberError
 from gcs import Destination, open_bucket
-from storage import object_stores
+from storage import object_stores, resumable_upload
 from storage.bucket import Bucket
 from storage.line import FIRST, MOST, Line
+from storage.rate_limit import MANY, TIMEOUT, Pace
 from support.fake_gcs import GcsFront
 from support.slow_line import SlowLine
 
 
 @contextmanager
-def behind_a_slow_line(name: str, front: GcsFront, speed: int, seconds: int) -> Iterator[Bucket]:
-    """A new bucket that is reached with so many bytes/s, and so many seconds for a put."""
-    with pytest.MonkeyPatch.context() as patch, SlowLine(front.url, speed) as line:
+def behind_a_slow_line(
+    name: str, front: GcsFront, speed: int, seconds: int, patience: float = TIMEOUT, dies_after: float = math.inf
+) -> Iterator[Bucket]:
+    """A new bucket that is reached with so many bytes/s, so many seconds for a put, and without any progress."""
+    with pytest.MonkeyPatch.context() as patch, SlowLine(front.url, speed, dies_after) as line:
         patch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=seconds))
+        patch.setattr(resumable_upload, "SILENT", seconds)
         patch.setenv("STORAGE_EMULATOR_HOST", line.url)
-        there = open_bucket(Destination(f"gs://{name}", "api"))
+        there = open_bucket(Destination(f"gs://{name}", pace=Pace(patience=patience)))
         there.ready()
         yield there
         there.close()
@@ -47,6 +53,41 @@ def test_a_large_member_among_many_small_ones_is_sent_in_chunks(front: GcsFront,
             each.result()
     assert front.objects(bucket)["a/large"][0] == 3_000_000 and len(front.objects(bucket)) == 201
     assert front.counts["xml.put"] <= 200 + 2
+
+
+def put_large(there: Bucket, count: int, size: int) -> list[BaseException | None]:
+    """What became of so many members of one size, all at once."""
+    with ThreadPoolExecutor(count) as pool:
+        done = [pool.submit(there.put, f"a/{number}", [bytes(1 << 20)] * (size >> 20)) for number in range(count)]
+        return [each.exception() for each in done]
+
+
+def test_several_large_members_on_a_slow_line_take_turns(front: GcsFront, bucket: str) -> None:
+    """All at once, a chunk would take 12 seconds, and 2 without progress are its end here."""
+    with behind_a_slow_line(bucket, front, 3_000_000, 2) as there:
+        assert put_large(there, 4, 9 << 20) == [None] * 4
+    assert [each[0] for each in front.objects(bucket).values()] == [9 << 20] * 4
+    assert front.counts["json.chunk"] == 4 * 3  # of 4 MiB, and none is repeated
+
+
+def test_an_outage_on_a_slow_line_is_waited_for(front: GcsFront, bucket: str) -> None:
+    front.fail("json.chunk", 503, times=12)
+    with behind_a_slow_line(bucket, front, 20_000_000, 2) as there:
+        assert put_large(there, 4, 9 << 20) == [None] * 4
+
+
+def test_large_members_give_a_bucket_up_that_takes_nothing(front: GcsFront, bucket: str) -> None:
+    front.fail("json.chunk", 503, times=10_000)
+    with behind_a_slow_line(bucket, front, 50_000_000, 5, patience=3) as there:
+        errors = put_large(there, MANY + 4, 9 << 20)
+    assert any(isinstance(each, BucketError) and "(--outage)" in str(each) for each in errors) and None not in errors
+    assert not front.objects(bucket)
+
+
+def test_a_line_that_dies_ends_what_is_on_it(front: GcsFront, bucket: str) -> None:
+    with behind_a_slow_line(bucket, front, 10_000_000, 1, patience=2, dies_after=6_000_000) as there:
+        (error,) = put_large(there, 1, 9 << 20)
+    assert isinstance(error, MemberError) and "timed out" in str(error)
 
 
 def sent(line: Line, now: list[float], speed: float, sizes: list[int]) -> None:

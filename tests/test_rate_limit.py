@@ -12,7 +12,18 @@ import pytest
 from errors import BucketError
 from gcs import Destination, open_bucket
 from storage.congestion import MIN_RATE, Congestion
-from storage.rate_limit import MANY, MAX_BACKOFF, START, TIMEOUT, Failure, RateLimiter, WriteStats, backoff, retry_after
+from storage.rate_limit import (
+    MANY,
+    MAX_BACKOFF,
+    START,
+    TIMEOUT,
+    Failure,
+    Pace,
+    RateLimiter,
+    WriteStats,
+    backoff,
+    retry_after,
+)
 from support.archives import some_members, tar_of
 from support.fake_gcs import GcsFront
 from support.miniature import sums
@@ -47,7 +58,7 @@ def clock() -> Clock:
 
 
 def limiter_of(start: float, clock: Clock, writers: int = 1) -> RateLimiter:
-    return RateLimiter("gs://b", start, writers, clock, clock.sleep)
+    return RateLimiter("gs://b", Pace(start, writers), clock, clock.sleep)
 
 
 def write(limiter: RateLimiter, clock: Clock, takes: float, is_refused: bool = False) -> None:
@@ -302,8 +313,8 @@ def test_a_bucket_of_google_begins_at_1000_and_processes_share_it(monkeypatch: p
 
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("storage.api.credentials_and_origin", anonymous)
-    assert [ApiBucket("abc").limiter.rate(), ApiBucket("abc", None, 4).limiter.rate()] == [1000, 250]
-    assert ApiBucket("abc", 8000, 2).limiter.rate() == 4000
+    assert [ApiBucket("abc").limiter.rate(), ApiBucket("abc", pace=Pace(writers=4)).limiter.rate()] == [1000, 250]
+    assert ApiBucket("abc", pace=Pace(8000, 2)).limiter.rate() == 4000
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     assert ApiBucket("abc").limiter.rate() == INF
 

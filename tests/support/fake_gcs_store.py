@@ -191,7 +191,7 @@ class Store:
             raise Refused(404, f"no bucket {call.bucket}")
         key = uuid.uuid4().hex
         self._uploads[key] = Upload(call)
-        where = f"{self.url}/upload/storage/v1/b/{call.bucket}/o?uploadType=resumable&upload_id={key}"
+        where = f"{call.request.url.origin()}/upload/storage/v1/b/{call.bucket}/o?uploadType=resumable&upload_id={key}"
         return web.Response(headers={"Location": where, "X-GUploader-UploadID": key})
 
     def _upload(self, call: Call) -> Upload:

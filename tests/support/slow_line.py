@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -14,13 +15,17 @@ PIECE = 16 << 10
 
 
 class SlowLine:
-    """Forwards what comes to its `url` to a server at another; what goes up is slow."""
+    """Forwards what comes to its `url` to a server at another; what goes up is slow, and ends after so many bytes."""
 
-    def __init__(self, to: str, speed: int) -> None:
+    def __init__(self, to: str, speed: int, dies_after: float = math.inf) -> None:
         parts = urlsplit(to)
         self._to, self._speed = (parts.hostname or "", parts.port or 80), speed
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        # As on a real line: with segments of 64 KB, as the loopback interface has them, a small buffer stalls.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._dies_after, self._over = dies_after, threading.Event()
         self._lock, self._free_at, self._open = threading.Lock(), 0.0, list[socket.socket]()
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
@@ -31,6 +36,7 @@ class SlowLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         for each in (self._socket, *self._open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -42,7 +48,6 @@ class SlowLine:
                 here, _ = self._socket.accept()
             except OSError:  # it is over
                 return
-            here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
             there = socket.create_connection(self._to)
             self._open += [here, there]
             for source, target, is_slow in ((here, there, True), (there, here, False)):
@@ -62,5 +67,6 @@ class SlowLine:
         with self._lock:
             now = time.monotonic()
             self._free_at = max(self._free_at, now) + size / self._speed
+            self._dies_after -= size
             pause = self._free_at - now
-        time.sleep(pause)
+        self._over.wait(pause if self._dies_after > 0 else None)
