@@ -50,10 +50,6 @@ NO_PROXY = "http://127.0.0.1:0"
 GZIP = 16 + zlib.MAX_WBITS  # zlib's wbits for gzip
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
-# obstore's own threads, as tokio reads it: one has time enough for all that Python asks of it, and several wake each
-# other up, which takes 5 % of the CPU.
-os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
-
 T = TypeVar("T")
 
 

@@ -1,4 +1,4 @@
-"""Give one setting of certificates and proxies to all users: requests, google-auth, obstore, GCSFuse."""
+"""Set up the environment for all that read it: requests, google-auth, obstore, GCSFuse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")  # the 
 # As Go's http.ProxyFromEnvironment has it for loopback; no proxy reaches the metadata server of a Google VM either.
 DIRECT = ("localhost", "127.0.0.1", "::1", "metadata.google.internal", "169.254.169.254")
 
+USUAL = {
+    # Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
+    "GCE_METADATA_TIMEOUT": "2",
+    "GCE_METADATA_DETECT_RETRIES": "2",
+    # Read when obstore is first used: one thread has time enough for all that Python asks of it, and several wake each
+    # other up, which takes 5 % of the CPU.
+    "TOKIO_WORKER_THREADS": "1",
+}
+
 
 def share() -> None:
     """Set every environment variable that a library reads; raises UsageError for an unusable value.
@@ -20,6 +29,7 @@ def share() -> None:
     for name in filter(os.environ.__contains__, (*CERTIFICATES, "SSL_CERT_DIR")):
         if not os.environ[name]:
             del os.environ[name]
+    os.environ |= USUAL | os.environ
     _share_certificates()
     for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # Go and so GCSFuse do not know ALL_PROXY
         proxy = next(filter(None, map(os.environ.get, (name.lower(), name, "all_proxy", "ALL_PROXY"))), "")

@@ -16,10 +16,6 @@ from storage.line import Line, LineAdapter
 SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 CONNECTIONS = 64  # of google-cloud-storage, for all that does not go through obstore
 
-# Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
-os.environ.setdefault("GCE_METADATA_TIMEOUT", "2")
-os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "2")
-
 
 def emulator() -> str | None:
     """Where Google's clients find an emulator; None for Google itself. An empty variable counts as none."""
