@@ -24,7 +24,7 @@ from requests.utils import get_environ_proxies, select_proxy
 from errors import SourceError, TooLargeError
 from sources import http_answers as answers
 from sources.body import Bandwidth, Body
-from sources.header_deadline import DeadlineAdapter
+from sources.checked_connections import CheckedAdapter
 from sources.hosts import Host, Hosts
 from sources.http_answers import PassingError
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
@@ -72,7 +72,7 @@ class HttpClient:
         self._session = OwnSession(self.border)
         self._session.headers.update(HEADERS)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, DeadlineAdapter(pool_connections=POOL, pool_maxsize=POOL))
+            self._session.mount(scheme, CheckedAdapter(self.border, POOL))
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()

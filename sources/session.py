@@ -50,26 +50,44 @@ class Border:
     def __init__(self, is_open: bool = False) -> None:
         """`is_open` lets it."""
         self.is_open, self._is_inside = is_open, lru_cache(maxsize=1024)(_is_inside)
+        self._outside = set[str]()  # hosts that are, or that a source outside has led to
 
     def check(self, here: str, there: str) -> None:
         """Raise SourceError where the one URL, or table, must not lead to the other."""
         before, after = urlsplit(here).hostname, urlsplit(there).hostname
         if self.is_open or not before or not after or before == after:
             return
-        if self._is_inside(after) and not self._is_inside(before):
-            raise SourceError(
-                f"{here}: leads to {after}, an address inside this network or machine, which a source outside must not"
-                " name; if that is meant, use --allow-private-addresses"
-            )
+        if before in self._outside or not self._is_inside(before):
+            if self._is_inside(after):
+                raise _refused(here, after)
+            self._outside.add(after)
+
+    def check_peer(self, host: str, address: str) -> None:
+        """Raise SourceError where a host that is outside, as its name said before, has now an address inside."""
+        if _is_global(address):
+            self._outside.add(host)
+        elif host in self._outside and not self.is_open:
+            raise _refused(host, address)
 
 
 def _is_inside(host: str) -> bool:
     """Whether a name means an address that only this machine or network has; False for one that is not known here."""
     try:
-        found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
+        return not all(_is_global(str(each[4][0])) for each in socket.getaddrinfo(host, None))
     except (OSError, UnicodeError):
         return False
-    return any(not ipaddress.ip_address(address).is_global for address in found)
+
+
+def _refused(here: str, there: str) -> SourceError:
+    why = (
+        f"{here}: leads to {there}, an address inside this network or machine, which a source outside must not name; if"
+        " that is meant, use --allow-private-addresses"
+    )
+    return SourceError(why)
+
+
+def _is_global(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
 
 
 class OwnSession(requests.Session):

@@ -99,23 +99,75 @@ annotation_prefix = "pets/annotations/"
 """
 
 
+def in_a_network_of_its_own(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = 'ip link set lo up && ip address add 8.8.4.4/32 dev lo && exec "$@"'
+    return subprocess.run(
+        ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", sys.executable, "-c", program, *arguments],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
 def test_a_source_outside_does_not_lead_inside(tmp_path: Path) -> None:
     """In a network of its own, where an address of the Internet is this machine's: an archive, a table, two photos.
 
     One of the photos is behind a redirect, the other in the table. An option allows them.
     """
     (tmp_path / "pets.toml").write_text(PETS)
-    script = 'ip link set lo up && ip address add 8.8.4.4/32 dev lo && exec "$@"'
     run = ["-d", "pets", "--datasets-file", str(tmp_path / "pets.toml"), "--to", str(tmp_path / "out")]
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", sys.executable, "-c", OUTSIDE,
-         str(ROOT / "cli.py"), *run],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = in_a_network_of_its_own(OUTSIDE, str(ROOT / "cli.py"), *run)
     said = done.stdout.splitlines()
     assert len(said) == 5, done.stdout + done.stderr
     assert all("leads to 127.0.0.1, an address inside this network or machine" in line for line in said[:2])
     assert said[2:4] == ["3 0", "0 2"], done.stderr
     assert said[4].endswith(" bytes where the source itself is inside")
     assert len(list((tmp_path / "out/pets").rglob("*.png"))) == 2
+
+
+REBOUND = """
+import socket, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from errors import SourceError
+from sources.http import HttpClient
+
+OUTSIDE, INSIDE, asked = "8.8.4.4", "127.0.0.1", []
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked.append(self.server.server_address[0])
+        self.send_response(302 if self.path == "/leads" else 200)
+        self.send_header("Location", "http://rebound.example:8000/a")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+for address in OUTSIDE, INSIDE:
+    threading.Thread(target=ThreadingHTTPServer((address, 8000), Answers).serve_forever, daemon=True).start()
+system = socket.getaddrinfo
+
+def resolver(host, *others, **named):
+    return system(answers.pop(0) if host == "rebound.example" else host, *others, **named)
+
+socket.getaddrinfo = resolver
+for is_open in False, True:
+    client, answers = HttpClient(is_open=is_open), [OUTSIDE, INSIDE][is_open:]  # looked up, then connected to
+    for urls in ["http://8.8.4.4:8000/leads"], ["http://rebound.example:8000/a"] * 2:
+        try:
+            for url in urls:
+                client.fetch(url, 1)
+            print("read", *asked)
+        except SourceError as error:
+            print(error, *asked)
+        asked.clear()
+        client, answers = HttpClient(is_open=is_open), [OUTSIDE, INSIDE]  # at the first connection, at the second
+"""
+
+
+def test_a_name_that_means_another_address_once_it_is_connected_to_leads_nowhere_inside() -> None:
+    """A resolver that answers first with an address outside, then with this machine's."""
+    done = in_a_network_of_its_own(REBOUND)
+    refused = "rebound.example: leads to 127.0.0.1, an address inside this network or machine"
+    said = done.stdout.splitlines()
+    assert [refused in line for line in said] == [True, True, False, False], done.stdout + done.stderr
+    assert [line.split()[-1] for line in said] == ["8.8.4.4", "8.8.4.4", "127.0.0.1", "127.0.0.1"]

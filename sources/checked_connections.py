@@ -1,15 +1,22 @@
-"""Limit the time for the header of an answer: one byte now and then would pass every time-out."""
+"""Check where connections of requests lead, and limit the time for the header of an answer.
+
+One byte now and then would pass every time-out.
+"""
 
 from __future__ import annotations
 
 import http.client
 import io
 import math
+import socket
 import time
+from functools import partial
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from sources.session import Border
 
 LONGEST_HEADER = 60.0  # seconds, once its first byte is waited for
 
@@ -44,15 +51,34 @@ class _Answer(http.client.HTTPResponse):
 class _Connection(HTTPConnection):
     response_class = _Answer
 
+    def __init__(self, *arguments: Any, border: Border, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._border = border
 
-class _TlsConnection(HTTPSConnection):
-    response_class = _Answer
+    def _new_conn(self) -> socket.socket:
+        made = super()._new_conn()
+        try:
+            if not self.proxy:  # which resolves names itself
+                self._border.check_peer(self.host, made.getpeername()[0])
+        except BaseException:
+            made.close()
+            raise
+        return made
 
 
-class DeadlineAdapter(HTTPAdapter):
-    """requests' adapter with that limit."""
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class CheckedAdapter(HTTPAdapter):
+    """requests' adapter with such connections."""
+
+    def __init__(self, border: Border, connections: int) -> None:
+        self._border = border
+        super().__init__(pool_connections=connections, pool_maxsize=connections)
 
     def get_connection_with_tls_context(self, *arguments: Any, **named: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*arguments, **named)
-        pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _Connection
+        kind = _TlsConnection if pool.scheme == "https" else _Connection
+        pool.ConnectionCls = partial(kind, border=self._border)
         return pool
