@@ -60,9 +60,8 @@ def _draw(
     if dataset.layout is None:
         return None
     if len(rows) > MAX_OBJECTS:
-        log.info(
-            "%s: no card: for more than %s objects it would take too much memory", dataset.name, f"{MAX_OBJECTS:,}"
-        )
+        why = f"for more than {MAX_OBJECTS:,} objects it would take too much memory"
+        log.info("%s: no card: %s", dataset.name, why)
         return None
     survey = Survey(dataset.layout, rows)
     previews = read_previews(store.bucket, survey)
