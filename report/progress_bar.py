@@ -1,7 +1,7 @@
-"""Progress becomes two bars on a terminal, or a log line every few seconds elsewhere.
+"""Shows progress as two bars on a terminal, or as a log line every few seconds elsewhere.
 
-A separate thread draws the last report at regular times, so a burst of news does not flicker, and a source
-that has become silent is seen to be.
+A thread draws the last report at regular intervals: many reports do not flicker, and the rates of a silent source
+fall to 0.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ LINE_EVERY = 10.0  # seconds, where there is none
 WINDOW = 10.0  # seconds that a rate is taken over
 AMOUNTS, RATE, LEFT = 26, 11, 18  # columns of each: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
 WIDEST = 40  # columns of a bar, where there is room
-NARROWEST = 5  # columns of a bar; without room for it there are the figures alone
-CLEAR_WRAPPED = "\r\x1b[{rows}A\x1b[J"  # up by so many rows, and clear to the end of the screen (ECMA-48)
+NARROWEST = 5  # columns of a bar; with less room there are only figures
+CLEAR_WRAPPED = "\r\x1b[{rows}A\x1b[J"  # move up, and clear to the end of the screen (ECMA-48)
 log = logging.getLogger("spotted")
 
 
 class Rate:
-    """How fast a number grows, over the last WINDOW seconds and since the first note."""
+    """The growth of a number per second, over the last WINDOW seconds and since the first record."""
 
     def __init__(self) -> None:
         self.marks: deque[tuple[float, float]] = deque()
         self.start = 0.0, 0.0
 
     def left(self, total: float) -> float | None:
-        """Seconds until it is `total`, by the rate since the start: the source may have just waited for the bucket."""
+        """Return the seconds until `total`, by the rate since the start: the latest rate may be that of a pause."""
         (begin, first), (now, value) = self.start, self.marks[-1]
         return (total - value) * (now - begin) / (value - first) if value > first else None
 
     def at(self, now: float, value: float) -> float:
-        """Record the number; returns its growth per second."""
+        """Record the number; return its growth per second."""
         self.start = self.start if self.marks else (now, value)
         self.marks.append((now, value))
         while len(self.marks) > 2 and now - self.marks[1][0] >= WINDOW:
@@ -57,13 +57,13 @@ class Rate:
 
 
 def amounts(written: Callable[[int], str], done: int, total: int | None) -> str:
-    """An amount and its total, None if unknown."""
+    """Return an amount and its total, which may be unknown, as text."""
     return written(done) if total is None else f"{written(done)} of {written(total)}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One bar with its figures; what does not fit into the terminal is left out, the time left last of all."""
+    """One bar with its figures; a narrow terminal shows fewer of them, the time left always."""
 
     label: str
     done: int
@@ -74,7 +74,7 @@ class Line:
     noun: str = ""
 
     def fitted(self, columns: int) -> str:
-        """The longest form that is no longer than `columns`, as a format of tqdm's."""
+        """Return the longest form that fits, as a bar_format of tqdm."""
         percent = f"{int(100 * self.done / self.total):3d}%" if self.total else "    "
         whole = amounts(self.written, self.done, self.total) + self.noun
         room = columns - len(f"{self.label}100% || ") - AMOUNTS - 1 - RATE - LEFT
@@ -128,7 +128,7 @@ class Display:
             self._tick()
 
     def clear(self) -> None:
-        """The dataset has ended: show its last figures, then remove the bars."""
+        """Draw the last figures of a dataset, then remove its bars."""
         with self._lock:
             if self.bars and self.progress:
                 self._draw(self.progress)
@@ -148,7 +148,7 @@ class Display:
                 self._say(self.progress, is_line_due)
 
     def _rates(self, progress: Progress) -> tuple[float, float, float | None]:
-        """Bytes and objects per second, and the seconds that are left."""
+        """Return bytes and objects per second, and the seconds that are left."""
         now, (of_bytes, of_objects) = time.monotonic(), self.rates
         rates = of_bytes.at(now, progress.bytes), of_objects.at(now, progress.objects)
         totals = (of_bytes, progress.bytes_total), (of_objects, progress.objects_total)
@@ -175,7 +175,7 @@ class Display:
 
     def _bars(self, columns: int) -> list[tqdm[NoReturn]]:
         if self.bars and columns < self.columns:
-            # What was drawn wider is wrapped now: tqdm would clear its last row only, and pad the next line to it.
+            # The wider lines are wrapped now: tqdm would clear only the last row, and pad the next line to it.
             sys.stderr.write(CLEAR_WRAPPED.format(rows=2 * (self.columns // max(columns, 1))))
             for bar in self.bars:
                 bar.sp = bar.status_printer(sys.stderr)
