@@ -1,4 +1,4 @@
-"""Arguments in, exit status out: the only module that handles signals and ends the program."""
+"""Turns arguments into an exit status; the only module that handles signals and ends the program."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from report import streams
 from report.log import JsonFormatter, start_log
 
 INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
+NO_THREADS = "this machine allows no more threads (ulimit -u, docker's --pids-limit): try --uploads 8"
 log = logging.getLogger("spotted")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; the exit status."""
+    """Run the program; return the exit status."""
     streams.prepare()
     for number in INTERRUPTS:
         signal.signal(number, _interruption.interrupt)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if log_format(arguments, os.environ) == "json":  # from here on, for the options may be wrong
+        if log_format(arguments, os.environ) == "json":  # before all others, which may be wrong
             start_log(RunOptions(log_format="json"))
         options = parse(arguments, os.environ)
         status = run(options, _interruption)
         streams.flush()
-        ignore_signals()  # only Python's own shutdown is left
+        ignore_signals()  # only the shutdown of Python is left
         return status
     except KeyboardInterrupt:
         return force_exit()
-    except BrokenPipeError:  # the reader has seen enough: `--list | head`
+    except BrokenPipeError:  # the reader has closed the pipe: `--list | head`
         streams.discard_output()
         return ExtractionError.exit_status
     except Exception as error:
         if _interruption.is_set():
             return force_exit()
-        error = _no_thread() if "start new thread" in str(error) else error
+        if "start new thread" in str(error):
+            error = ExtractionError(NO_THREADS)
         is_expected = isinstance(error, (ExtractionError, OSError))
         if is_expected:
             _say(logging.ERROR, f"error: {error}")
@@ -58,13 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_status if isinstance(error, ExtractionError) else ExtractionError.exit_status
 
 
-def _no_thread() -> ExtractionError:
-    """A thread that could not be started, in words."""
-    return ExtractionError("this machine allows no more threads (ulimit -u, docker's --pids-limit): try --uploads 8")
-
-
 def _say(level: int, message: str) -> None:
-    """The last message: to the log in its format; plain text before the log has started."""
+    """Log a message; print it before the log has started."""
     if log.handlers:
         log.log(level, "%s", message)
     else:
@@ -72,7 +69,7 @@ def _say(level: int, message: str) -> None:
 
 
 def _say_traceback(text: str) -> None:
-    """One JSON record, or lines of text: a line break within a message is shown, and not carried out."""
+    """Log a traceback: one JSON record, or its lines one by one, since line breaks in a message are escaped."""
     is_json = any(isinstance(handler.formatter, JsonFormatter) for handler in log.handlers)
     for line in [text] if is_json else text.splitlines():
         _say(logging.ERROR, line)
@@ -85,8 +82,8 @@ class Interruption(threading.Event):
 
     def interrupt(self, signum: int, frame: object) -> NoReturn:
         """Handle a signal. Raises KeyboardInterrupt."""
-        # Where it is raised within a callback of the garbage collector, Python swallows it, and would print it. What
-        # it leaves undone, dask's coroutines among it, Python would warn of.
+        # Raised within a callback of the garbage collector, it is swallowed and would be printed by Python, which would
+        # also warn of unfinished coroutines of dask.
         if not self.is_set():
             self.number = signum
         self.set()
@@ -95,7 +92,7 @@ class Interruption(threading.Event):
         raise KeyboardInterrupt
 
 
-_interruption = Interruption()  # of the process, as its signal handlers are
+_interruption = Interruption()  # one for the process, as its signal handlers
 
 
 def ignore_signals() -> None:
@@ -105,12 +102,12 @@ def ignore_signals() -> None:
 
 
 def force_exit() -> int:
-    """End the process within two seconds; the next run does the rest."""
+    """End the process within two seconds; the next run continues."""
     ignore_signals()  # a second Ctrl-C would only print a traceback
     _say(logging.WARNING, "interrupted; what is stored is kept: run the same command again to continue")
     if "distributed" in sys.modules:
         time.sleep(0.5)
-    for process in multiprocessing.active_children():  # of --workers: one that is just starting would keep running
+    for process in multiprocessing.active_children():  # of --workers: one that is just starting would not end
         process.kill()
     sys.stderr.flush()
     os._exit(128 + _interruption.number)  # as shells report it: 130 or 143

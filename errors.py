@@ -1,4 +1,4 @@
-"""The errors of this program with their exit statuses; removes secrets and control characters from messages."""
+"""Defines the errors with their exit statuses; removes secrets and control characters from messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IncompleteError(ExtractionError):
 
 
 class SourceError(ExtractionError):
-    """A source does not answer, or answers wrongly; retries are used up. `status` is HTTP's, if it has one."""
+    """A source does not answer, or answers wrongly, after all retries. `status` is the HTTP status, if there is one."""
 
     def __init__(self, message: str = "", status: int | None = None) -> None:
         super().__init__(message)
@@ -43,11 +43,11 @@ class SourceChangedError(SourceError):
 
 
 class GoneError(SourceError):
-    """The source says that the file is not there (404, 410)."""
+    """The source does not have the file (404, 410)."""
 
 
 class TooLargeError(SourceError):
-    """A file that is kept in memory has more bytes than are read."""
+    """A file is larger than what is read into memory."""
 
 
 class ArchiveError(ExtractionError):
@@ -55,13 +55,13 @@ class ArchiveError(ExtractionError):
 
 
 class RereadError(ArchiveError):
-    """A piece of an archive was read twice with different bytes: one of the two readings was wrong."""
+    """A piece of an archive was read twice with different bytes, so one of the readings was wrong."""
 
     def __init__(self, message: str, piece: str) -> None:
         super().__init__(message)
         self.piece = piece
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # for the way from a worker
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # pickled by a worker
         return type(self), (str(self), self.piece)
 
 
@@ -70,7 +70,7 @@ class DamagedError(ExtractionError):
 
 
 class BucketError(ExtractionError):
-    """The destination cannot be used at all: no further member could be stored either."""
+    """The destination cannot be used: no other member could be stored either."""
 
 
 class BusyError(ExtractionError):
@@ -78,7 +78,7 @@ class BusyError(ExtractionError):
 
 
 class ClusterError(ExtractionError):
-    """The dask cluster cannot be used any more: no other dataset could be extracted either."""
+    """The dask cluster cannot be used: no other dataset could be extracted either."""
 
 
 class MemberError(Exception):
@@ -89,32 +89,32 @@ class MemberError(Exception):
 
 
 class KeptError(MemberError):
-    """An object of this name with other bytes exists, and the bucket does not let it be replaced."""
+    """The bucket has an object of this name with other bytes, and does not let it be replaced."""
 
 
 class UploadLostError(MemberError):
-    """The upload of a large member ended before it was whole; its bytes must be read again."""
+    """The upload of a large member broke; its bytes must be read again."""
 
 
 def escaped(name: str) -> str:
-    """A name from outside as a message can hold it: on one line, without what moves a terminal's cursor, and short."""
+    """Return a name from outside for a message: printable, and SHOWN characters at most."""
     text = printable(name[: SHOWN + 1])
     return text if len(name) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def printable(text: str) -> str:
-    """Text from outside on one line, without what moves a terminal's cursor."""
+    """Return text from outside on one line, with control characters escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 HIDDEN = "***"
-HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; any other value of a query may be a signature
+HARMLESS = frozenset({"dl"})  # Seafile's "download, do not show"; any other value may be a signature
 _USER = re.compile(r"(?<=://)[^/\s@?#]*(?:@[^/\s@?#]*)*@")
 _QUERY = re.compile(r"(?<=[?&])([^=&?\s'\"<>]+)=([^&\s'\"<>)]+)")
 
 
 def redact(text: str) -> str:
-    """The text without user and password, and without the values of queries, in the URLs that it names."""
+    """Replace user, password and the values of queries in all URLs of a text."""
     return _QUERY.sub(_hide, _USER.sub(f"{HIDDEN}@", text))
 
 
@@ -123,13 +123,11 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Text that may have parts from outside, as it is shown and written down: without secrets, on one line, and without
-    what a terminal would carry out.
-    """
+    """Return text for people: without secrets, on one line, with control characters escaped."""
     return printable(redact(text))
 
 
 def show_record(record: logging.LogRecord) -> bool:
-    """A filter for logging: the message of each record as it is shown."""
+    """Apply `shown` to the message of a log record; a filter for logging."""
     record.msg, record.args = shown(record.getMessage()), ()
     return True

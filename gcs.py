@@ -19,7 +19,7 @@ from storage.directory import FolderBucket
 from storage.gcsfuse import Mountable, is_fuse, mounted
 from storage.mount import MountedBucket, MountFolder
 from storage.names import object_name
-from storage.rate_limit import USUAL, Pace
+from storage.rate_limit import USUAL_LIMITS, WriteLimits
 
 log = logging.getLogger("spotted")
 
@@ -30,7 +30,7 @@ class Destination:
 
     to: str  # a URL of one of SCHEMES, or a directory
     via: str = "api"  # or "mount", where that can be
-    pace: Pace = USUAL
+    limits: WriteLimits = USUAL_LIMITS
     terms: Terms = NO_TERMS
 
 
@@ -80,7 +80,7 @@ class GoogleCloud(Scheme):
     def open(self, destination: Destination) -> Bucket:
         from storage.api import ApiBucket  # half a second of imports that a directory does not need
 
-        api = ApiBucket(*bucket_and_prefix(destination.to), destination.pace, destination.terms)
+        api = ApiBucket(*bucket_and_prefix(destination.to), destination.limits, destination.terms)
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
 
     def container(self, to: str) -> str:

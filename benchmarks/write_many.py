@@ -10,12 +10,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from storage.api import ApiBucket
-from storage.rate_limit import Pace
+from storage.rate_limit import WriteLimits
 
 
 def main() -> None:
     name, folder, objects, writers, rate = sys.argv[1:]
-    bucket = ApiBucket(name, pace=Pace(float(rate), int(writers)))
+    bucket = ApiBucket(name, limits=WriteLimits(float(rate), int(writers)))
     with ThreadPoolExecutor(bucket.max_in_flight) as pool:
         list(pool.map(lambda number: bucket.put(f"{folder}/{number}.jpg", bytes(2000)), range(int(objects))))
 

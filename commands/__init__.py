@@ -1,4 +1,4 @@
-"""The commands, one module each; `run` starts the one that the options name."""
+"""Starts the command that the options name; each is a module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ON_DATASETS = frozenset({"extract", "verify", "repair", "shards"})  # have `open
 
 
 def run(options: RunOptions, interrupted: threading.Event) -> int:
-    """Run the command of the options; 0, or the exit status of the worst failure."""
+    """Run the command of the options; return 0, or the exit status of the worst failure."""
     start_log(options)
     raise_limit()
     network.share()

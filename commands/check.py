@@ -1,4 +1,4 @@
-"""Tests everything that a run needs, one thing after the other, and reports each: ok, or what to do."""
+"""--check: tests everything that a run needs and reports each finding: ok, or what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from commands.check_environment import Finding, agree, attempt, environment_findings, versions
+from commands.check_environment import Finding, attempt, differing, environment_findings, versions
 from commands.extract import places, with_mirror
 from datasets import Dataset
 from errors import ExtractionError, SourceError, shown
@@ -28,14 +29,14 @@ PHOTOS_TRIED = 5  # about one in a hundred is gone at its source
 
 
 def run(options: RunOptions) -> int:
-    """Print all findings; the exit status."""
+    """Print all findings; return the exit status."""
     with contextlib.ExitStack() as stack:
         findings = examine(with_mirror(options, stack))
         return 0 if print_findings(findings, options.log_format == "json") else ExtractionError.exit_status
 
 
 def examine(options: RunOptions) -> Iterator[Finding]:
-    """All findings, each as soon as it is made; test objects are removed."""
+    """Yield each finding as soon as it is made; test objects are removed."""
     yield from environment_findings(options)
     client = http_client(options)
     for dataset in options.datasets:
@@ -45,7 +46,7 @@ def examine(options: RunOptions) -> Iterator[Finding]:
 
 
 def print_findings(findings: Iterable[Finding], is_json: bool) -> bool:
-    """Print each finding as soon as it is made; returns whether all are ok."""
+    """Print each finding as soon as it is made; return whether all are ok."""
     all_well = True
     for each in findings:
         all_well = all_well and each.is_well
@@ -65,12 +66,14 @@ def _sources(dataset: Dataset, mirror: str, client: HttpClient) -> Iterator[Find
         yield Finding(dataset.name, False, f"{error}{MIRROR_CURE}")
         return
     cure = MIRROR_CURE if mirror else SOURCE_CURE
+    tests = [partial(_archive, client, *part) for part in parts]
+    tests += [partial(_table, client, url) for url in tables_of(dataset, mirror)]
+    all_well = True
     with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
-        yield from pool.map(lambda part: attempt(dataset.name, lambda: _archive(client, *part), cure), parts)
-        urls = tables_of(dataset, mirror)
-        tables = list(pool.map(lambda url: attempt(dataset.name, lambda: _table(url, client), cure), urls))
-    yield from tables
-    if tables and all(table.is_well for table in tables):
+        for finding in pool.map(lambda test: attempt(dataset.name, test, cure), tests):
+            all_well = all_well and finding.is_well
+            yield finding
+    if dataset.tables and all_well:
         yield attempt(dataset.name, lambda: _photos(dataset, mirror, client), cure)
 
 
@@ -78,19 +81,17 @@ def _archive(client: HttpClient, located: ArchiveLocation, url: str) -> str:
     found = source.probe(url, client)
     if len(located.urls) == 1 and found.size is not None:
         check_size(url, found.size, located.size)
-    size = "of unknown size" if found.size is None else amount(found.size)
     pinned = ", as published" if located.size else ""
-    ranges = (
-        "range requests work"
-        if found.has_ranges
-        else "no range requests: a run downloads it into a temporary file first"
-    )
-    return f"{url}: {size}{pinned}, {ranges}"
+    without = "no range requests: a run downloads it into a temporary file first"
+    return f"{url}: {_size(found.size)}{pinned}, {'range requests work' if found.has_ranges else without}"
 
 
-def _table(url: str, client: HttpClient) -> str:
-    size = source.probe(url, client).size
-    return f"{url}: " + ("of unknown size" if size is None else amount(size))
+def _table(client: HttpClient, url: str) -> str:
+    return f"{url}: {_size(source.probe(url, client).size)}"
+
+
+def _size(size: int | None) -> str:
+    return "of unknown size" if size is None else amount(size)
 
 
 def _photos(dataset: Dataset, mirror: str, client: HttpClient) -> str:
@@ -123,19 +124,9 @@ def _cluster(options: RunOptions) -> str:
                 f"{scheduler}: the scheduler has no workers; start some with: dask worker {scheduler}"
             )
         check_workers(client, places(options))
-        _check_versions(client.run(versions))
+        for worker, theirs in client.run(versions).items():
+            if wrong := differing(theirs, versions(), "here"):
+                raise ExtractionError(f"{worker}: the worker has {wrong}: start it from the same image")
         return (
             f"{scheduler}: {len(threads)} workers with {sum(threads.values())} threads, all with the versions used here"
         )
-
-
-def _check_versions(found: dict[str, dict[str, str]]) -> None:
-    mine = versions()
-    for worker, theirs in found.items():
-        other = [
-            f"{name} {theirs.get(name)} (here {mine[name]})"
-            for name in mine
-            if not agree(str(theirs.get(name)), mine[name])
-        ]
-        if other:
-            raise ExtractionError(f"{worker}: the worker has {', '.join(other)}: start it from the same image")

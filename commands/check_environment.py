@@ -1,4 +1,4 @@
-"""Tests of the machine that a run is on and of the bucket or directory that it writes to."""
+"""Tests the machine of a run, and the bucket or directory that it writes to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import json
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from storage.bucket import METADATA_PREFIX, Bucket
 from storage.gcsfuse import fuse_works, gcsfuse_version, is_fuse
 
 HERE = Path(__file__).parent.parent
-ROOMS = ("archives", "commands", "manifest", "pipeline", "report", "sources", "storage")
 PACKAGES = ("dask", "distributed", "google-cloud-storage", "obstore", "requests", "tqdm")
 
 
@@ -39,9 +37,9 @@ class Finding:
 
 
 def environment_findings(options: RunOptions) -> Iterator[Finding]:
-    """Python, its packages, and the destination; a test object in a bucket is removed again."""
-    yield _python()
-    yield _packages()
+    """Test Python, its packages and the destination; a test object in a bucket is removed again."""
+    yield Finding("python", True, platform.python_version())
+    yield packages_finding(versions())
     scheme = scheme_of(options.to)
     if scheme.is_path:
         yield attempt("directory", lambda: _directory(options))
@@ -50,7 +48,7 @@ def environment_findings(options: RunOptions) -> Iterator[Finding]:
 
 
 def attempt(what: str, test: Callable[[], str], cure: str = "") -> Finding:
-    """The finding of one test: ok with the answer of `test`, or its error with a possible cure."""
+    """Return the finding of one test: ok with what `test` returns, or its error, followed by `cure`."""
     try:
         return Finding(what, True, test())
     except (ExtractionError, MemberError) as error:
@@ -60,40 +58,30 @@ def attempt(what: str, test: Callable[[], str], cure: str = "") -> Finding:
 # ── this machine ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _python() -> Finding:
-    is_well = sys.version_info >= (3, 11)
-    return Finding("python", is_well, platform.python_version() + ("" if is_well else ": install Python 3.11 or newer"))
-
-
 def versions() -> dict[str, str]:
-    """The versions that workers and program must share; `tool` is a checksum of this program's own modules."""
-    modules = [*HERE.glob("*.py"), *(path for room in ROOMS for path in (HERE / room).rglob("*.py"))]
+    """Return the versions that workers and program must share; `tool` is a checksum of this program's own modules."""
+    rooms = [module.parent for module in HERE.glob("*/__init__.py")]
+    modules = [*HERE.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(modules)))
     found = {"python": platform.python_version(), "tool": code.hexdigest()[:12]}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def agree(one: str, other: str) -> bool:
-    """Whether two versions differ by a patch at most, which changes no behaviour that a run rests on."""
-    return one.split(".")[:2] == other.split(".")[:2] and one != "none"
+def differing(found: Mapping[str, str], wanted: Mapping[str, str], word: str) -> str:
+    """Name the versions that differ by more than a patch, which changes no behaviour that a run relies on."""
+    pairs = ((name, found.get(name, "none"), version) for name, version in wanted.items())
+    return ", ".join(
+        f"{name} {one} ({word} {other})" for name, one, other in pairs if one.split(".")[:2] != other.split(".")[:2]
+    )
 
 
-def _packages() -> Finding:
-    """Where the lock file is at hand the versions are held to it; the image has none, and was built from it."""
-    found, lock = versions(), HERE / "Pipfile.lock"
+def packages_finding(found: Mapping[str, str]) -> Finding:
+    """Compare the packages with the lock file; the image has none, but was built from it."""
+    lock = HERE / "Pipfile.lock"
     locked = json.loads(lock.read_text())["default"] if lock.exists() else {}
-    wrong = [
-        f"{name} {found[name]} (expected {wanted})"
-        for name in PACKAGES
-        if not agree(found[name], wanted := locked.get(name, {}).get("version", f"=={found[name]}")[2:])
-    ]
-    if wrong:
-        return Finding("packages", False, f"{', '.join(wrong)}: run make setup, and .venv/bin/python cli.py")
+    wanted = {name: locked[name]["version"].removeprefix("==") for name in PACKAGES if name in locked}
+    if wrong := differing(found, wanted, "expected"):
+        return Finding("packages", False, f"{wrong}: run make setup, and .venv/bin/python cli.py")
     return Finding("packages", True, ", ".join(f"{name} {found[name]}" for name in PACKAGES))
 
 
@@ -174,7 +162,7 @@ def _place(url: str, bucket: str, exists: bool, region: str | None) -> Finding:
 
 
 def vm_region() -> str:
-    """The region of the Google VM that this runs on; "" elsewhere.
+    """Return the region of the Google VM that this runs on; "" elsewhere.
 
     https://cloud.google.com/compute/docs/metadata/querying-metadata
     """
@@ -188,13 +176,13 @@ def vm_region() -> str:
 
 
 def _is_in(region: str, location: str) -> bool:
-    """Whether a region is a bucket's location or in it: multi-regions are us, eu, asia; a pair's are unknown."""
+    """Return whether a region is a bucket's location or in it. Which regions a pair such as nam4 has is unknown."""
     is_pair = location[-1:].isdigit() and "-" not in location  # nam4, eur4, asia1
-    return is_pair or region == location or region.startswith({"eu": "europe-"}.get(location, f"{location}-"))
+    return is_pair or f"{region}-".startswith("europe-" if location == "eu" else f"{location}-")  # us, eu, asia
 
 
 def _rights(bucket: Bucket, url: str) -> str:
-    """Write, list and remove an object of our own."""
+    """Write, list and remove a test object."""
     name = f"{METADATA_PREFIX}check/{uuid.uuid4().hex}"
     try:
         bucket.put(name, b"written by --check, and removed again")

@@ -1,4 +1,4 @@
-"""The command line: its options, each of them an environment variable too, read into RunOptions."""
+"""Reads the command line and the environment, where each option is a variable too, into RunOptions."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ exit status: 0 complete and verified; 1 failed; 2 wrong use; 3 incomplete (see _
 
 
 def destination(text: str) -> str:
-    """A bucket's URL, or a directory: one that exists, or that cannot be meant for a bucket by its name."""
-    from gcs import scheme_of  # with what is needed to write; --help is quick without it
+    """Check a bucket's URL or a directory; a new directory must not look like the name of a bucket."""
+    from gcs import scheme_of  # slow: it imports what writes to buckets, and --help must be quick
 
     try:
         is_path = scheme_of(text).is_path
@@ -57,14 +57,14 @@ def destination(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A positive integer; argparse shows the reason of the error."""
+    """Read a positive integer."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
 def rate(text: str) -> int:
-    """Bytes a second, as rclone's --bwlimit has them: 512K, 20M, 1G; K is 1,024."""
+    """Read bytes a second, in the format of rclone's --bwlimit: 512K, 20M, 1G; K is 1,024."""
     found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([KMG])", text.upper())
     value = int(float(found[1]) * 1024 ** ("KMG".index(found[2]) + 1)) if found else 0
     if not value:
@@ -73,14 +73,14 @@ def rate(text: str) -> int:
 
 
 def billed(text: str) -> str:
-    """A project's ID or number, as a header can hold it."""
+    """Check the ID or number of a project, which is sent in a header."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.:-]*", text):
         raise argparse.ArgumentTypeError(f"expected the ID of a project, got {text!r}")
     return text
 
 
 def kms_key(text: str) -> str:
-    """The name of a Cloud KMS key (https://cloud.google.com/kms/docs/resource-hierarchy)."""
+    """Check the name of a Cloud KMS key (https://cloud.google.com/kms/docs/resource-hierarchy)."""
     if not re.fullmatch("projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+", text):
         raise argparse.ArgumentTypeError(
             f"expected projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY, got {text!r}"
@@ -89,7 +89,7 @@ def kms_key(text: str) -> str:
 
 
 class Option(NamedTuple):
-    """One option: how it is written, what the help says, how its value is read (None: a switch)."""
+    """One option. `read` turns text into its value, or raises ArgumentTypeError; None: the option takes no value."""
 
     flags: str
     help: str
@@ -104,7 +104,7 @@ class Option(NamedTuple):
         return self.flags.split()[-1].removeprefix("--").replace("-", "_")
 
     def read_value(self, name: str, text: str) -> Any:
-        """The value of a text; raises UsageError that names where the text came from."""
+        """Read a value. Raises UsageError that names the variable that the text comes from."""
         try:
             value = self.read(text) if self.read else True
         except argparse.ArgumentTypeError as error:
@@ -191,17 +191,17 @@ OPTIONS = {
         Option("-v --verbose", "also show retries, and the traceback of an error"),
     ),
 }  # fmt: skip
-KUBERNETES = re.compile("_SERVICE_(HOST|PORT)|_PORT(_|$)")  # set by Kubernetes for a service of that name
+KUBERNETES = re.compile("_SERVICE_(HOST|PORT)|_PORT(_|$)")  # set by Kubernetes for a service named "spotted"
 COMMANDS = ("list", "plan", "check", "verify", "repair", "shards")
 CONFLICTS = (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"), ("repair", "force"),
              ("shards", "force"), *itertools.product(("limit", "include", "exclude"), ("verify", "repair", "shards")),
              *itertools.combinations(COMMANDS, 2))  # fmt: skip
-# Options of which one on the command line overrides all others of its group in the environment.
+# An option on the command line overrides all options of its group in the environment.
 OVERRIDES = ({"all", "breed", "individual", "dataset"}, *(set(pair) for pair in CONFLICTS))
 
 
 class Grammar(argparse.ArgumentParser):
-    """Its errors are messages like all others where the log is JSON; elsewhere the usage goes before them."""
+    """Raises its errors if the log is JSON; else argparse prints them after the usage."""
 
     def error(self, message: str) -> NoReturn:
         if log.handlers:
@@ -210,7 +210,7 @@ class Grammar(argparse.ArgumentParser):
 
 
 def grammar() -> argparse.ArgumentParser:
-    """The command line's grammar. What is not given is absent from the result."""
+    """Return the parser of the command line, whose result has only the options that are given."""
     parser = Grammar("cli.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter,
                                      argument_default=argparse.SUPPRESS)  # fmt: skip
@@ -227,7 +227,7 @@ def grammar() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> RunOptions:
-    """The options of a command line and its environment; raises UsageError, or leaves by argparse with status 2."""
+    """Return the options of a command line and its environment. Raises UsageError, or SystemExit(2) from argparse."""
     parser = grammar()
     given = vars(parser.parse_args(arguments))
     overridden = set[str]().union(*(group for group in OVERRIDES if group & given.keys()))
@@ -268,7 +268,7 @@ def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOpti
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values of SPOTTED_… variables by option; SPOTTED_DATASET takes several names, separated by commas."""
+    """Return the values of the variables by option. SPOTTED_DATASET takes several names, separated by commas."""
     known = {f"SPOTTED_{option.dest.upper()}": option for option in itertools.chain(*OPTIONS.values())}
     found: dict[str, Any] = {}
     if _is_true("GCS_HIERARCHICAL", environment.get("GCS_HIERARCHICAL") or "0"):
@@ -301,7 +301,7 @@ def _is_true(name: str, value: str) -> bool:
 
 
 def log_format(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The log format of a command line and its environment, also where other options are wrong."""
+    """Return the log format of a command line and its environment, even if other options are wrong."""
     wanted = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     wanted.add_argument("--log-format", nargs="?", default=environment.get("SPOTTED_LOG_FORMAT"))
     return str(wanted.parse_known_args(arguments)[0].log_format)

@@ -1,12 +1,13 @@
-"""A number of objects and bytes becomes calls by class, dollars and minutes. Arithmetic only.
+"""Computes calls by class, dollars and seconds from numbers of objects and bytes. Arithmetic only.
 
 Prices are those of one region, us-central1, as of November 2026: https://cloud.google.com/storage/pricing
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gcs import Way
@@ -20,11 +21,12 @@ class Price(NamedTuple):
     hierarchical: tuple[float, float]  # the same in a bucket with a hierarchical namespace
     month: float  # to keep a GiB
     retrieval: float  # to read a GiB
-    days: int  # for which an object is charged at least, also where it is removed or replaced before
+    days: int  # minimum for which an object is charged, even if it is removed or replaced earlier
 
 
+STANDARD = "STANDARD"
 PRICES: Mapping[str, Price] = {
-    "STANDARD": Price((0.005, 0.0004), (0.0065, 0.0005), 0.020, 0, 0),
+    STANDARD: Price((0.005, 0.0004), (0.0065, 0.0005), 0.020, 0, 0),
     "NEARLINE": Price((0.01, 0.001), (0.013, 0.0013), 0.010, 0.01, 30),
     "COLDLINE": Price((0.02, 0.01), (0.026, 0.013), 0.004, 0.02, 90),
     "ARCHIVE": Price((0.05, 0.05), (0.065, 0.065), 0.0012, 0.05, 365),
@@ -33,7 +35,7 @@ LISTED = 1000  # objects in one answer
 BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
     """The amounts that determine the cost of one dataset."""
 
@@ -44,47 +46,47 @@ class Work:
     listed: int = 0  # objects in the bucket before
     in_the_end: int = 0  # objects in the bucket afterwards
     kept: int = 0  # journal entries of an earlier run
-    checksums: int = 0  # archives that are compared with a published one, each with a journal entry
-    lists: int = 0  # of the dataset's splits, which are read back
+    checksums: int = 0  # archives that are compared with a published SHA-256, each with a journal entry
+    lists: int = 0  # of the splits of the dataset, which are read back
 
 
 def calls(work: Work, way: Way) -> tuple[int, int]:
-    """Calls of class A and B for one dataset, as they are counted in the tests.
+    """Return the calls of class A and B for one dataset, as they are counted in the tests.
 
     A mount looks each new name up: one get and one list (storage/mount.py).
     """
     if not way.is_billed:
         return 0, 0
     if not work.units:  # complete: its manifest's two files are read, and compared with the listing
-        return pages(work.listed) + 2, 2  # whether a journal is left, and the table and the card are there
+        return _pages(work.listed) + 2, 2  # whether a journal is left, and the table and the card are there
     look_ups = work.objects + work.folders if way.looks_up else 0
-    lists = pages(work.listed) + pages(work.in_the_end + work.folders) + pages(work.kept) + pages(work.units)
+    lists = _pages(work.listed) + _pages(work.in_the_end + work.folders) + _pages(work.kept) + _pages(work.units)
     own = 10  # the manifest's two files, the card's two, the table's three, the lease twice, and what was there before
     a = lists + work.objects + work.folders + work.units - work.kept + work.checksums + own
-    return a + look_ups, 3 + work.kept + work.lists + look_ups + card_reads(work.in_the_end)
+    return a + look_ups, 3 + work.kept + work.lists + look_ups + _card_reads(work.in_the_end)
 
 
-def card_reads(objects: int) -> int:
-    """Images and annotations that are read back for the card, where every second object is an image."""
+def _card_reads(objects: int) -> int:
+    """Return how many images and annotations are read back for the card, if every second object is an image."""
     from report.card.facts import SAMPLE, SHARE, THUMBNAILS  # which draws pictures: not for --help
 
     return min(SAMPLE, max(objects // 2 // SHARE, THUMBNAILS)) + THUMBNAILS
 
 
-def pages(objects: int) -> int:
-    """Calls that list so many objects."""
+def _pages(objects: int) -> int:
+    """Return the calls that list so many objects."""
     return max(1, -(-objects // LISTED))
 
 
-def dollars(a: int, b: int, is_hierarchical: bool = False, storage_class: str = "STANDARD") -> float:
-    """The cost of so many calls of class A and B."""
+def dollars(a: int, b: int, is_hierarchical: bool = False, storage_class: str = STANDARD) -> float:
+    """Return the cost of so many calls of class A and B."""
     price = PRICES[storage_class]
     class_a, class_b = price.hierarchical if is_hierarchical else price.calls
     return (a * class_a + b * class_b) / 1000
 
 
 def storing(objects: float, own_rate: float, first_rate: float = START) -> float:
-    """Seconds to store so many, at no more than `own_rate`, and within the bucket's documented ramp."""
+    """Return the seconds to store so many, at `own_rate` at most and within the documented ramp of a bucket."""
     seconds, limit = 0.0, first_rate
     while limit < own_rate and objects > limit * DOUBLING:
         objects, seconds, limit = objects - limit * DOUBLING, seconds + DOUBLING, 2 * limit
@@ -93,21 +95,28 @@ def storing(objects: float, own_rate: float, first_rate: float = START) -> float
 
 @dataclass(frozen=True)
 class Rates:
-    """The assumed rates of the source, and of the bucket at first."""
+    """The assumed rates of the source and of the bucket, and what determines the prices."""
 
     source: float = 8 * BYTES_A_SECOND  # bytes a second
-    bucket: float = START  # objects a second
+    bucket: float = START  # objects a second at first; infinite for one that refuses nothing
     is_hierarchical: bool = False
-    storage_class: str = "STANDARD"
-
-
-def best_seconds(objects: int, size: int, way: Way, rates: Rates) -> float:
-    """The same for a bucket that is warm, and refuses nothing."""
-    return max(objects / way.objects_a_second, size / rates.source)
+    storage_class: str = STANDARD
 
 
 def seconds(objects: int, size: int, way: Way, rates: Rates) -> float:
-    """How long it takes to fetch so many bytes and, at the same time, to store so many objects."""
-    rate = way.objects_a_second
-    store = storing(objects, rate, rates.bucket) if way.is_billed else objects / rate
-    return max(store, size / rates.source)
+    """Return how long it takes to fetch so many bytes and, in parallel, to store so many objects."""
+    first_rate = rates.bucket if way.is_billed else math.inf
+    return max(storing(objects, way.objects_a_second, first_rate), size / rates.source)
+
+
+def cost(works: Sequence[Work], way: Way, rates: Rates) -> dict[str, float]:
+    """Return calls, dollars and seconds of all datasets together, as --plan prints them."""
+    a, b = (sum(column) for column in zip(*(calls(work, way) for work in works), strict=True))
+    objects, size = sum(work.objects for work in works), sum(work.bytes for work in works)
+    return {
+        "class_a": a,
+        "class_b": b,
+        "dollars": round(dollars(a, b, rates.is_hierarchical, rates.storage_class), 4),
+        "seconds": round(seconds(objects, size, way, rates), 1),
+        "best_seconds": round(seconds(objects, size, way, replace(rates, bucket=math.inf)), 1),
+    }

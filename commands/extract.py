@@ -1,10 +1,11 @@
-"""The run itself: every dataset extracted, verified or repaired in turn, with its progress and a summary at the end."""
+"""Runs a command on one dataset after the other, with progress and a summary; opens what an extraction needs."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,7 +22,8 @@ from report.card import write as card
 from report.summary import Screen, log_next_step, print_summary
 from sources import sample
 from sources.local_files import is_http
-from storage.rate_limit import Pace
+from storage.bucket import Bucket
+from storage.rate_limit import WriteLimits
 
 log = logging.getLogger("spotted")
 DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s",
@@ -29,19 +31,19 @@ DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repa
 
 
 class Session(NamedTuple):
-    """What every running command needs: where to report progress, what stops it, what is closed at its end."""
+    """What every command on datasets shares: `report` receives progress, `stack` is closed at the end."""
 
     report: Report
     interrupted: threading.Event
     stack: contextlib.ExitStack
 
 
-Work = Callable[[Dataset], Result]  # on one dataset
-Open = Callable[[RunOptions, Session], Work]  # makes ready what a command needs
+Work = Callable[[Dataset], Result]
+Open = Callable[[RunOptions, Session], Work]  # opens what a command needs, and returns its work on one dataset
 
 
 def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Event) -> int:
-    """Work on every dataset; 0, or the exit status of the worst failure."""
+    """Run a command on every dataset; return 0, or the exit status of the worst failure."""
     screen = Screen(options)
     log.info(DOING[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
@@ -54,10 +56,9 @@ def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Eve
 
 
 def open_run(options: RunOptions, session: Session) -> Work:
-    """Make the destination and the workers ready for an extraction."""
-    destination = session.stack.enter_context(ready_destination(options))
-    options, cluster = start_workers(options, destination, session)
-    bucket, hooks = open_bucket(destination), Hooks(session.report, card)
+    """Open the destination and the workers for an extraction."""
+    options, bucket, cluster = open_to_write(options, session)
+    hooks = Hooks(session.report, card)
     return lambda dataset: extract(dataset, options, bucket, cluster, hooks)
 
 
@@ -65,34 +66,33 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
     for dataset in options.datasets:
         if interrupted.is_set():
             raise KeyboardInterrupt
+        start = time.monotonic()
         try:
-            yield work(dataset)
-        except (BucketError, BusyError, ClusterError):  # of two runs that passed each other, neither would be complete
+            result = work(dataset)
+            result.seconds = time.monotonic() - start
+            yield result
+        except (BucketError, BusyError, ClusterError, BrokenPipeError):  # the other datasets would meet them too
             raise
-        except ExtractionError as error:  # of one dataset: the others are tried
-            if interrupted.is_set():
-                raise KeyboardInterrupt from error
-            yield Result(dataset, error=str(error))
-        except BrokenPipeError:  # of the reader of the output
-            raise
-        except OSError as error:  # of this machine, during this dataset: the others are tried as well
+        except (ExtractionError, OSError) as error:  # of one dataset: the others are tried
             if interrupted.is_set():
                 raise KeyboardInterrupt from error
             yield Result(dataset, error=shown(str(error)))
 
 
-def ready_destination(options: RunOptions) -> contextlib.AbstractContextManager[Destination]:
-    """The destination, made ready to be written for as long as the context lasts."""
+def open_to_write(options: RunOptions, session: Session) -> tuple[RunOptions, Bucket, Cluster]:
+    """Make the destination ready to be written, and start the workers; both last as long as the session."""
     wanted = Destination(
         options.to,
-        pace=Pace(options.write_rate, patience=options.outage),
+        limits=WriteLimits(options.write_rate, patience=options.outage),
         terms=options.terms._replace(is_hierarchical=options.hierarchical),
     )
-    return ready(wanted, options.via, bool(options.scheduler), options.keep_mount)
+    destination = session.stack.enter_context(ready(wanted, options.via, bool(options.scheduler), options.keep_mount))
+    options, cluster = start_workers(options, destination, session)
+    return options, open_bucket(destination), cluster
 
 
 def start_workers(options: RunOptions, destination: Destination, session: Session) -> tuple[RunOptions, Cluster]:
-    """The options with the sample's mirror in them, and the workers."""
+    """Start the workers; return them with the options, to which --sample adds its mirror."""
     config = WorkerConfig.of(options, destination)
     options = with_mirror(options, session.stack)
     cluster = start_cluster(config, options.workers, options.scheduler, session.interrupted, places(options))
@@ -100,13 +100,14 @@ def start_workers(options: RunOptions, destination: Destination, session: Sessio
 
 
 def places(options: RunOptions) -> Iterator[str]:
-    """What of the sources may be on this machine alone."""
+    """Yield the sources that may be on this machine alone."""
     if options.mirror:
         yield options.mirror
-    for archive in () if options.mirror else (archive for each in options.datasets for archive in each.archives):
+        return
+    for archive in (archive for each in options.datasets for archive in each.archives):
         yield from (url for url in archive.urls if not is_http(url))
 
 
 def with_mirror(options: RunOptions, stack: contextlib.ExitStack) -> RunOptions:
-    """The options, with --sample with the mirror that serves it."""
+    """Return the options; with --sample, start the server of the sample and make it the mirror."""
     return replace(options, mirror=stack.enter_context(sample.serve())) if options.sample else options

@@ -1,4 +1,4 @@
-"""--list: the datasets that can be extracted."""
+"""--list: prints the datasets that can be extracted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from datasets import Dataset
 from pipeline.options import RunOptions
@@ -17,26 +17,21 @@ WIDEST = 120  # columns of running text
 
 
 def run(options: RunOptions) -> int:
-    """Print the datasets; 0."""
-    print_list(options.datasets, options.log_format == "json")
-    if options.filter:
-        log.info("the figures are those of all, not of %s", options.filter)
-    return 0
-
-
-def print_list(datasets: Iterable[Dataset], is_json: bool) -> None:
-    """What can be extracted."""
-    for each in datasets:
-        if is_json:
+    """Print the datasets; return 0."""
+    for each in options.datasets:
+        if options.log_format == "json":
             fields = {"dataset": each.name, "title": each.title, "group": each.group, "objects": each.objects,
                       "bytes": each.size, "licence": each.licence, "home": each.home}  # fmt: skip
             print(json.dumps(fields))
         else:
             print("\n".join(_listed(each)), end="\n\n")
+    if options.filter:
+        log.info("the figures are those of all, not of %s", options.filter)
+    return 0
 
 
 def _listed(each: Dataset) -> Iterator[str]:
-    """A dataset's name and title, and below them a line for each fact, wrapped with a hanging indent."""
+    """Yield name and title of a dataset, then a line for each fact, wrapped with a hanging indent."""
     options = {"breed": "-a, -b", "individual": "-a, -i", "": ""}[each.group]
     about = "about " if each.tables else ""  # some photos are always gone
     facts = {

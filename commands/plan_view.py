@@ -1,4 +1,4 @@
-"""Forecasts become a table or JSON."""
+"""Prints forecasts as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from commands import costs
 from commands.costs import Rates
 from errors import redact, shown
-from gcs import Way, scheme_of
+from gcs import scheme_of
 from report.humanize import amount, duration
 from report.tables import print_table
 from storage.rate_limit import DOUBLING
@@ -22,13 +22,10 @@ PLAN = ("dataset", "objects", "already there", "to store", "to fetch")
 COSTS = ("", "class A calls", "class B calls", "cost", "time", "at best")
 
 
-# ── --plan ───────────────────────────────────────────────────────────────────────────────────────
-
-
 def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) -> None:
-    """What would be done, and what it would cost."""
+    """Print what would be done, and what it would cost."""
     ways = scheme_of(to).ways
-    by_way = {way.name: _cost(found, way, rates) for way in ways}
+    by_way = {way.name: costs.cost([each.work for each in found], way, rates) for way in ways}
     if is_json:
         for each in found:
             print(redact(json.dumps(_fields(each))))
@@ -68,7 +65,7 @@ def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rate
 
 
 def _class_terms(storage_class: str) -> str:
-    """What a class other than Standard charges beside calls and months."""
+    """Return what a class other than Standard charges beside calls and months."""
     price = costs.PRICES[storage_class]
     if not price.days:
         return ""
@@ -83,25 +80,10 @@ def _dollars(value: float) -> str:
 
 
 def print_moves(found: Iterable[Forecast], to: str) -> None:
-    """A line for each object whose name is known beforehand, and for each archive where they are not."""
+    """Print a line for each object; one for an archive whose objects are not known beforehand."""
     for each in found:
         for source, name in each.moves:
             print(shown(f"{source} => {to.rstrip('/')}/{name}"))
-
-
-def _cost(found: Sequence[Forecast], way: Way, rates: Rates) -> dict[str, float]:
-    counts = [costs.calls(each.work, way) for each in found]
-    a, b = (sum(column) for column in zip(*counts, strict=True))
-    objects, size = sum(each.work.objects for each in found), sum(each.work.bytes for each in found)
-    seconds = costs.seconds(objects, size, way, rates)
-    best = costs.best_seconds(objects, size, way, rates)
-    return {
-        "class_a": a,
-        "class_b": b,
-        "dollars": round(costs.dollars(a, b, rates.is_hierarchical, rates.storage_class), 4),
-        "seconds": round(seconds, 1),
-        "best_seconds": round(best, 1),
-    }
 
 
 def _fields(each: Forecast) -> dict[str, object]:
@@ -122,7 +104,7 @@ def _plan_line(name: str, found: Sequence[Forecast]) -> tuple[str, ...]:
 
 
 def _count(objects: int, found: Sequence[Forecast]) -> str:
-    """So many objects, or "unknown" where the number is not known before the archive is read."""
+    """Return a number of objects, or "unknown" if an archive must be read before it is known."""
     if not all(each.is_counted for each in found):
         return f"{objects:,} or more" if objects else "unknown"
     return f"{objects:,}" if all(each.is_exact for each in found) else f"~{objects:,}"

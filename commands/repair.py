@@ -1,23 +1,17 @@
-"""A complete dataset is made what its manifest says; with --deep, what its sources say too.
-
-Only objects that are in the manifest are stored.
-"""
+"""Stores again what a complete dataset lacks; only objects that its manifest names are stored."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
 from archives.spans import Extent
-from commands.extract import Session, Work, ready_destination, start_workers
-from commands.verify import DIFFERENT, Found, against_sources, compare, described, of_manifest, reasons_of
+from commands.extract import Session, Work, open_to_write
+from commands.verify import DIFFERENT, Found, against_sources, compare, described, reasons_of
 from datasets import Dataset, sharing
 from errors import ArchiveError, MemberError, redact
-from gcs import open_bucket
 from labels.noted import NotedRows
 from labels.write import write_tables
 from manifest.compare import last_wins
@@ -42,10 +36,8 @@ log = logging.getLogger("spotted")
 
 
 def open_run(options: RunOptions, session: Session) -> Work:
-    """Make ready what a repair needs: the destination, to be written, and the workers."""
-    destination = session.stack.enter_context(ready_destination(options))
-    options, cluster = start_workers(options, destination, session)
-    bucket = open_bucket(destination)
+    """Open the destination and the workers for a repair."""
+    options, bucket, cluster = open_to_write(options, session)
 
     def work(dataset: Dataset) -> Result:
         with ManifestStore(bucket, dataset.name).lease():
@@ -58,25 +50,28 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     """Store again what is missing or different, reading only the spans that hold it; then compare once more.
 
     The manifest decides: a member whose source has other bytes now is not stored. With --deep the sources are read and
-    compared too; where one reads twice alike, but not as the manifest says, the first reading was wrong: the member is
-    stored again, and the manifest is corrected.
+    compared too. If a source gives the same bytes twice, but not those of the manifest, the first reading was wrong:
+    the member is stored again, and the manifest is corrected.
     """
-    start = time.monotonic()
     found = compare(dataset, bucket, options.known, options.deep)
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
-    options = of_manifest(options, found)
+    options = replace(options, filter=found.filter)
+
+    def new_reading() -> DatasetRun:
+        return open_dataset(dataset, options, cluster, report)
+
     if options.remove_extra and found.extra:
         _remove_extra(found, options, bucket)
     if found.wrong:
         log.info("%s: storing %d objects again", dataset.name, len(found.wrong))
         lost = [row for row in found.wrong if row.path.startswith(dataset.folder) and not row.is_folder]
         if lost:
-            _put_right(found, lost, open_dataset(dataset, options, cluster, report))
+            _put_right(found, lost, new_reading())
         for row in sorted(row for row in found.wrong if row.is_folder):
             _put_folder(found, row, bucket)
-    rest = _correct(found, bucket, lambda: open_dataset(dataset, options, cluster, report)) if options.deep else []
+    rest = _correct(found, bucket, new_reading) if options.deep else []
     again = compare(dataset, bucket, options.known, options.deep)
     if isinstance(again, Found) and _lacks_table(again, bucket):
         log.info("%s: making the table of images from what is stored", dataset.name)
@@ -85,22 +80,22 @@ def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clust
     if isinstance(again, Result):
         return again
     again.wrong += rest
-    return again.result(start)
+    return again.result()
 
 
 def _lacks_table(found: Found, bucket: Bucket) -> bool:
-    """Whether nothing is wrong but the table of images: it is lost, or an older version completed the dataset."""
-    is_old = "tables" not in found.metadata and not bucket.keeps  # of a manifest that cannot be replaced it is no part
+    """Return whether only the table of images is wrong: it is lost, or an older version completed the dataset."""
+    is_old = "tables" not in found.metadata and not bucket.keeps  # else the manifest could not be replaced
     is_lost = bool(found.wrong) and all(row.path.startswith(METADATA_PREFIX) for row in found.wrong)
     return found.dataset.layout is not None and (is_lost or (is_old and not found.wrong))
 
 
 def _remove_extra(found: Found, options: RunOptions, bucket: Bucket) -> None:
-    """Remove what is none of the dataset, and the folders that it was alone in."""
+    """Remove the objects that do not belong to the dataset, and the folders that this leaves empty."""
     names = [row.path for row in found.extra]
     log.info("%s: removing %d objects that are none of the dataset", found.dataset.name, len(names))
     bucket.delete(names)
-    if not sharing(found.dataset, options.known):  # which have folders too
+    if not sharing(found.dataset, options.known):  # another dataset may need the folders
         bucket.delete(sorted(parents(names) - found.rows.folders, reverse=True))
 
 
@@ -115,20 +110,17 @@ def _put_folder(found: Found, row: Row, bucket: Bucket) -> None:
 
 
 def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list[Row]:
-    """Store these members again where their sources have them as these rows say; the rows of which that came true."""
+    """Store the members of these rows again if the sources still have their bytes; return the rows that were stored."""
     lost, causes = {row.path: row for row in wanted}, dict[str, str]()
-    # Archive by archive: of some, the addresses differ in the query alone, which a manifest does not show.
-    for units_with in (
-        *(partial(_archive_units, found, each) for each in reading.planned),
-        partial(_photo_units, reading),
-    ):
-        units = list(units_with(lost))
+    # Archive by archive: the addresses of some differ in the query only, which a manifest does not show.
+    for archive in (*reading.planned, None):
+        units = list(_archive_units(found, archive, lost) if archive else _photo_units(reading, lost))
         if not units:
             continue
         reading.expect(units, lost)
         _run(reading, units)
         now = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in lost}
-        lost = {path: row for path, row in lost.items() if _content(now.get(path)) != _content(row)}
+        lost = {path: row for path, row in lost.items() if path not in now or not _is_same(now[path], row)}
         reasons = reasons_of(reading)
         for path in lost:
             why = f"the source has {described(now[path])}" if path in now else reasons(path)
@@ -139,14 +131,14 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
     return [row for row in wanted if row.path not in lost]
 
 
-def _content(row: Row | None) -> tuple[int, int] | None:
-    return (row.size, row.crc32c) if row else None
+def _is_same(one: Row, other: Row) -> bool:
+    return (one.size, one.crc32c) == (other.size, other.crc32c)
 
 
 def _run(reading: DatasetRun, units: Sequence[Unit]) -> None:
     try:
         reading.run_units(units, {})
-    except ArchiveError as error:  # its place is in another archive of the same address
+    except ArchiveError as error:  # the member is in another archive of the same address
         log.info("%s: %s", reading.dataset.name, error)
         reading.entries |= {unit.id: JournalEntry(unit.id, unit.fingerprint, error=str(error)) for unit in units}
 
@@ -169,7 +161,7 @@ def _archive_units(found: Found, each: PlannedArchive, lost: Mapping[str, Row]) 
 
 
 def _works_with(each: PlannedArchive, lost: Iterable[Row]) -> Iterator[SpanWork]:
-    """The work that reads the lost members: extents as the manifest has them, or spans with no more than needed."""
+    """Yield the work that reads the lost members: their extents in the manifest, or the spans that have them."""
     if each.kind.reads_extents:
         extents = [Extent(row.path, row.offset, row.size) for row in lost]
         if each.kind.is_seekable:
@@ -186,7 +178,7 @@ def _works_with(each: PlannedArchive, lost: Iterable[Row]) -> Iterator[SpanWork]
 
 
 def _correct(found: Found, bucket: Bucket, new_reading: Callable[[], DatasetRun]) -> list[Row]:
-    """Read the sources, and correct members and manifest where these were read wrong; what differs after that."""
+    """Correct members and manifest where the sources were read wrong; return the rows that still differ."""
     reading = new_reading()
     differing = list(against_sources(found, reading))
     expected = {row.path: row for row in differing if row.outcome == DIFFERENT and row.path not in reading.checks}
@@ -203,8 +195,8 @@ def _correct(found: Found, bucket: Bucket, new_reading: Callable[[], DatasetRun]
 
 
 def _unchanged(found: Found, reading: DatasetRun) -> set[str]:
-    """Addresses of what is the same version as when it was extracted, and has no checksum that it fails; photos have
-    no version."""
+    """Return the addresses of the archives that have the version of the extraction and the right checksum, and of all
+    photos, which have no version."""
     then = {source["file"]: (source["size"], source["version"]) for source in found.metadata["sources"]}
     failed = {each.archive.file for each, _ in reading.wrong}
     same = {
@@ -215,13 +207,13 @@ def _unchanged(found: Found, reading: DatasetRun) -> set[str]:
 
 
 def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> None:
-    """The manifest and the table of images, with these rows in the place of those of their names."""
+    """Write the manifest and the table of images with `right` in place of the rows of the same paths."""
     now = (right.get(row.path, row) for row in found.rows)
     rows = Rows.of_sorted(row._replace(outcome=STORED, reason="", note="") for row in now)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     failures = store.failures()
     noted = NotedRows.of(found.dataset.layout, rows) if found.dataset.layout else None
-    # Before the manifest goes: of 20,000 objects that are read back it takes a minute.
+    # Before the manifest is removed, for this reads objects back: 20,000 of them take a minute.
     tables = write_tables(found.dataset, store, noted, found.metadata["sample"], found.filter)
     store.mark_incomplete(keeps_tables=True)
     metadata = {**found.metadata, "bytes": rows.size, "finished": finished, **tables}

@@ -1,18 +1,16 @@
-"""The images of a complete dataset become tar shards beside it, which training reads many times as fast."""
+"""Packs the images of a complete dataset into tar shards beside it, which training reads many times as fast."""
 
 from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from commands.extract import Session, Work, ready_destination, start_workers
+from commands.extract import Session, Work, open_to_write
 from datasets import Dataset
 from errors import BucketError, DamagedError, ExtractionError, MemberError
-from gcs import open_bucket
 from labels.shards import SIZE, Shard, shards
 from labels.table import JSONL, sealed
 from manifest.compare import matches
@@ -29,21 +27,18 @@ from storage.bucket import Bucket
 from storage.names import is_unfinished, parents
 
 INDEX = "index.json"
-SHARD = re.compile(r"/[^/]+-\d{6}\.tar$")  # also those that an older version of the dataset had
+SHARD = re.compile(r"/[^/]+-\d{6}\.tar$")  # an older version of the dataset may have had others
 log = logging.getLogger("spotted")
 
 
 def open_run(options: RunOptions, session: Session) -> Work:
-    """Make ready what shards need: the destination, which has the dataset too, and the workers."""
-    destination = session.stack.enter_context(ready_destination(options))
-    options, cluster = start_workers(options, destination, session)
-    bucket = open_bucket(destination)
+    """Open the destination, which has the dataset too, and the workers."""
+    options, bucket, cluster = open_to_write(options, session)
     return lambda dataset: make_shards(dataset, bucket, cluster, session.report)
 
 
 def make_shards(dataset: Dataset, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
-    """Write the shards that are not there, or not right; the index comes last, and says that all are."""
-    start = time.monotonic()
+    """Write the shards that are missing or wrong; the index is written last, when all of them are right."""
     table = _table(dataset, bucket)
     units = [ShardUnit.of(dataset.name, shard) for shard in shards(table.splitlines(), SIZE)]
     folder = f"{FOLDER}{dataset.name}/"
@@ -62,12 +57,11 @@ def make_shards(dataset: Dataset, bucket: Bucket, cluster: Cluster, report: Repo
         _prove(todo, bucket)
         bucket.sync()
         _put(bucket, folder + INDEX, index)
-    result.seconds = time.monotonic() - start
     return result
 
 
 def _table(dataset: Dataset, bucket: Bucket) -> bytes:
-    """The table's lines, as the manifest has sealed them."""
+    """Return metadata.jsonl, whose checksum must be that of the manifest."""
     store = ManifestStore(bucket, dataset.name)
     found = store.manifest()
     if found is None:
@@ -100,7 +94,7 @@ def _index(dataset: Dataset, made: Sequence[Shard], table: bytes) -> bytes:
 def _run(
     dataset: Dataset, units: Sequence[ShardUnit], todo: Sequence[ShardUnit], cluster: Cluster, report: Report
 ) -> int:
-    """Make shards, each in a worker; the bytes that were written."""
+    """Make the shards of `todo` in the workers; return the number of bytes written."""
     progress = DatasetProgress(replace(dataset, tables=None), (), {unit.id: unit for unit in units}, report)
     cluster.subscribe(progress.update)
     wanted = {unit.id for unit in todo}

@@ -1,9 +1,8 @@
-"""A complete dataset is compared with its manifest, by the bucket's listing or its sources; nothing is written."""
+"""Compares a complete dataset with its manifest, by the bucket's listing or its sources; nothing is written."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,7 +33,7 @@ MISSING, DIFFERENT, UNREAD = "missing", "different", "unread"
 
 @dataclass
 class Found:
-    """What a dataset should be, and what was found to be otherwise."""
+    """The manifest of a dataset, and the differences that were found."""
 
     dataset: Dataset
     rows: Rows  # of the manifest
@@ -44,11 +43,11 @@ class Found:
 
     @property
     def filter(self) -> Filter:
-        """What of the dataset the manifest is of."""
+        """The filter with which the dataset was extracted."""
         return Filter.of(self.metadata.get("filter"))
 
-    def result(self, start: float) -> Result:
-        """The result, which is logged in one line."""
+    def result(self) -> Result:
+        """Log the numbers of differences in one line, and return the result."""
         kinds = [row.outcome for row in (*self.wrong, *self.extra)]
         counted = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in (MISSING, DIFFERENT, UNREAD, EXTRA))
         what = f" of {self.filter}" if self.filter else ""
@@ -62,15 +61,14 @@ class Found:
             is_verification=True,
             gone=self.metadata["gone"],
             filter=self.filter,
-            seconds=time.monotonic() - start,
         )
 
 
 def open_run(options: RunOptions, session: Session) -> Work:
-    """Make ready what a verification needs: without the sources, the bucket alone."""
+    """Open the bucket and, with --deep, the workers."""
     destination = Destination(options.to, terms=options.terms)
     bucket = open_bucket(destination)
-    bucket.probe()  # says at once where it cannot be reached: obstore, which reads the manifest, tries for minutes
+    bucket.probe()  # fails fast: obstore, which reads the manifest, would retry for minutes
     if not options.deep:
         return lambda dataset: verify(dataset, bucket, options.known)
     options, cluster = start_workers(options, destination, session)
@@ -81,16 +79,15 @@ def open_run(options: RunOptions, session: Session) -> Work:
 
 
 def verify(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset] = DATASETS.values()) -> Result:
-    """Compare a dataset's manifest with the bucket's listing, and with nothing else."""
-    start = time.monotonic()
+    """Compare a dataset's manifest with the bucket's listing."""
     found = compare(dataset, bucket, known)
-    return found if isinstance(found, Result) else found.result(start)
+    return found if isinstance(found, Result) else found.result()
 
 
 def compare(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset], is_deep: bool = False) -> Found | Result:
-    """The comparison with the listing, or the result where there is nothing to compare with.
+    """Compare the manifest with the listing; return a result if there is no manifest to compare with.
 
-    What others of the `known` datasets stored in the same folder is not extra.
+    Objects of other `known` datasets in the same folder are not extra.
     """
     store = ManifestStore(bucket, dataset.name)
     try:
@@ -102,7 +99,7 @@ def compare(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset], is_deep:
             dataset, f"{bucket.url} has no manifest of this dataset, so it is not complete: extract it first"
         )
     found = Found(dataset, *manifest)
-    folders = {name for name in found.rows.folders if name.startswith(dataset.folder)}  # what is listed, none above it
+    folders = {name for name in found.rows.folders if name.startswith(dataset.folder)}  # the listing has none above it
     unnamed = list[Stored]()
     for each, stored in compared(bucket, dataset, [found.rows], "" if is_deep else store.table):
         if each and not matches(each.row, stored):
@@ -124,7 +121,7 @@ def _no_manifest(dataset: Dataset, why: str) -> Result:
 
 
 def difference(row: Row, stored: Stored | None) -> Row:
-    """The row of a manifest, with how the listing differs."""
+    """Return the row of the manifest, whose reason is how the listing differs."""
     if stored is None:
         return row._replace(outcome=MISSING, reason="it is not in the bucket")
     return row._replace(outcome=DIFFERENT, reason=f"expected {described(row)}; the bucket lists {described(stored)}")
@@ -141,7 +138,7 @@ def _lost_table(row: Row) -> Row:
 
 
 def described(it: Row | Stored) -> str:
-    """Size and checksum, for messages."""
+    """Return size and checksum for a message."""
     if it.size == UNREADABLE:
         return "something that is no plain file, or cannot be read"
     return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
@@ -155,22 +152,17 @@ def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: 
 
     A directory's files are read too. Nothing is stored. Raises ExtractionError when a source cannot be read.
     """
-    start = time.monotonic()
     found = compare(dataset, bucket, options.known, is_deep=True)
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
-    found.wrong += against_sources(found, open_dataset(dataset, of_manifest(options, found), cluster, report))
-    return found.result(start)
-
-
-def of_manifest(options: RunOptions, found: Found) -> RunOptions:
-    """The options with the filter that the manifest is of."""
-    return replace(options, filter=found.filter)
+    options = replace(options, filter=found.filter)
+    found.wrong += against_sources(found, open_dataset(dataset, options, cluster, report))
+    return found.result()
 
 
 def against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:
-    """How the sources differ from the manifest; `run` has what they are."""
+    """Read the sources of `run`, and yield a row for each difference from the manifest."""
     units = list(run.units.values())
     run.watch_checksums(units)
     run.run_units(units, {})
@@ -199,7 +191,7 @@ def _differences(found: Found, run: DatasetRun) -> Iterator[Row]:
 
 
 def reasons_of(run: DatasetRun) -> Callable[[str], str]:
-    """Why a path could not be read, for any that could not."""
+    """Return a function that gives the reason why a path could not be read."""
     failed = {row.path: row.reason for rows in run.runs() if rows.bad or rows.absent for row in rows if row.reason}
     error = next((entry.error for entry in run.entries.values() if entry.error), "the source does not have it")
     return lambda path: failed.get(path, error)

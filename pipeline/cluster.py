@@ -111,7 +111,7 @@ def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int 
     # an overloaded bucket refuses all of them alike (storage/congestion.py).
     count = len(client.nthreads())
     at = config.destination
-    config = replace(config, destination=replace(at, pace=at.pace._replace(writers=count)))
+    config = replace(config, destination=replace(at, limits=at.limits._replace(writers=count)))
     try:
         # This process reads only while the workers do not, so its limit is all of --bwlimit.
         share = replace(config, bwlimit=-(-config.bwlimit // max(count, 1)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -46,7 +45,6 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
     Objects that exist and match are not stored again. A dataset that has a manifest is only compared with the bucket's
     listing. Raises ExtractionError if the run cannot continue; the next run continues from what is stored.
     """
-    start = time.monotonic()
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
     store = ManifestStore(bucket, dataset.name)
     result = None if options.force else _already_complete(dataset, options, store, hooks.card)
@@ -59,7 +57,6 @@ def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Clus
             run = open_dataset(dataset, options, cluster, hooks.report, store)
             run.hold(lease)
             result = _extract(run, store, journal, hooks.card)
-    result.seconds = time.monotonic() - start
     return result
 
 

@@ -1,4 +1,4 @@
-"""Numbers become amounts, rates and times for people."""
+"""Formats amounts and times for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def amount(value: float) -> str:
-    """Bytes in decimal multiples: "950 B", "25.2 kB"."""
+    """Format bytes in decimal multiples: "950 B", "25.2 kB"."""
     exponent = 0
     while exponent + 1 < len(UNITS) and round(value / 1000**exponent, 1) >= 1000:
         exponent += 1
@@ -14,7 +14,7 @@ def amount(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, or minutes and seconds, or hours and minutes."""
+    """Format seconds as seconds, minutes and seconds, or hours and minutes."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if round(seconds) < 60:

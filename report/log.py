@@ -1,4 +1,4 @@
-"""The log: text or JSON lines on stderr, without secrets."""
+"""Writes the log as text or JSON lines on stderr, without secrets."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "severity": record.levelname,
-            "message": redact(record.getMessage()),  # JSON escapes what a terminal would carry out
+            "message": redact(record.getMessage()),  # JSON escapes control characters
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         }
         return json.dumps(fields | getattr(record, "fields", {}))
 
 
 def start_log(options: RunOptions) -> None:
-    """Send the program's log to stderr, above the bars."""
+    """Send the log of the program to stderr."""
     handler = logging.StreamHandler()
     if options.log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(message)s"))
         handler.addFilter(show_record)
-    log.handlers = [handler]  # in place of the one that was there before the options were read
+    log.handlers = [handler]  # instead of the one from before the options were parsed
     log.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     log.propagate = False

@@ -1,7 +1,7 @@
-"""Progress becomes two bars on a terminal, or a log line every few seconds elsewhere.
+"""Shows progress as two bars on a terminal, or as a log line every few seconds elsewhere.
 
-A separate thread draws the last report at regular times, so a burst of news does not flicker, and a source
-that has become silent is seen to be.
+A thread draws the last report at regular intervals: many reports do not flicker, and the rates of a silent source
+fall to 0.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 DRAW_EVERY = 0.2  # seconds, on a terminal
 LINE_EVERY = 10.0  # seconds, where there is none
 WINDOW = 10.0  # seconds that a rate is taken over
-AMOUNTS, RATE, LEFT = 26, 11, 18  # columns of each: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
+AMOUNTS, RATE, LEFT = 26, 11, 18  # columns: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
 WIDEST = 40  # columns of a bar, where there is room
-NARROWEST = 5  # columns of a bar; without room for it there are the figures alone
-CLEAR_WRAPPED = "\r\x1b[{rows}A\x1b[J"  # up by so many rows, and clear to the end of the screen (ECMA-48)
+NARROWEST = 5  # columns of a bar; with less room there are only figures
+CLEAR_WRAPPED = "\r\x1b[{rows}A\x1b[J"  # move up, and clear to the end of the screen (ECMA-48)
 log = logging.getLogger("spotted")
 
 
 class Rate:
-    """How fast a number grows, over the last WINDOW seconds and since the first note."""
+    """The growth of a number per second, over the last WINDOW seconds and since the first record."""
 
     def __init__(self) -> None:
         self.marks: deque[tuple[float, float]] = deque()
         self.start = 0.0, 0.0
 
     def left(self, total: float) -> float | None:
-        """Seconds until it is `total`, by the rate since the start: the source may have just waited for the bucket."""
+        """Return the seconds until `total`, by the rate since the start: the latest rate may be that of a pause."""
         (begin, first), (now, value) = self.start, self.marks[-1]
         return (total - value) * (now - begin) / (value - first) if value > first else None
 
     def at(self, now: float, value: float) -> float:
-        """Record the number; returns its growth per second."""
+        """Record the number; return its growth per second."""
         self.start = self.start if self.marks else (now, value)
         self.marks.append((now, value))
         while len(self.marks) > 2 and now - self.marks[1][0] >= WINDOW:
@@ -56,37 +56,36 @@ class Rate:
         return (value - first) / (now - begin) if now > begin else 0
 
 
-def amounts(written: Callable[[int], str], done: int, total: int | None) -> str:
-    """An amount and its total, None if unknown."""
-    return written(done) if total is None else f"{written(done)} of {written(total)}"
-
-
 @dataclass(frozen=True)
 class Line:
-    """One bar with its figures; what does not fit into the terminal is left out, the time left last of all."""
+    """The figures of one bar. A narrow terminal shows fewer of them, the time left always."""
 
-    label: str
     done: int
     total: int | None
     written: Callable[[int], str]
-    rate: str
-    time_left: str = ""
+    rate: float  # per second
     noun: str = ""
 
-    def fitted(self, columns: int) -> str:
-        """The longest form that is no longer than `columns`, as a format of tqdm's."""
+    @property
+    def amounts(self) -> str:
+        """What is done, and the total if it is known."""
+        done = self.written(self.done)
+        return (done if self.total is None else f"{done} of {self.written(self.total)}") + self.noun
+
+    def fitted(self, columns: int, label: str, time_left: str = "") -> str:
+        """Return the longest form that fits, as a bar_format of tqdm."""
         percent = f"{int(100 * self.done / self.total):3d}%" if self.total else "    "
-        whole = amounts(self.written, self.done, self.total) + self.noun
-        room = columns - len(f"{self.label}100% || ") - AMOUNTS - 1 - RATE - LEFT
+        rate = f"{self.written(round(self.rate))}/s"
+        room = columns - len(f"{label}100% || ") - AMOUNTS - 1 - RATE - LEFT
         if room >= (NARROWEST if self.total else 0):
             graph = f"|{{bar:{min(WIDEST, room)}}}|" if self.total else "{bar:0}"
-            return f"{self.label}{percent} {graph} {whole:<{AMOUNTS}} {self.rate:>{RATE}}  {self.time_left}".rstrip()
+            return f"{label}{percent} {graph} {self.amounts:<{AMOUNTS}} {rate:>{RATE}}  {time_left}".rstrip()
         forms = (
-            (self.label + percent, whole, self.rate, self.time_left),
-            (self.label + percent, whole, self.time_left),
-            (self.label + percent, self.written(self.done) + self.noun, self.time_left),
-            (self.label + percent, self.time_left),
-            (percent, self.time_left),
+            (label + percent, self.amounts, rate, time_left),
+            (label + percent, self.amounts, time_left),
+            (label + percent, self.written(self.done) + self.noun, time_left),
+            (label + percent, time_left),
+            (percent, time_left),
         )
         texts = ("  ".join(filter(None, form)) for form in forms)
         return "{bar:0}" + next((text for text in texts if len(text) <= columns), percent[:columns])
@@ -128,7 +127,7 @@ class Display:
             self._tick()
 
     def clear(self) -> None:
-        """The dataset has ended: show its last figures, then remove the bars."""
+        """Draw the last figures of a dataset, then remove its bars."""
         with self._lock:
             if self.bars and self.progress:
                 self._draw(self.progress)
@@ -145,37 +144,38 @@ class Display:
             if self.progress and self.with_bars:
                 self._draw(self.progress)
             elif self.progress:
-                self._say(self.progress, is_line_due)
+                self._log(self.progress, is_line_due)
 
-    def _rates(self, progress: Progress) -> tuple[float, float, float | None]:
-        """Bytes and objects per second, and the seconds that are left."""
+    def _lines(self, progress: Progress) -> tuple[Line, Line, float | None]:
+        """Return the figures of bytes and objects, and the seconds that are left."""
         now, (of_bytes, of_objects) = time.monotonic(), self.rates
-        rates = of_bytes.at(now, progress.bytes), of_objects.at(now, progress.objects)
-        totals = (of_bytes, progress.bytes_total), (of_objects, progress.objects_total)
-        left = [rate.left(total) for rate, total in totals if total is not None]
-        return *rates, max((each for each in left if each is not None), default=None)
-
-    # ── bars ─────────────────────────────────────────────────────────────────────────────────────
+        lines = (
+            Line(progress.bytes, progress.bytes_total, amount, of_bytes.at(now, progress.bytes)),
+            Line(
+                progress.objects,
+                progress.objects_total,
+                "{:,}".format,
+                of_objects.at(now, progress.objects),
+                " objects",
+            ),
+        )
+        left = [rate.left(line.total) for rate, line in zip(self.rates, lines, strict=True) if line.total is not None]
+        return *lines, max((each for each in left if each is not None), default=None)
 
     def _draw(self, progress: Progress) -> None:
-        bytes_rate, object_rate, left = self._rates(progress)
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns - 1
-        of_bytes = Line(
-            f"{progress.dataset}: ", progress.bytes, progress.bytes_total, amount, f"{amount(bytes_rate)}/s",
-            "" if left is None else f"{duration(left)} left",
-        )  # fmt: skip
-        of_objects = Line(
-            " " * len(of_bytes.label), progress.objects, progress.objects_total, "{:,}".format, f"{object_rate:,.0f}/s",
-            noun=" objects",
-        )  # fmt: skip
-        for bar, line in zip(self._bars(columns), (of_bytes, of_objects), strict=True):
-            bar.n, bar.total = line.done, line.total
-            bar.bar_format = line.fitted(columns)
+        of_bytes, of_objects, left = self._lines(progress)
+        columns, label = os.get_terminal_size(sys.stderr.fileno()).columns - 1, f"{progress.dataset}: "
+        forms = (
+            of_bytes.fitted(columns, label, "" if left is None else f"{duration(left)} left"),
+            of_objects.fitted(columns, " " * len(label)),
+        )
+        for bar, line, form in zip(self._bars(columns), (of_bytes, of_objects), forms, strict=True):
+            bar.n, bar.total, bar.bar_format = line.done, line.total, form
             bar.refresh()
 
     def _bars(self, columns: int) -> list[tqdm[NoReturn]]:
         if self.bars and columns < self.columns:
-            # What was drawn wider is wrapped now: tqdm would clear its last row only, and pad the next line to it.
+            # The wider lines are wrapped now: tqdm would clear only the last row, and pad the next line to it.
             sys.stderr.write(CLEAR_WRAPPED.format(rows=2 * (self.columns // max(columns, 1))))
             for bar in self.bars:
                 bar.sp = bar.status_printer(sys.stderr)
@@ -186,16 +186,15 @@ class Display:
             self.bars = [tqdm(total=1, position=at, leave=False, bar_format=" ", dynamic_ncols=True) for at in (0, 1)]
         return self.bars
 
-    # ── lines ────────────────────────────────────────────────────────────────────────────────────
-
-    def _say(self, progress: Progress, is_due: bool) -> None:
-        bytes_rate, object_rate, left = self._rates(progress)
+    def _log(self, progress: Progress, is_due: bool) -> None:
+        of_bytes, of_objects, left = self._lines(progress)
         if not is_due:
             return
-        of_bytes = amounts(amount, progress.bytes, progress.bytes_total)
-        of_objects = amounts("{:,}".format, progress.objects, progress.objects_total)
-        ahead = "" if left is None else f", {duration(left)} left"
-        rates = {"rate": round(bytes_rate), "object_rate": round(object_rate, 1)}
-        fields = asdict(progress) | rates | {"seconds_left": None if left is None else round(left)}
-        text = f"{of_bytes}, {of_objects} objects, {amount(bytes_rate)}/s, {object_rate:,.0f} objects/s{ahead}"
+        text = f"{of_bytes.amounts}, {of_objects.amounts}, {amount(of_bytes.rate)}/s, {of_objects.rate:,.0f} objects/s"
+        text += "" if left is None else f", {duration(left)} left"
+        fields = asdict(progress) | {
+            "rate": round(of_bytes.rate),
+            "object_rate": round(of_objects.rate, 1),
+            "seconds_left": None if left is None else round(left),
+        }
         log.info("%s: %s", progress.dataset, text, extra={"fields": fields})

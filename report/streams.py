@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr as they may be: closed, full, or of a language without all letters."""
+"""Prepares stdin, stdout and stderr, which may be closed, full, or not UTF-8."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TextIO, cast
 
 
 def prepare() -> None:
-    """Open what is closed, or the first connection would take its place, and let no letter be an error."""
+    """Open closed streams, whose numbers a connection would get otherwise; escape what an encoding lacks."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -23,7 +23,7 @@ def prepare() -> None:
 
 
 def flush() -> None:
-    """Bring out what is printed; raises OSError where it cannot be. Nothing more is tried after that."""
+    """Write out what was printed. Raises OSError, after which nothing more is written."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -32,12 +32,12 @@ def flush() -> None:
 
 
 def discard_output() -> None:
-    """What is still to be printed goes nowhere: Python would try again at its end."""
+    """Discard what was printed, which Python would try to write again at its end."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def use_utf8() -> None:
-    """Start this program again with UTF-8, where the names of files could not be written otherwise."""
+    """Restart the program with UTF-8 if file names have another encoding."""
     if sys.getfilesystemencoding().lower() != "utf-8":
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606

@@ -1,4 +1,4 @@
-"""Results become a log line each, a summary on stdout, and the next step."""
+"""Logs how each dataset ended, prints the summary on stdout, and names the next step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets import GROUPS, select
 from errors import ExtractionError, IncompleteError
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from pipeline.results import Result
 
 MANIFEST = rf"{METADATA_PREFIX}[^/]+/manifest\.csv"
-SHOWN = 5  # missing objects named in the log; failures.csv has all
-HEADER = ("dataset", "state", "objects", "size", "time", "rate", "retries", "refused", "missing", "extra", "gone",
-          "not-images")  # fmt: skip
+SHOWN = 5  # missing objects that an extraction logs; failures.csv lists all
+COUNTS = ("retries", "refused", "missing", "extra", "gone", "not_images")
+HEADER = ("dataset", "state", "objects", "size", "time", "rate", *(name.replace("_", "-") for name in COUNTS))
 log = logging.getLogger("spotted")
 
 
 class Screen(Display):
-    """Progress, and how each dataset ended."""
+    """Shows the progress of each dataset, and logs how it ended."""
 
     def __init__(self, options: RunOptions) -> None:
         is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"  # which cannot move its cursor
         super().__init__(is_terminal and not options.quiet and options.log_format == "text")
 
     def finished(self, result: Result) -> Result:
-        """Log how a dataset ended, as soon as it has."""
+        """Remove the bars of a dataset, and log how it ended."""
         self.clear()
         name = result.dataset.name
         if result.error:
@@ -54,7 +54,7 @@ class Screen(Display):
 
 
 def _log_what_is_wrong(result: Result) -> None:
-    """Log what is missing: the first few of an extraction (failures.csv has all), everything of a verification."""
+    """Log what is missing: the first few of an extraction, everything of a verification."""
     name = result.dataset.name
     for row in result.missing[: None if result.is_verification else SHOWN]:
         what = row.outcome if result.is_verification else "missing"
@@ -77,7 +77,7 @@ def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
 
 
 def print_summary(results: list[Result], options: RunOptions) -> None:
-    """The result, one line a dataset, on stdout."""
+    """Print one line for each dataset on stdout."""
     if options.log_format == "json":
         for result in results:
             print(json.dumps(summary(result) | {"to": options.to}))
@@ -86,8 +86,8 @@ def print_summary(results: list[Result], options: RunOptions) -> None:
     sys.stdout.flush()
 
 
-def summary(result: Result) -> dict[str, object]:
-    """A dataset's end as fields."""
+def summary(result: Result) -> dict[str, Any]:
+    """Return the fields of a dataset's result."""
     return {
         "dataset": result.dataset.name,
         "state": result.state,
@@ -106,17 +106,16 @@ def summary(result: Result) -> dict[str, object]:
 
 
 def _line(result: Result) -> tuple[str, ...]:
-    missing = len(result.missing) - result.refused
-    counts = (result.retries, result.refused, missing, len(result.extra), result.gone, result.not_images)
+    fields = summary(result)
     rate = f"{amount(result.rate)}/s" if result.fetched else "-"
     return (
         result.dataset.name, result.state + ", filtered" * bool(result.filter), f"{result.objects:,}",
-        amount(result.size), duration(result.seconds), rate, *(f"{count:,}" for count in counts),
+        amount(result.size), duration(result.seconds), rate, *(f"{fields[key]:,}" for key in COUNTS),
     )  # fmt: skip
 
 
 def log_next_step(results: list[Result], options: RunOptions) -> None:
-    """Log where everything is, and the next command."""
+    """Log where the datasets are, and the next command."""
     folders = ", ".join(dict.fromkeys(result.dataset.folder for result in results))
     log.info("where: %s in %s", folders, options.to)
     if options.command == "shards":
@@ -145,5 +144,5 @@ def _next(results: list[Result], options: RunOptions) -> str:
 
 
 def _python() -> str:
-    """The interpreter as a user types it: "python" if that is this one."""
+    """Return the interpreter as a user types it: "python" if that is this one."""
     return "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)

@@ -1,4 +1,4 @@
-"""Rows become a table on stdout."""
+"""Prints tables on stdout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 
 def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]], left: int = 2) -> None:
-    """Columns as wide as they must be; the first `left` are text, the others numbers.
+    """Print aligned columns, of which the first `left` are text and the others numbers.
 
-    In a terminal that is narrower, a line for each cell, with its column's name.
+    A terminal that is too narrow gets one line for each cell, with the name of its column.
     """
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     if sys.stdout.isatty() and sum(widths) + 2 * len(widths) - 2 > shutil.get_terminal_size().columns:

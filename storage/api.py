@@ -28,7 +28,7 @@ from storage.line import Line
 from storage.listing import Range, objects
 from storage.names import encoding_refusal
 from storage.object_stores import ObjectStores
-from storage.rate_limit import START, USUAL, Pace, RateLimiter
+from storage.rate_limit import START, USUAL_LIMITS, RateLimiter, WriteLimits
 from storage.resumable_upload import Passing, size_and_crc32c, upload
 
 log = logging.getLogger("spotted")
@@ -57,7 +57,9 @@ class ApiBucket(Bucket):
     max_in_flight = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
     limiter: RateLimiter
 
-    def __init__(self, name: str, prefix: str = "", pace: Pace = USUAL, terms: Terms = NO_TERMS) -> None:
+    def __init__(
+        self, name: str, prefix: str = "", limits: WriteLimits = USUAL_LIMITS, terms: Terms = NO_TERMS
+    ) -> None:
         """A bucket that is created gets what `terms` say; one that is there has its own.
 
         All names are below `prefix`, "" or with a "/" at its end: nothing else is listed, read or written.
@@ -66,7 +68,7 @@ class ApiBucket(Bucket):
         # Google's documented initial rate; a warm bucket accepts more. An emulator has no such ramp: no limit until
         # its first refusal.
         usual = float("inf") if emulator() else START * (HIERARCHICAL if terms.is_hierarchical else 1)
-        self.limiter = RateLimiter(self.url, pace._replace(rate=pace.rate or usual))
+        self.limiter = RateLimiter(self.url, limits._replace(rate=limits.rate or usual))
         self._alike, self._last_refusal, self._counting, self._line = 0, "", threading.Lock(), Line()
         self._credentials, _ = credentials_and_origin(terms.billing_project)
         self._headers = charged_to(terms.billing_project, self._credentials)

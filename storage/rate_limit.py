@@ -31,15 +31,15 @@ MANY = 8  # writes that fail, with none between them that did not: it is the buc
 SILENT = 3.0  # seconds of that, until it is said
 
 
-class Pace(NamedTuple):
-    """How fast a bucket is written to at first, and how long it is waited for."""
+class WriteLimits(NamedTuple):
+    """The initial rate of writes into a bucket, and how long to wait for a bucket that accepts none."""
 
-    rate: float | None = None  # writes a second, of all writers together; infinity: no limit until the first congestion
-    writers: int = 1  # processes that share it
-    patience: float = TIMEOUT  # seconds for which a bucket is waited for that takes no writes
+    rate: float | None = None  # initial writes/s, the sum over all writers; None: usual; infinity: no limit at first
+    writers: int = 1  # processes that share the rate
+    patience: float = TIMEOUT  # seconds to wait for a bucket that accepts no writes (--outage)
 
 
-USUAL = Pace()
+USUAL_LIMITS = WriteLimits()
 
 
 class WriteStats(NamedTuple):
@@ -69,13 +69,13 @@ class RateLimiter:
     def __init__(
         self,
         name: str,
-        pace: Pace = USUAL,
+        limits: WriteLimits = USUAL_LIMITS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name, self._clock, self._sleep = name, clock, sleep
         self._lock = threading.Lock()
-        self._congestion, self._patience = Congestion(pace.rate or START, pace.writers, clock()), pace.patience
+        self._congestion, self._patience = Congestion(limits.rate or START, limits.writers, clock()), limits.patience
         self._recent = deque[float]()  # when the last second's writes were sent
         self._writes = self._refused = self._peak = 0
         self._failing, self._failing_since, self._is_reported = 0, 0.0, False  # writes since one was answered well

@@ -12,7 +12,7 @@ from commands import costs
 from gcs import Destination, open_bucket, ready
 from storage.api import ApiBucket
 from storage.bucket import Terms
-from storage.rate_limit import Pace
+from storage.rate_limit import WriteLimits
 from support.fake_gcs import GcsFront
 from support.program import Cli
 
@@ -86,7 +86,7 @@ def test_it_begins_at_8000_writes_a_second(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("storage.api.credentials_and_origin", lambda _: (AnonymousCredentials(), ""))
     assert ApiBucket("abc", terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(8000, rel=0.01)
-    assert ApiBucket("abc", pace=Pace(500), terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(
+    assert ApiBucket("abc", limits=WriteLimits(500), terms=Terms(is_hierarchical=True)).limiter.rate() == pytest.approx(
         500, rel=0.01
     )
 

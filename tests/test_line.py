@@ -15,7 +15,7 @@ from gcs import Destination, open_bucket
 from storage import object_stores, resumable_upload
 from storage.bucket import Bucket
 from storage.line import FIRST, MOST, Line
-from storage.rate_limit import MANY, TIMEOUT, Pace
+from storage.rate_limit import MANY, TIMEOUT, WriteLimits
 from support.fake_gcs import GcsFront
 from support.slow_line import SlowLine
 
@@ -29,7 +29,7 @@ def behind_a_slow_line(
         patch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=seconds))
         patch.setattr(resumable_upload, "SILENT", seconds)
         patch.setenv("STORAGE_EMULATOR_HOST", line.url)
-        there = open_bucket(Destination(f"gs://{name}", pace=Pace(patience=patience)))
+        there = open_bucket(Destination(f"gs://{name}", limits=WriteLimits(patience=patience)))
         there.ready()
         yield there
         there.close()

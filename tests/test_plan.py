@@ -11,7 +11,7 @@ import pytest
 
 from commands import costs
 from commands.costs import Rates, Work
-from commands.plan import forecast_all
+from commands.plan import find_place, forecast
 from datasets import DATASETS
 from gcs import API, DIRECTORY, MOUNT
 from pipeline.options import RunOptions
@@ -96,19 +96,20 @@ def test_without_credentials_only_what_is_there_is_unknown(cli: Cli) -> None:
 
 
 def test_what_an_interrupted_run_left_is_counted(cli: Cli, tmp_path: Path, mirror: SourceServer) -> None:
-    def forecast(force: bool = False) -> tuple[int, int | None, int]:
-        (found,) = forecast_all([DATASETS["tsinghua"]], RunOptions(mirror=mirror.url, force=force), str(out))
+    def figures(force: bool = False) -> tuple[int, int | None, int]:
+        options = RunOptions(mirror=mirror.url, force=force, to=str(out))
+        found = forecast(DATASETS["tsinghua"], options, find_place(options))
         return found.objects, found.there, found.work.objects
 
     out = tmp_path / "out"
-    assert forecast() == (14, 0, 14) and not out.exists()
+    assert figures() == (14, 0, 14) and not out.exists()
     assert cli("-d", "tsinghua", "--mirror", mirror.url, "--to", out).returncode == 0
-    assert forecast() == (14, 14, 0)
+    assert figures() == (14, 14, 0)
     (out / "_extraction/tsinghua/manifest.csv").unlink()  # as if it had been killed before it was over
     (out / "tsinghua/low-resolution/200-n000008-Airedale/n101.jpg").unlink()
     before = files_under(out)
-    assert forecast() == (14, 13, 1)
-    assert forecast(force=True) == (14, 0, 14)
+    assert figures() == (14, 13, 1)
+    assert figures(force=True) == (14, 0, 14)
     assert files_under(out) == before
 
 

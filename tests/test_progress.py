@@ -258,8 +258,8 @@ def test_the_time_left_is_that_of_the_whole_run_so_far() -> None:
 @pytest.mark.parametrize("columns", [10, 39, 59, 79, 99, 119, 199])
 @pytest.mark.parametrize("label", ["austin: ", "tsinghua-high: "])
 def test_a_line_fits_the_window_and_keeps_the_time_left(columns: int, label: str) -> None:
-    line = Line(label, 350_900_000, 38_815_900_000, amount, "34.1 MB/s", "14 min 34 s left")
-    text = re.sub(r"\{bar:(\d+)\}", lambda bar: "#" * int(bar[1]), line.fitted(columns))
+    fitted = Line(350_900_000, 38_815_900_000, amount, 34_100_000).fitted(columns, label, "14 min 34 s left")
+    text = re.sub(r"\{bar:(\d+)\}", lambda bar: "#" * int(bar[1]), fitted)
     assert len(text) <= columns
     assert columns < 39 or text.endswith("14 min 34 s left")
     assert columns < 59 or ("350.9 MB of 38.8 GB" in text and text.startswith(label))

@@ -18,8 +18,8 @@ from storage.rate_limit import (
     START,
     TIMEOUT,
     Failure,
-    Pace,
     RateLimiter,
+    WriteLimits,
     WriteStats,
     backoff,
     retry_after,
@@ -58,7 +58,7 @@ def clock() -> Clock:
 
 
 def limiter_of(start: float, clock: Clock, writers: int = 1) -> RateLimiter:
-    return RateLimiter("gs://b", Pace(start, writers), clock, clock.sleep)
+    return RateLimiter("gs://b", WriteLimits(start, writers), clock, clock.sleep)
 
 
 def write(limiter: RateLimiter, clock: Clock, takes: float, is_refused: bool = False) -> None:
@@ -313,8 +313,11 @@ def test_a_bucket_of_google_begins_at_1000_and_processes_share_it(monkeypatch: p
 
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("storage.api.credentials_and_origin", anonymous)
-    assert [ApiBucket("abc").limiter.rate(), ApiBucket("abc", pace=Pace(writers=4)).limiter.rate()] == [1000, 250]
-    assert ApiBucket("abc", pace=Pace(8000, 2)).limiter.rate() == 4000
+    assert [ApiBucket("abc").limiter.rate(), ApiBucket("abc", limits=WriteLimits(writers=4)).limiter.rate()] == [
+        1000,
+        250,
+    ]
+    assert ApiBucket("abc", limits=WriteLimits(8000, 2)).limiter.rate() == 4000
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     assert ApiBucket("abc").limiter.rate() == INF
 

@@ -1,6 +1,6 @@
-"""A complete dataset becomes the facts of its card: contents, formats, and what is odd.
+"""Collects the facts of a complete dataset for its card: contents, formats and findings.
 
-All of it comes from the bucket: the manifest lists every object, and a sample of the images is read back for
+Everything comes from the bucket: the manifest lists every object, and a sample of the images is read back for
 dimensions and thumbnails.
 """
 
@@ -10,13 +10,13 @@ import json
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasets import Dataset, Layout
-from labels.layout import annotation_of, group, is_annotation, is_photo, label
+from labels.layout import annotation_of, group, is_annotation, is_photo
 from labels.notes import LARGEST_ANNOTATION
 from labels.selection import Filter
 from manifest.counters import CountWithExamples, ReasonCounter
@@ -24,30 +24,30 @@ from manifest.records import Row, Rows
 from report.card.thumbnails import Preview, preview
 from storage.bucket import Bucket
 
-SAMPLE = 240  # images read back, at most, in even steps through the manifest: all breeds are among them
-SHARE = 20  # of a smaller dataset, one in so many
-THUMBNAILS = 12  # of those
-LARGEST = 16 << 20  # bytes of an image that is read back
+SAMPLE = 240  # images read back at most, in even steps through the manifest, so that all breeds are among them
+SHARE = 20  # of a smaller dataset, one image in SHARE is read back
+THUMBNAILS = 12  # images of the contact sheet
+LARGEST = 16 << 20  # bytes; larger images are not read back
 IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
-MAX_GROUPS = 200  # shown by name; of more, only how large they are
+MAX_GROUPS = 200  # groups shown by name; of more, only their sizes are shown
 BINS = 24
-ODD = ("outside", "unparsed")
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
+NONE = CountWithExamples(0, ())
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values are in each step, the last step taking in all that is beyond it."""
+    """The number of values in each step; the last step has all larger values too."""
 
     step: int
     counts: tuple[int, ...]
     median: int
-    most: int  # 95 % are not above it
+    most: int  # 95 % of the values are at most this
     largest: int
 
     @classmethod
     def of(cls, values: Iterable[int]) -> Histogram | None:
-        """Of whole numbers; None where there are none."""
+        """Return the histogram of whole numbers, or None where there are none."""
         ordered = sorted(values)
         if not ordered:
             return None
@@ -58,116 +58,62 @@ class Histogram:
 
 
 def round_step(least: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 25, 50, 100, 200, 250 … that is not below."""
+    """Return the smallest of 1, 2, 5, 10, 20, 25, 50, 100, 200, 250 … that is at least `least`."""
     power = int(10 ** max(len(str(math.ceil(least))) - 2, 0))
     return next(step * power for step in (1, 2, 5, 10, 20, 25, 50, 100) if step * power >= least)
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What the table of images shows together, as manifest.json has it (labels/table.py)."""
-
-    images: int
-    splits: dict[str, int]  # images by split; "" for those that no list names
-    splits_origin: str  # whose the splits are; "" where there are none
-    splits_published: dict[str, int]
-    labels: dict[str, dict[str, int]]  # images by label and split; empty where there are very many labels
-    boxes_per_image: dict[str, int]  # images by the number of their boxes
-    outside: CountWithExamples  # images with a box that is not inside them
-    unparsed: CountWithExamples  # annotations that cannot be parsed
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Labels:
-        """From manifest.json."""
-        odd = {key: CountWithExamples(fields[key]["count"], tuple(fields[key]["examples"])) for key in ODD}
-        return cls(**{**fields, **odd})
-
-
-@dataclass(frozen=True)
-class Card:
-    """What card.json says of a dataset, and the page shows; names are object names, sizes bytes and pixels."""
-
-    dataset: str
-    title: str
-    home: str
-    licence: str
-    citation: str
-    sample: bool
-    filter: Filter  # what of the dataset is wanted
-    finished: str
-    objects: int
-    size: int
-    sources: list[dict[str, Any]]
-    images: int
-    images_published: int | None
-    grouped_by: str
-    groups: int
-    groups_published: int | None
-    images_of: dict[str, int]  # by group, the largest first; empty where there are more than MAX_GROUPS
-    images_per_group: Histogram | None
-    annotations: int
-    without_annotation: CountWithExamples
-    without_image: CountWithExamples
-    image_sizes: Histogram | None
-    looked_at: int
-    widths: Histogram | None
-    heights: Histogram | None
-    unreadable: dict[str, CountWithExamples]  # of those looked at
-    wrong_format: dict[str, CountWithExamples]  # of all: what each is, and what its name says
-    duplicates: list[tuple[str, ...]]  # images of the same size and checksum
-    failures: dict[str, CountWithExamples]
-    labels: Labels | None  # None of a dataset that an older version completed
-
-    def encode(self) -> bytes:
-        """As JSON."""
-        return json.dumps(asdict(self), indent=2).encode()
-
-
 def describe(
-    dataset: Dataset, metadata: Mapping[str, Any], survey: Survey, previews: list[Preview], failures: list[Row]
-) -> tuple[Card, list[Preview]]:
-    """The facts of a dataset of which these images were read, and the images of its contact sheet."""
-    layout = survey.layout
+    dataset: Dataset, metadata: Mapping[str, Any], survey: Survey, previews: Sequence[Preview], failures: Iterable[Row]
+) -> dict[str, Any]:
+    """Return the fields of card.json, which the page shows too. Names are object names; sizes are bytes and pixels."""
     seen, odd = [each for each in previews if not each.error], survey.odd.counts()
-    card = Card(
-        dataset=dataset.name,
-        title=dataset.title,
-        home=dataset.home,
-        licence=dataset.licence,
-        citation=dataset.citation,
-        sample=metadata["sample"],
-        filter=Filter.of(metadata.get("filter")),
-        finished=metadata["finished"],
-        objects=metadata["objects"],
-        size=metadata["bytes"],
-        sources=metadata["sources"],
-        images=len(survey.sizes),
-        images_published=layout.photos,
-        grouped_by=layout.grouped_by,
-        groups=len(survey.groups),
-        groups_published=layout.groups,
-        images_of=dict(survey.groups.most_common()) if len(survey.groups) <= MAX_GROUPS else {},
-        images_per_group=Histogram.of(survey.groups.values()),
-        annotations=len(survey.annotations),
-        without_annotation=odd.get(NO_ANNOTATION, CountWithExamples(0, ())),
-        without_image=odd.get(NO_IMAGE, CountWithExamples(0, ())),
-        image_sizes=Histogram.of(survey.sizes),
-        looked_at=len(previews),
-        widths=Histogram.of(each.width for each in seen),
-        heights=Histogram.of(each.height for each in seen),
-        unreadable=ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in previews).counts(),
-        wrong_format={reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()},
-        duplicates=sorted(map(tuple, survey.same.values())),
-        failures=ReasonCounter(row._replace(reason=row.outcome) for row in failures).counts(),
-        labels=Labels.of(metadata["labels"]) if "labels" in metadata else None,
-    )
-    return card, [replace(each, title=title(layout, each.path)) for each in seen if each.thumbnail]
+    return {
+        "dataset": dataset.name,
+        "title": dataset.title,
+        "home": dataset.home,
+        "licence": dataset.licence,
+        "citation": dataset.citation,
+        "sample": metadata["sample"],
+        "filter": Filter.of(metadata.get("filter")),
+        "finished": metadata["finished"],
+        "objects": metadata["objects"],
+        "size": metadata["bytes"],
+        "sources": metadata["sources"],
+        "images": len(survey.sizes),
+        "images_published": survey.layout.photos,
+        "grouped_by": survey.layout.grouped_by,
+        "groups": len(survey.groups),
+        "groups_published": survey.layout.groups,
+        "images_of": dict(survey.groups.most_common()) if len(survey.groups) <= MAX_GROUPS else {},  # largest first
+        "images_per_group": Histogram.of(survey.groups.values()),
+        "annotations": len(survey.annotations),
+        "without_annotation": odd.get(NO_ANNOTATION, NONE),
+        "without_image": odd.get(NO_IMAGE, NONE),
+        "image_sizes": Histogram.of(survey.sizes),
+        "looked_at": len(previews),
+        "widths": Histogram.of(each.width for each in seen),
+        "heights": Histogram.of(each.height for each in seen),
+        "unreadable": ReasonCounter(Row(each.path, 0, 0, "", 0, reason=each.error) for each in previews).counts(),
+        "wrong_format": {
+            reason: CountWithExamples(**some) for reason, some in metadata.get("wrong_format", {}).items()
+        },
+        "duplicates": sorted(survey.same.values()),
+        "failures": ReasonCounter(row._replace(reason=row.outcome) for row in failures).counts(),
+        "labels": metadata.get("labels"),  # None for a dataset that an older version completed
+    }
+
+
+def encode(card: Mapping[str, Any]) -> bytes:
+    """Return the bytes of card.json."""
+    return json.dumps(card, indent=2, default=asdict).encode()
 
 
 class Survey:
-    """What all rows show: counts, an even sample of the images, and the names of what is odd, if anything is.
+    """Counts all rows, samples the images evenly, and names unpaired and identical files.
 
-    There can be millions of rows, so of most names only a hash is kept; the names of odd ones take a second reading.
+    There can be millions of rows, so only hashes of most names are kept. A second pass, where one is needed, collects
+    the names of the findings.
     """
 
     def __init__(self, layout: Layout, rows: Rows) -> None:
@@ -177,12 +123,11 @@ class Survey:
         self.contents, self.repeated = set[int](), set[int]()
         self.sample, self.odd, self.same = _Sample(), ReasonCounter(), defaultdict[int, list[str]](list)
         for row in rows:
-            if is_photo(self.layout, row.path):
+            if is_photo(layout, row.path):
                 self._count(row)
             elif is_annotation(layout, row.path):
                 self.annotations.add(hash(row.path))
-        self._are_paired = self.expected == self.annotations
-        if self.repeated or not self._are_paired:
+        if self.repeated or self.expected != self.annotations:
             for row in rows:
                 self._name(row)
 
@@ -196,11 +141,9 @@ class Survey:
             self.sample.add(row)
 
     def _name(self, row: Row) -> None:
-        if _content(row) in self.repeated and is_photo(self.layout, row.path):
-            self.same[_content(row)].append(row.path)
-        if self._are_paired:
-            return
         if is_photo(self.layout, row.path):
+            if _content(row) in self.repeated:
+                self.same[_content(row)].append(row.path)
             if hash(annotation_of(self.layout, row.path)) not in self.annotations:
                 self.odd.add(row._replace(reason=NO_ANNOTATION))
         elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
@@ -208,12 +151,12 @@ class Survey:
 
 
 def _content(row: Row) -> int:
-    """Size and checksum as one number: where it is the same, so are the bytes."""
+    """Return size and checksum as one number: files with the same number have the same bytes."""
     return row.size << 32 | row.crc32c
 
 
 class _Sample:
-    """An even sample of rows that pass, however many there are: each time it is full, every second one leaves."""
+    """An even sample of any number of rows: each time it is full, every second row is dropped."""
 
     def __init__(self) -> None:
         self._rows, self._every, self._passed = list[Row](), 1, 0
@@ -227,38 +170,28 @@ class _Sample:
         self._passed += 1
 
     def rows(self) -> list[Row]:
-        """At most SAMPLE of them, of a small dataset one in SHARE, but enough for the contact sheet."""
+        """Return at most SAMPLE rows; of a small dataset one in SHARE, but enough for the contact sheet."""
         count = min(SAMPLE, max(self._passed // SHARE, THUMBNAILS), len(self._rows))
         return [self._rows[index * len(self._rows) // count] for index in range(count)]
 
 
-def title(layout: Layout, path: str) -> str:
-    """What an image shows, in words."""
-    its = label(group(layout, path))
-    return its if layout.grouped_by == "breed" else f"{layout.grouped_by} {its}"
-
-
 def read_previews(bucket: Bucket, survey: Survey) -> list[Preview]:
-    """Read the sample of the images back; every twentieth of it gets a thumbnail, with its boxes."""
+    """Read the sample of the images back; THUMBNAILS of them get a thumbnail and their boxes."""
     chosen = survey.sample.rows()
     shown = {chosen[index * len(chosen) // THUMBNAILS].path for index in range(THUMBNAILS)} if chosen else set()
     largest = max([1, *(row.size for row in chosen)])
+
+    def read(row: Row) -> Preview:
+        is_shown, name = row.path in shown, annotation_of(survey.layout, row.path)
+        annotation = _small(bucket, name) if is_shown and hash(name) in survey.annotations else b""
+        return preview(row.path, bucket.get(row.path) or b"", annotation, is_shown)
+
     with ThreadPoolExecutor(min(bucket.max_in_flight, IN_MEMORY // largest)) as pool:
-        boxes = {
-            path: pool.submit(_small, bucket, name)
-            for path in shown
-            if hash(name := annotation_of(survey.layout, path)) in survey.annotations
-        }
-
-        def read(row: Row) -> Preview:
-            image, its = bucket.get(row.path), boxes.get(row.path)
-            return preview(row.path, image or b"", (its and its.result()) or b"", row.path in shown)
-
         return list(pool.map(read, chosen))
 
 
 def _small(bucket: Bucket, name: str) -> bytes:
-    """An annotation; nothing of one that is too large to be looked at."""
+    """Return an annotation, or nothing if it is larger than LARGEST_ANNOTATION."""
     data = b""
     for chunk in bucket.read(name) or ():
         data += chunk

@@ -1,19 +1,20 @@
-"""The facts of a card become one HTML page without other files, by the template card.html."""
+"""Renders the facts of a card as one self-contained HTML page, with the template card.html."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from labels.layout import label
+from datasets import Layout
+from labels.layout import group, label
 from manifest.counters import EXAMPLES, CountWithExamples
 from manifest.records import GONE, NOT_AN_IMAGE
-from report.card.facts import Card
 from report.card.thumbnails import Preview
 from report.humanize import amount
 
@@ -23,7 +24,7 @@ FEW = 8  # groups that are shown in one column
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the list of checks; `found` counts what is odd by kind."""
+    """One line of the list of checks; `found` counts the findings by kind."""
 
     title: str
     found: dict[str, CountWithExamples]
@@ -44,52 +45,54 @@ class Check:
         return len(self.names) < total
 
 
-def render(card: Card, previews: Sequence[Preview]) -> str:
-    """The page as HTML; jinja2 escapes every value."""
-    name, _, lead = card.title.partition(": ")
-    kinds = dict.fromkeys(box.kind for each in previews for box in each.boxes)
+def render(layout: Layout, card: Mapping[str, Any], previews: Iterable[Preview]) -> str:
+    """Return the page as HTML; jinja2 escapes every value."""
+    shown = [each for each in previews if each.thumbnail]
+    name, _, lead = card["title"].partition(": ")
+    kinds = dict.fromkeys(box.kind for each in shown for box in each.boxes)
     values = {
         "card": card,
         "name": name,
         "lead": lead,
-        "previews": previews,
+        "previews": shown,
         "kinds": kinds,
         "checks": list(_checks(card)),
     }
-    return _environment().get_template("card.html").render(values)
+    return _environment(layout).get_template("card.html").render(values)
 
 
-def _environment() -> Environment:
+def _environment(layout: Layout) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
-        "amount": amount, "count": "{:,}".format, "number": "{:g}".format, "label": label,
+    formats: dict[str, Any] = {"amount": amount, "count": "{:,}".format, "pixels": "{:,} px".format}
+    environment.filters |= formats | {
+        "number": "{:g}".format, "label": label, "group": partial(group, layout),
         "basename": lambda path: path.rpartition("/")[2], "base64": lambda data: base64.b64encode(data).decode(),
     }  # fmt: skip
-    scales: dict[str, Any] = {"amount": amount, "count": "{:,}".format, "pixels": "{:,} px".format}
-    environment.globals |= {**scales, **CHART, "few": FEW}
+    environment.globals |= {**formats, **CHART, "few": FEW}
     return environment
 
 
-def _checks(card: Card) -> Iterator[Check]:
-    if not (card.filter.include or card.filter.exclude):  # which may leave out the one of the other
-        yield Check("Images without annotation", _one("", card.without_annotation))
-        yield Check("Annotations without image", _one("", card.without_image))
-    yield Check("Format differs from the name", card.wrong_format, "every image is what its name says")
-    yield Check("Unreadable images", card.unreadable, f"none of the {card.looked_at:,} that were opened")
-    if card.labels:
-        yield Check("Annotations that cannot be parsed", _one("", card.labels.unparsed))
-        yield Check("Images with boxes outside", _one("", card.labels.outside), "every box lies in its image")
-    twins = CountWithExamples.of(" = ".join(paths) for paths in card.duplicates)
-    yield Check(
-        "Identical images", _one(f"sets of equal images, {sum(map(len, card.duplicates)):,} images together", twins)
-    )
+def _checks(card: Mapping[str, Any]) -> Iterator[Check]:
+    if not (card["filter"].include or card["filter"].exclude):  # which may exclude one of a pair
+        yield Check("Images without annotation", _one("", card["without_annotation"]))
+        yield Check("Annotations without image", _one("", card["without_image"]))
+    yield Check("Format differs from the name", card["wrong_format"], "every image is what its name says")
+    yield Check("Unreadable images", card["unreadable"], f"none of the {card['looked_at']:,} that were opened")
+    if labels := card["labels"]:
+        unparsed, outside = (CountWithExamples(**labels[key]) for key in ("unparsed", "outside"))
+        yield Check("Annotations that cannot be parsed", _one("", unparsed))
+        yield Check("Images with boxes outside", _one("", outside), "every box lies in its image")
+    twins = CountWithExamples.of(" = ".join(paths) for paths in card["duplicates"])
+    images = sum(map(len, card["duplicates"]))
+    yield Check("Identical images", _one(f"sets of equal images, {images:,} images together", twins))
     absent = {GONE: "that the source no longer has", NOT_AN_IMAGE: "that are no images there"}
-    yield Check("Missing at the source", {
-        what: card.failures[outcome] for outcome, what in absent.items() if outcome in card.failures
-    })  # fmt: skip
+    failures = card["failures"]
+    yield Check(
+        "Missing at the source", {what: failures[outcome] for outcome, what in absent.items() if outcome in failures}
+    )
 
 
 def _one(what: str, some: CountWithExamples) -> dict[str, CountWithExamples]:

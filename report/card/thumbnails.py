@@ -28,7 +28,6 @@ class Preview:
     error: str = ""
     thumbnail: bytes = b""
     boxes: tuple[Box, ...] = ()
-    title: str = ""  # what is in it
 
 
 def preview(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Preview:

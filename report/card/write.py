@@ -1,4 +1,4 @@
-"""A complete dataset becomes its card: `card.html`, one page without other files, and `card.json`."""
+"""Writes the card of a complete dataset: `card.html`, a self-contained page, and `card.json`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from typing import Any
 from datasets import Dataset
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
-from report.card.facts import Survey, describe, read_previews
+from report.card.facts import Survey, describe, encode, read_previews
 from report.card.page import render
 
 log = logging.getLogger("spotted")
 
-MAX_OBJECTS = 500_000  # objects: of them a card takes 60 MB, and memory is to stay below 300 MB
+MAX_OBJECTS = 500_000  # a card of so many takes 60 MB, and memory must stay below 300 MB
 
 
 def write_missing(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any]) -> None:
     """Write the card of a dataset that was complete before, and has none."""
-    if dataset.layout is None:
-        return
     with _optional(dataset), drawn(dataset, store, rows, metadata, store.failures()):
         pass
 
@@ -31,7 +29,7 @@ def write_missing(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: 
 def drawn(
     dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row]
 ) -> Iterator[None]:
-    """Draw the card of a dataset while the block writes its manifest, and write it once that is there.
+    """Draw the card of a dataset in parallel to the block, which writes the manifest; write the card after that.
 
     Writing a manifest is mostly waiting for the bucket: most of the card is drawn in that time.
     """
@@ -40,8 +38,7 @@ def drawn(
         drawing = thread.submit(_draw, dataset, store, rows, metadata, failures)
         yield
         with _optional(dataset):
-            card = drawing.result()
-            if card:
+            if card := drawing.result():
                 store.write_card(*card)
     finally:
         thread.shutdown(wait=False, cancel_futures=True)
@@ -49,17 +46,17 @@ def drawn(
 
 @contextmanager
 def _optional(dataset: Dataset) -> Iterator[None]:
-    """The dataset is complete without a card: an error here is only logged."""
+    """Log an error of any kind: a dataset is complete without its card."""
     try:
         yield
-    except Exception as error:  # of any kind: the card is no reason to end a run
+    except Exception as error:
         log.warning("%s: no card could be made: %s", dataset.name, error)
 
 
 def _draw(
     dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row]
 ) -> tuple[bytes, bytes] | None:
-    """The page, and what it shows as JSON; None for a dataset that gets no card."""
+    """Return card.html and card.json; None for a dataset that gets no card."""
     if dataset.layout is None:
         return None
     if len(rows) > MAX_OBJECTS:
@@ -67,5 +64,6 @@ def _draw(
         log.info("%s: no card: %s", dataset.name, why)
         return None
     survey = Survey(dataset.layout, rows)
-    card, escaped = describe(dataset, metadata, survey, read_previews(store.bucket, survey), failures)
-    return render(card, escaped).encode(), card.encode()
+    previews = read_previews(store.bucket, survey)
+    card = describe(dataset, metadata, survey, previews, failures)
+    return render(dataset.layout, card, previews).encode(), encode(card)
