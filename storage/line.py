@@ -1,4 +1,4 @@
-"""Bytes on their way into a bucket are bounded by what the line carries: on a slow one, all at once would time out."""
+"""Bounds the bytes in flight to a bucket by what the line carries: on a slow line, too many would time out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,42 +16,39 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
 FIRST = 4 << 20  # bytes in flight before anything has arrived
-AHEAD = 10.0  # seconds that what is in flight takes to arrive
-SPAN = 10.0  # seconds of a measurement, at least, before it may say that the line is slower than it was
-SHORTEST = 1.0  # seconds that a measurement counts for at least: what buffers take in is no speed
-MOST = 1 << 30  # bytes in flight: the memory of what waits is bounded elsewhere
-UNSENT = 128 << 10  # bytes that the system takes in and has not sent, of each connection
-LONG = 30.0  # seconds that an object may be expected to take, of the two minutes that a put has
+AHEAD = 10.0  # seconds in which the bytes in flight should arrive
+SPAN = 10.0  # seconds of a measurement before it may lower the speed of the line
+SHORTEST = 1.0  # seconds of a measurement, at least: buffers accept the first bytes faster than the line
+MOST = 1 << 30  # bytes in flight; memory is bounded elsewhere
+UNSENT = 128 << 10  # unsent bytes that the system buffers for each connection
+LONG = 30.0  # seconds that a put should take at most; its time limit is two minutes
 
 
 class Line:
     """Admits as many bytes as arrive in AHEAD seconds, and at least one object.
 
-    Objects that were sent within a measurement and have arrived show what the line carries at least: answers that come
-    together, as on a busy machine, do not make it faster. What has arrived in all shows what it carries at most.
+    The objects that were both sent and answered within a measurement are a lower bound of the line's speed: answers
+    that come together, as on a busy machine, do not raise it. All that was answered is an upper bound.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = FIRST
         self._clock, self._in_flight, self._count, self._changed = clock, 0, 0, threading.Condition()
+        self._turns = deque[object]()  # of those that wait
         self._begin_measurement()
 
     def _begin_measurement(self) -> None:
         self._begin, self._arrived, self._carried = self._clock(), 0, 0
 
-    def share(self) -> int:
-        """Bytes that arrive in AHEAD seconds on one connection of those that share the line."""
-        return self.window // max(self._count, 1)
-
     def is_slow_for(self, size: int) -> bool:
-        """Whether so many bytes would take LONG, since all connections share the line."""
+        """Whether an object of `size` bytes would take longer than LONG, as all connections share the line."""
         return size * max(self._count, 1) > self.window / AHEAD * LONG
 
     @contextmanager
     def sending(self, size: int) -> Iterator[None]:
-        """Wait until so many bytes may be sent, and hold their place until they have arrived or failed."""
+        """Wait until `size` bytes may be sent; they are in flight until the context ends."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._in_flight or self._in_flight + size <= self.window)
+            self._wait_for_turn(size)
             if not self._in_flight:  # an idle line says nothing of its speed
                 self._begin_measurement()
             self._in_flight, self._count, sent = self._in_flight + size, self._count + 1, self._begin
@@ -64,6 +62,17 @@ class Line:
                 self._measure(arrived, sent == self._begin)
                 self._changed.notify_all()
 
+    def _wait_for_turn(self, size: int) -> None:
+        """Wait in the order of arrival: otherwise small objects would overtake a large one for as long as they come."""
+        turn = object()
+        self._turns.append(turn)
+        self._changed.wait_for(
+            lambda: self._turns[0] is turn and (not self._in_flight or self._in_flight + size <= self.window)
+        )
+        self._turns.popleft()
+        if self._turns:  # the next one may fit, too
+            self._changed.notify_all()
+
     def _measure(self, size: int, is_within: bool) -> None:
         self._arrived, self._carried = self._arrived + size, self._carried + size * is_within
         seconds = max(self._clock() - self._begin, SHORTEST)
@@ -74,10 +83,10 @@ class Line:
 
 
 class LineAdapter(HTTPAdapter):
-    """requests' adapter for uploads: chunks ask the line, and a time-out is one of progress.
+    """Sends uploads when the line admits them, with a time-out of progress instead of one for the whole body.
 
-    A body of bytes is sent in one call, whose time-out is for the whole (socket.sendall); a file goes in small blocks.
-    What the system has taken in but not sent has no time-out: it takes in little (tcp(7), TCP_NOTSENT_LOWAT).
+    requests sends bytes by one call, whose time-out is for all of them (socket.sendall), and a file in small blocks.
+    Bytes that the system has buffered have no time-out, so it buffers little (TCP_NOTSENT_LOWAT, tcp(7)).
     """
 
     def __init__(self, line: Line, connections: int) -> None:

@@ -1,4 +1,4 @@
-"""A large member becomes an object by a resumable upload, which ends whole or not at all."""
+"""Store large members by resumable uploads, each of which ends whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ log = logging.getLogger("spotted")
 
 CHUNK = 8 << 20  # bytes in one request of a resumable upload
 SMALLEST_CHUNK = 256 << 10  # bytes; a chunk has a multiple of it
-SILENT = 60.0  # seconds without a byte sent, or without an answer
+SILENT = 60.0  # seconds in which no byte is sent, or no answer comes
 BEGINNINGS = 3  # attempts at a resumable upload whose bytes can be read again
 
 
 class Passing:
-    """Chunks on their way into a bucket, with the size and the crc32c of those that have passed."""
+    """Chunks on their way into a bucket; counts the size and the crc32c of those that have passed."""
 
     def __init__(self, chunks: Iterable[bytes], is_new: bool = False) -> None:
-        """`is_new` where there must be no object of the name yet."""
+        """`is_new` if no object of the name may exist yet."""
         self.is_new = is_new
         self._chunks, self.size, self._crc32c = chunks, 0, google_crc32c.Checksum()
-        self.is_repeatable = iter(chunks) is not chunks  # else they are gone once they have passed
+        self.is_repeatable = iter(chunks) is not chunks  # otherwise they can be read only once
 
     def __iter__(self) -> Iterator[bytes]:
         if self.is_repeatable:
@@ -57,7 +57,7 @@ class Passing:
 
 
 def size_and_crc32c(sent: bytes | Passing) -> tuple[int, int]:
-    """Of all the bytes, for which what has not passed yet is read."""
+    """Size and crc32c of all bytes; reads the remaining chunks."""
     return (len(sent), google_crc32c.value(sent)) if isinstance(sent, bytes) else sent.rest()
 
 
@@ -82,7 +82,7 @@ def _upload(blob: storage.Blob, chunks: Passing, content_type: str, limiter: Rat
     def repeated(request: Callable[[], T]) -> Callable[[], T]:  # as google.api_core.retry.Retry is called
         return lambda: limiter.run(request, judge, is_timed=False)
 
-    amount = min(max(line.share() // SMALLEST_CHUNK, 1) * SMALLEST_CHUNK, CHUNK)
+    amount = min(max(line.window // SMALLEST_CHUNK, 1) * SMALLEST_CHUNK, CHUNK)
     match = {"if_generation_match": 0} if chunks.is_new else {}
     file = blob.open("wb", chunk_size=amount, content_type=content_type, retry=repeated, timeout=SILENT, **match)
     with _given_up_on_failure(file):
@@ -104,17 +104,17 @@ def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
                 with contextlib.suppress(*NO_ANSWER):
                     transport.delete(begun.resumable_url, timeout=SILENT)
         finally:
-            # Otherwise its last bytes would be sent: Python closes it once it is garbage,
-            # and from 3.13 on prints what that raises.
+            # Otherwise its last bytes would be sent: Python closes it when it is collected, and prints what that
+            # raises from 3.13 on.
             file._buffer.close()
         raise
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """What a resumable upload may raise, as the exceptions of every other request, or as UploadLostError.
+    """Raise UploadLostError, or the exceptions of other requests, in place of those of a resumable upload.
 
-    404 and 410 to a chunk mean that the upload is over and must begin anew
+    404 and 410 to a chunk mean that the upload has ended and must start again
     (https://cloud.google.com/storage/docs/performing-resumable-uploads,
     https://cloud.google.com/storage/docs/json_api/v1/status-codes#410-gone).
     """

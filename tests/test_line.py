@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -123,3 +124,19 @@ def test_one_object_is_always_sent() -> None:
     line.window = 1
     with line.sending(1 << 20):
         pass
+
+
+def test_small_objects_do_not_overtake_a_large_one() -> None:
+    line, order = Line(), list[int]()
+    line.window = 100
+
+    def send(size: int) -> None:
+        with line.sending(size):
+            order.append(size)
+
+    with ThreadPoolExecutor(3) as pool, line.sending(60):
+        for place, size in enumerate((90, 10, 20), 1):  # 10 and 20 would fit beside the 60
+            pool.submit(send, size)
+            while len(line._turns) < place:
+                time.sleep(0.01)
+    assert order[0] == 90
