@@ -88,6 +88,9 @@ def kms_key(text: str) -> str:
     return text
 
 
+ON, OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
+
+
 class Option(NamedTuple):
     """One option. `read` turns text into its value, or raises ArgumentTypeError; None: the option takes no value."""
 
@@ -103,15 +106,19 @@ class Option(NamedTuple):
         """The name of its value."""
         return self.flags.split()[-1].removeprefix("--").replace("-", "_")
 
-    def read_value(self, name: str, text: str) -> Any:
-        """Read a value. Raises UsageError that names the variable that the text comes from."""
+    def read_variable(self, name: str, text: str) -> dict[str, Any]:
+        """Read an environment variable: its value by `dest`, nothing for a switch that is off. Raises UsageError."""
+        if self.read is None:
+            if text.lower() not in (*ON, *OFF):
+                raise UsageError(f"{name}: expected 1 or 0, got {text!r}")
+            return {self.dest: True} if text.lower() in ON else {}
         try:
-            value = self.read(text) if self.read else True
+            values = [self.read(each.strip()) for each in (text.split(",") if self.is_repeated else [text])]
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"{name}: {error}") from None
-        if self.choices and value not in self.choices:
+        if self.choices and values[0] not in self.choices:
             raise UsageError(f"{name}: expected one of {', '.join(self.choices)}, got {text!r}")
-        return value
+        return {self.dest: values if self.is_repeated else values[0]}
 
 
 WHAT, WHERE = "what to extract (these options add up)", "where to, where from"
@@ -191,6 +198,9 @@ OPTIONS = {
         Option("-v --verbose", "also show retries, and the traceback of an error"),
     ),
 }  # fmt: skip
+# Variables of other tools that set options too; SPOTTED_… wins, as in docker-shell.sh.
+ALIASES = {"GCS_HIERARCHICAL": "SPOTTED_HIERARCHICAL", "GOOGLE_CLOUD_QUOTA_PROJECT": "SPOTTED_BILLING_PROJECT",
+           "GCS_BUCKET": "SPOTTED_TO"}  # fmt: skip
 KUBERNETES = re.compile("_SERVICE_(HOST|PORT)|_PORT(_|$)")  # set by Kubernetes for a service named "spotted"
 COMMANDS = ("list", "plan", "check", "verify", "repair", "shards")
 CONFLICTS = (("sample", "mirror"), ("workers", "scheduler"), ("verify", "force"), ("repair", "force"),
@@ -269,35 +279,17 @@ def _options(values: dict[str, Any], parser: argparse.ArgumentParser) -> RunOpti
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of the variables by option. SPOTTED_DATASET takes several names, separated by commas."""
-    known = {f"SPOTTED_{option.dest.upper()}": option for option in itertools.chain(*OPTIONS.values())}
+    variables = {f"SPOTTED_{option.dest.upper()}": option for option in itertools.chain(*OPTIONS.values())}
+    aliases = {name: variables[variable] for name, variable in ALIASES.items()}
     found: dict[str, Any] = {}
-    if _is_true("GCS_HIERARCHICAL", environment.get("GCS_HIERARCHICAL") or "0"):
-        found["hierarchical"] = True
-    billed_by = known["SPOTTED_BILLING_PROJECT"]
-    if quota_project := environment.get("GOOGLE_CLOUD_QUOTA_PROJECT"):
-        found["billing_project"] = billed_by.read_value("GOOGLE_CLOUD_QUOTA_PROJECT", quota_project)
-    if bucket := environment.get("GCS_BUCKET"):  # SPOTTED_TO wins, as in docker-shell.sh
-        found["to"] = known["SPOTTED_TO"].read_value("GCS_BUCKET", f"gs://{bucket.removeprefix('gs://')}")
-    for name, text in environment.items():
-        if name in known and text:
-            found |= _read(name, known[name], text)
-        elif name.startswith("SPOTTED_") and name not in (*known, "SPOTTED_USER") and not KUBERNETES.search(name):
-            nearest = difflib.get_close_matches(name, known, 1, 0)[0]
+    for name, option in (aliases | variables).items():
+        if text := environment.get(name):
+            found |= option.read_variable(name, f"gs://{text.removeprefix('gs://')}" if name == "GCS_BUCKET" else text)
+    for name in environment.keys() - variables.keys() - {"SPOTTED_USER"}:
+        if name.startswith("SPOTTED_") and not KUBERNETES.search(name):
+            nearest = difflib.get_close_matches(name, variables, 1, 0)[0]
             raise UsageError(f"{name}: no such option; did you mean {nearest}?")
     return found
-
-
-def _read(name: str, option: Option, text: str) -> dict[str, Any]:
-    if option.read is None:
-        return {option.dest: True} if _is_true(name, text) else {}
-    values = [option.read_value(name, each.strip()) for each in (text.split(",") if option.is_repeated else [text])]
-    return {option.dest: values if option.is_repeated else values[0]}
-
-
-def _is_true(name: str, value: str) -> bool:
-    if value.lower() not in ("0", "1", "false", "no", "off", "on", "true", "yes"):
-        raise UsageError(f"{name}: expected 1 or 0, got {value!r}")
-    return value.lower() in ("1", "on", "true", "yes")
 
 
 def log_format(arguments: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -71,7 +71,7 @@ def run(options: RunOptions) -> int:
 
 
 def find_place(options: RunOptions) -> Place:
-    """Look at the destination, and log what a user may not expect. Creates nothing."""
+    """Describe the destination without creating it, and log what a user may not expect."""
     bucket, state, why = None, BucketState(False), ""
     try:
         opened = open_bucket(Destination(options.to, terms=options.terms))

@@ -162,7 +162,7 @@ class _Sample:
         self._rows, self._every, self._passed = list[Row](), 1, 0
 
     def add(self, row: Row) -> None:
-        """Pass on a row."""
+        """Consider the next row for the sample."""
         if self._passed % self._every == 0:
             self._rows.append(row)
             if len(self._rows) == 4 * SAMPLE:

@@ -1,4 +1,4 @@
-"""An image becomes its dimensions and, if wanted, a thumbnail with the boxes of its annotation."""
+"""Reads the dimensions of an image and, for the contact sheet, makes a thumbnail with the boxes of its annotation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from labels.annotations import Box
 from labels.notes import boxes_note, read_annotation_note
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # some other readers of Pillow start programs
 EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 QUALITY = 78
 MAX_PIXELS = 24_000_000  # of an image that is decoded: 72 MB, of which there is one at a time
