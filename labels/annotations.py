@@ -1,4 +1,4 @@
-"""An annotation becomes boxes: the XML of Pascal VOC; or facts: the JSON of a photo of Austin."""
+"""Parse annotations: boxes in the XML of Pascal VOC, and facts in the JSON of Austin's photos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MISSING = "null"  # the text of an unknown value in Austin's annotations
 
 
 class Box(NamedTuple):
-    """A box of an annotation, in pixels of the image, as the annotation has it; kind: "body", "head" or ""."""
+    """A box in pixels of the image, with the numbers of the annotation; `kind` is "body", "head" or ""."""
 
     kind: str
     xmin: float
@@ -35,23 +35,24 @@ class Box(NamedTuple):
     ymax: float
 
     def is_inside(self, width: int, height: int) -> bool:
-        """Whether it lies in an image of this size; 1-based corners may reach its last pixel."""
+        """Whether it lies in an image of this size; with corners counted from 1 it may reach the last pixel."""
         return 0 <= self.xmin <= self.xmax <= width and 0 <= self.ymin <= self.ymax <= height
 
 
 def boxes(annotation: bytes) -> str:
-    """The boxes of an annotation in the form of Pascal VOC, in its order, as JSON: lists of what a Box has.
+    """Return the boxes of a Pascal VOC annotation in their order, as a JSON list with the fields of a Box each.
 
     Stanford and Oxford have `bndbox`, Tsinghua `headbndbox` and `bodybndbox`. Whole numbers are int. Raises ValueError
-    for what is not XML, and for a box without four numbers.
+    for text that is not XML, and for a box without four numbers.
     """
     return plain_boxes(annotation) or COMPACT(parsed_boxes(annotation))
 
 
 def plain_boxes(annotation: bytes) -> str | None:
-    """The same of nearly all annotations, in a third of the time; None for those that only a tree of XML can judge.
+    """Do the same as boxes() in a third of the time; None for annotations that need a full parser.
 
-    Where no tag has a digit or a blank in it, these can be left out: without them most annotations are the same.
+    If no tag contains a digit or a blank, these can be removed before the text is checked to be well-formed. Most
+    annotations are equal then, and the result of the check is cached.
     """
     text = annotation.removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n")
     found = PLAIN_BOX.findall(text)
@@ -74,7 +75,7 @@ def _is_well_formed(text: bytes) -> bool:
 
 
 def parsed_boxes(annotation: bytes) -> list[Box]:
-    """The same by a parser of XML."""
+    """Do the same as boxes() with an XML parser."""
     try:
         root = ElementTree.fromstring(annotation)  # noqa: S314 - expat since 2.4.1 stops at entities that multiply
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an unknown encoding
@@ -102,7 +103,7 @@ def _number(text: str | None) -> float:
 
 
 def facts(annotation: bytes) -> dict[str, Any]:
-    """The values of an annotation of Austin, unknown ones as None. Raises ValueError for what is no JSON object."""
+    """Return the values of an annotation of Austin, unknown ones as None; raises ValueError if it is no JSON object."""
     try:
         fields = json.loads(annotation)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The table of images becomes croissant.json: a description that loaders of datasets read.
+"""Describe the table of images in croissant.json, which loaders of datasets read.
 
 Croissant 1.1 of MLCommons, which is JSON-LD: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html
 """
@@ -30,8 +30,8 @@ CONTEXT = {
     "separator": "cr:separator", "source": "cr:source", "subField": "cr:subField", "transform": "cr:transform",
 }  # fmt: skip
 TEXT, INTEGER, NUMBER = "sc:Text", "sc:Integer", "sc:Float"
-# Column → type and meaning. Width and height are floats: of an image whose bytes are odd they are missing, and pandas
-# reads a column of whole numbers as floats where one is missing.
+# Column → type and meaning. Width and height are floats because they can be missing, and pandas then reads a column of
+# whole numbers as floats.
 FIELDS = {
     "path": (TEXT, "The image's name below the destination, a bucket, a prefix of one or a directory."),
     "label": (TEXT, "What the image shows: the breed, or the dog's id."),
@@ -50,13 +50,13 @@ FIELDS = {
 
 
 def croissant(dataset: Dataset, files: Iterable[TableFile], columns: Iterable[str]) -> bytes:
-    """The description of a dataset with this table."""
+    """Return croissant.json of a dataset with this table."""
     fields = _fields(dataset, files, columns)
     return json.dumps({key: value for key, value in fields.items() if value}, indent=2).encode() + b"\n"
 
 
 def _fields(dataset: Dataset, files: Iterable[TableFile], columns: Iterable[str]) -> dict[str, Any]:
-    """Those that are empty where the dataset does not state them: home, licence, citation, creator, date."""
+    """All fields; home, licence, citation, creator and date are empty if the dataset does not state them."""
     name = dataset.title.partition(": ")[0]
     creator = {"@type": "Organization", "name": dataset.creator} if dataset.creator else None
     return {

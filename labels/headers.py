@@ -1,7 +1,7 @@
-"""The first bytes of an image become its width and height.
+"""Read the width and height of an image from its first bytes.
 
-Nearly all images are JPEG or PNG. Pillow takes 35 µs to open one of those, and this takes 2: over a whole run that is
-the difference between 5 % of its time and none. Pillow opens the other formats.
+Nearly all images are JPEG or PNG. Pillow takes 35 µs to open one of them, this module 2 µs, which saves 5 % of a run.
+Pillow opens the other formats.
 """
 
 from __future__ import annotations
@@ -12,26 +12,22 @@ from typing import NamedTuple
 
 from PIL import Image
 
-FORMATS = ("GIF", "WEBP", "BMP", "TIFF", "AVIF")  # of all that Pillow reads; some others start programs
-FRAMES = frozenset(range(0xC0, 0xD0)) - {
-    0xC4,
-    0xC8,
-    0xCC,
-}  # SOF0 to SOF15 without DHT, JPG and DAC: ITU T.81, table B.1
+FORMATS = ("GIF", "WEBP", "BMP", "TIFF", "AVIF")  # Pillow has more, some of which start programs
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG, DAC: ITU T.81, table B.1
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7 and SOI: markers without a segment
 SCAN, END = 0xDA, 0xD9
 SEGMENT = struct.Struct(">xBHxHH")  # a marker and the length of its segment; of a frame, height and width
 
 
 class Size(NamedTuple):
-    """Width and height in pixels, as the file says; an orientation in its EXIF data is not applied."""
+    """Width and height in pixels; an orientation in EXIF is not applied."""
 
     width: int
     height: int
 
 
 def read_size(data: bytes, media_type: str) -> Size | None:
-    """The size of an image of this media type; None where these bytes do not show it, or it is 0."""
+    """Return the size of an image of this media type; None if these bytes do not have it, or if it is 0."""
     if media_type == "image/jpeg":
         size = _jpeg(data)
     elif media_type == "image/png":
@@ -42,7 +38,7 @@ def read_size(data: bytes, media_type: str) -> Size | None:
 
 
 def _jpeg(data: bytes) -> Size | None:
-    """From the frame header, which comes after any number of other segments: ITU T.81, B.1.1 and B.2.2."""
+    """Read the frame header, which follows any number of other segments: ITU T.81, B.1.1 and B.2.2."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker, length, height, width = SEGMENT.unpack_from(data, at)
@@ -50,7 +46,7 @@ def _jpeg(data: bytes) -> Size | None:
             return Size(width, height)
         if marker in (SCAN, END):
             return None
-        if marker == 0xFF:  # a byte of filling
+        if marker == 0xFF:  # a fill byte
             at += 1
         else:
             at += 2 if marker in ALONE else 2 + max(length, 2)
@@ -58,7 +54,7 @@ def _jpeg(data: bytes) -> Size | None:
 
 
 def _png(data: bytes) -> Size | None:
-    """From the header, which is the first chunk: W3C PNG, 11.2.1."""
+    """Read the header, which is the first chunk: W3C PNG, 11.2.1."""
     if data[12:16] != b"IHDR" or len(data) < 24:
         return None
     return Size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
@@ -68,5 +64,5 @@ def _other(data: bytes) -> Size | None:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return Size(*image.size)
-    except Exception:  # Pillow's readers raise nearly anything over broken bytes
+    except Exception:  # Pillow's readers raise nearly anything for broken bytes
         return None

@@ -1,4 +1,4 @@
-"""An object's name by the layout of its dataset: an image, an annotation, and what the image shows."""
+"""Interpret object names by the layout of their dataset: images, annotations, groups and labels."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def label(group: str) -> str:
 
 
 def annotation_of(layout: Layout, image: str) -> str:
-    """The name that an image's annotation must have."""
+    """The name of an image's annotation."""
     before, key, after = layout.annotation_parts
     name = image[len(layout.images) :] if key == "name" else image[len(layout.images) : image.rindex(".")]
     return f"{before}{name}{after}"
 
 
 def annotated(layout: Layout, annotation: str) -> str:
-    """The image that an annotation is of: its name below the layout's prefix, or that without its ending."""
+    """The name of an annotation's image below the layout's prefix; without its suffix if the layout has {stem}."""
     before, _, after = layout.annotation_parts
     return annotation[len(before) : len(annotation) - len(after)]
 

@@ -1,6 +1,6 @@
-"""A MAT-file of version 5 becomes the texts of one of its cell arrays: Stanford's lists are such files.
+"""Read the texts of a cell array in a MAT-file of version 5, the format of Stanford's lists.
 
-Only what these need is read: cell arrays of text, plain or compressed. The format:
+Only cell arrays of text are supported, plain or compressed. The format:
 https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
 """
 
@@ -14,11 +14,11 @@ HEADER = 128  # bytes
 MATRIX, COMPRESSED = 14, 15  # types of data elements
 CELL = 1  # class of an array
 ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}  # by type of the text
-LARGEST = 64 << 20  # bytes that a compressed variable may have; the real lists have 4 MB
+LARGEST = 64 << 20  # bytes of an unpacked variable; the real lists have 4 MB
 
 
 def cell_texts(data: bytes, name: str) -> list[str]:
-    """The texts of the cell array of this name, in its order. Raises ValueError for a file that has none."""
+    """Return the texts of the cell array of this name; raises ValueError if the file has none."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None or len(data) < HEADER:
         raise ValueError("not a MAT-file of version 5")
@@ -34,11 +34,11 @@ def cell_texts(data: bytes, name: str) -> list[str]:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """The data elements: the type and the bytes of each."""
+    """Yield the type and the bytes of each data element."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)
-        if kind >> 16:  # a small one: its size is in the upper half of the first word, its data in the second
+        if kind >> 16:  # a small element: its size is in the upper half of the first word, its data in the second
             yield kind & 0xFFFF, data[at + 4 : at + 4 + min(kind >> 16, 4)]
             at += 8
             continue

@@ -1,8 +1,7 @@
-"""Rows with notes become the images of a dataset, each with its annotation, in the order of their paths.
+"""Join the images of a dataset with their annotations, in the order of their paths, from rows with notes.
 
-Images and annotations are two streams, in packed pieces. Their names differ only
-in what is before and after, so their orders are nearly the same: of the annotations only those are unpacked that a few
-hundred images need.
+Images and annotations are two streams in packed pieces. Their orders are nearly the same, because their names differ
+only in prefix and suffix. So only the annotations of a few hundred images are unpacked at a time.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from labels.packed import PackedRows
 from manifest.records import Row
 from storage.bucket import Bucket, encode_crc32c
 
-READS_AT_ONCE = 32  # of objects that have no note
+READS_AT_ONCE = 32  # concurrent reads of objects that have no note
 
 _Image = tuple[str, int, str, str]  # path, size, crc32c, note
 
 
 class NotedImage(NamedTuple):
-    """An image, and what it and its annotation say; `annotation` is "" where it has none."""
+    """An image with its header and its annotation; `annotation` is "" if there is none."""
 
     path: str
     size: int  # bytes
@@ -53,24 +52,24 @@ class NotedRows:
         self._images, self._annotations = PackedRows[_Image](), PackedRows[tuple[str, str]]()
 
     def add(self, row: Row) -> None:
-        """Keep the row if it is that of an image or of an annotation."""
+        """Keep the row if it is an image or an annotation."""
         if is_photo(self.layout, row.path):
             self.groups.add(group(self.layout, row.path))
             self._images.add((row.path, row.size, encode_crc32c(row.crc32c), row.note))
         elif is_annotation(self.layout, row.path):
-            is_large = row.size > LARGEST_ANNOTATION  # then it is not even read back
+            is_large = row.size > LARGEST_ANNOTATION  # which is not read back either
             self._annotations.add((row.path, row.note or (TOO_LARGE if is_large else "")))
 
     @classmethod
     def of(cls, layout: Layout, rows: Iterable[Row]) -> NotedRows:
-        """With all these rows."""
+        """Create it from all rows."""
         noted = cls(layout)
         for row in rows:
             noted.add(row)
         return noted
 
     def images(self, bucket: Bucket) -> Iterator[NotedImage]:
-        """Each image once; an object without a note, of an older journal for example, is read back from the bucket."""
+        """Yield each image; objects without a note, as in older journals, are read back from the bucket."""
         annotations = _Ahead(chain.from_iterable(self._annotations))
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             for piece in self._images:
@@ -85,7 +84,7 @@ class NotedRows:
     def _read_back(
         self, bucket: Bucket, pool: ThreadPoolExecutor, images: list[_Image], notes: dict[str, str]
     ) -> dict[str, str]:
-        """Fill in the notes of annotations that are missing from the objects themselves; those of images by path."""
+        """Read objects without a note: fill in the notes of annotations, and return those of images by path."""
         unsaid = [name for name, note in notes.items() if not note]
         notes |= zip(unsaid, pool.map(lambda name: annotation_note(bucket.get(name) or b""), unsaid), strict=True)
         silent = [path for path, *_, note in images if not note]
@@ -93,17 +92,17 @@ class NotedRows:
 
 
 class _Ahead:
-    """The annotations' notes, read as far ahead as the images need."""
+    """Reads the notes of annotations as far ahead as the images need."""
 
     def __init__(self, lines: Iterator[tuple[str, str]]) -> None:
         self._lines, self._waiting, self._last = lines, dict[str, str](), ""
 
     def of(self, names: Sequence[str]) -> dict[str, str]:
-        """The notes of these annotations, of those that are there; names come in about the order of the lines."""
+        """The notes of these annotations, if they exist; names must come in about the order of the lines."""
         furthest = max(names)
         while self._last <= furthest and (line := next(self._lines, None)):
             self._last, self._waiting[line[0]] = line[0], line[1]
-        # The last one's is kept: two images, as dog.jpg and dog.png, can have the same annotation.
+        # The last one is kept: two images, such as dog.jpg and dog.png, can have the same annotation.
         found = {name: self._waiting[name] for name in names if name in self._waiting}
         for name in found.keys() - {names[-1]}:
             del self._waiting[name]

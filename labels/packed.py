@@ -1,4 +1,4 @@
-"""What is written once and read several times is kept in memory packed: a fifth to a tenth of its size."""
+"""Compressed buffers in memory, which are written once and read several times; a fifth to a tenth of the size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = TypeVar("Row", bound=tuple[str | int, ...])
 
 
 class PackedBytes:
-    """Grows by `write`; the first reading ends that."""
+    """Bytes that grow by `write`, until they are iterated for the first time."""
 
     def __init__(self) -> None:
         self._packed = io.BytesIO()
@@ -25,7 +25,7 @@ class PackedBytes:
         self.write = self._file.write
 
     def __iter__(self) -> Iterator[bytes]:
-        """The bytes in chunks."""
+        """Yield the bytes in chunks."""
         self._file.close()
         with gzip.GzipFile(fileobj=io.BytesIO(self._packed.getbuffer())) as file:
             while chunk := file.read(CHUNK):
@@ -33,7 +33,7 @@ class PackedBytes:
 
 
 class PackedRows(Generic[Row]):
-    """Tuples of texts and numbers, in pieces."""
+    """Tuples of texts and numbers, compressed in pieces."""
 
     def __init__(self) -> None:
         self._packed, self._last = list[bytes](), list[Row]()
@@ -46,8 +46,8 @@ class PackedRows(Generic[Row]):
             self._last = []
 
     def __iter__(self) -> Iterator[list[Row]]:
-        """The rows in pieces."""
+        """Yield the rows in pieces."""
         for piece in self._packed:
-            yield marshal.loads(zlib.decompress(piece))  # noqa: S302 - of this process's own making
+            yield marshal.loads(zlib.decompress(piece))  # noqa: S302 - made by this process
         if self._last:
             yield self._last

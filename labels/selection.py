@@ -1,4 +1,4 @@
-"""Patterns of names and a limit become the objects of a dataset that are wanted: --include, --exclude, --limit."""
+"""Select objects of a dataset by patterns of names and a limit: --include, --exclude, --limit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from labels.layout import annotated, group, is_annotation, is_photo
 
 @dataclass(frozen=True)
 class Filter:
-    """What is wanted of a dataset, by the names of its objects; all of it where nothing is given.
+    """Selects objects of a dataset by their names; by default all.
 
-    Patterns are those of a shell, whose * matches "/" too. The first images of a group are those whose names come first
-    in the order of their characters, the ending counted last: which these are depends on no order of reading, and a
-    larger limit has all that a smaller one has. `upto` is the last of them, by group, of the groups that have more.
+    Patterns are those of a shell, with a * that matches "/" too. A limit takes the first images of each group in the
+    order of their names, with the suffix compared last. So the selection does not depend on the order of reading, and a
+    larger limit includes a smaller one. `upto` has the last selected image of each group that has more.
     """
 
     limit: int | None = None
@@ -38,16 +38,16 @@ class Filter:
 
     @property
     def lacks_names(self) -> bool:
-        """Whether the names of all images must be known before anything can be selected."""
+        """Whether the names of all images are needed, and not known yet."""
         return self.limit is not None and self.upto is None
 
     def matches(self, path: str) -> bool:
-        """Whether the patterns have an object."""
+        """Whether an object's name matches the patterns."""
         is_included = not self.include or any(fnmatchcase(path, each) for each in self.include)
         return is_included and not any(fnmatchcase(path, each) for each in self.exclude)
 
     def selects(self, layout: Layout | None, path: str) -> bool:
-        """Whether an object is wanted; a folder is there for what is in it, and needs no object of its own."""
+        """Whether an object is selected; folders are not, because they follow from the objects in them."""
         return not path.endswith("/") and self.matches(path) and self._is_early(layout, path)
 
     def _is_early(self, layout: Layout | None, path: str) -> bool:
@@ -65,7 +65,7 @@ class Filter:
         )
 
     def with_names(self, layout: Layout, paths: Iterable[str]) -> Filter:
-        """The filter that knows the last image of each group, from the names of all objects."""
+        """Return the filter with `upto`, from the names of all objects."""
         names = defaultdict[str, set[str]](set)
         for path in paths:
             if self.limit and is_photo(layout, path) and self.matches(path):
@@ -76,7 +76,7 @@ class Filter:
         })  # fmt: skip
 
     def covers(self, other: Filter) -> bool:
-        """Whether it is certain that all that the other selects is selected by this one."""
+        """Whether this filter certainly selects everything that the other one selects."""
         has_patterns = (not self.include or (other.include and set(other.include) <= set(self.include))) and set(
             self.exclude
         ) <= set(other.exclude)
@@ -86,12 +86,12 @@ class Filter:
         return is_same and other.limit is not None and other.limit <= self.limit
 
     def encode(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Encode for the manifest."""
         return asdict(self)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any] | None) -> Filter:
-        """From the manifest; all of it where that says nothing."""
+        """Reverse encode(); None is the filter that selects everything."""
         given = fields or {}
         return cls(
             given.get("limit"), tuple(given.get("include", ())), tuple(given.get("exclude", ())), given.get("upto")
@@ -99,7 +99,7 @@ class Filter:
 
     @property
     def key(self) -> str:
-        """What distinguishes it, as text."""
+        """Text that identifies the filter; "" if it selects everything."""
         return json.dumps(self.encode(), sort_keys=True) if self else ""
 
 
@@ -108,13 +108,13 @@ EVERYTHING = Filter()
 
 @dataclass(frozen=True)
 class Selection:
-    """A filter and the layout of the dataset that it is for."""
+    """A filter, and the layout of its dataset."""
 
     filter: Filter = EVERYTHING
     layout: Layout | None = None
 
     def has(self, path: str) -> bool:
-        """Whether an object is wanted."""
+        """Whether an object is selected."""
         return not self.filter or self.filter.selects(self.layout, path)
 
 
@@ -122,6 +122,6 @@ ALL = Selection()
 
 
 def _place(name: str, is_stem: bool = False) -> tuple[str, str]:
-    """The place of an image in the order of names; that of a stem is before all images that have it."""
+    """The sort key of an image's name; a stem sorts before all images that have it."""
     stem, dot, ending = (name, "", "") if is_stem else name.rpartition(".")
     return (stem, ending) if dot else (name, "")

@@ -1,10 +1,10 @@
-"""The published lists of a dataset become the split of each image; a dataset without lists gets a split of its own.
+"""Assign images to splits: by the published lists of a dataset, or for a dataset without lists by a hash.
 
 | dataset | list | a line |
 |---|---|---|
 | Stanford | a MAT-file | `n02085620-Chihuahua/n02085620_10074.jpg` |
 | Tsinghua | text that begins with a byte order mark | `.//200-n000008-Airedale/n107026.jpg` |
-| Oxford | text | `Abyssinian_100 1 1 1`: a name without its ending, and numbers |
+| Oxford | text | `Abyssinian_100 1 1 1`: a name without its suffix, and numbers |
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from storage.bucket import Bucket
 log = logging.getLogger("spotted")
 
 PUBLISHED = "published"
-UNLISTED = "unlisted"  # of shards, of images that no list names
+UNLISTED = "unlisted"  # the split of shards for images that no list names
 OURS = "not published: ours, by the SHA-256 of what identifies the {}"
 
 
 class Splits:
-    """The split of each image, by its name below the layout's prefix of images."""
+    """The split of each image; `named` has it by the name below the layout's prefix of images."""
 
     def __init__(self, layout: Layout, named: Mapping[str, str]) -> None:
         self.layout, self._named = layout, named
@@ -36,20 +36,20 @@ class Splits:
 
     @property
     def origin(self) -> str:
-        """Whose split it is; "" where there is none."""
+        """The origin of the split, for people; "" if there is none."""
         if not self.layout.splits:
             return ""
         return OURS.format(self.layout.grouped_by) if self._shares else PUBLISHED
 
     def of(self, path: str) -> str:
-        """The split of an image; "" where no list names it."""
+        """The split of an image; "" if no list names it."""
         if self._shares:
             return self._by_hash(group(self.layout, path))
         name = path[len(self.layout.images) :]
         return self._named.get(name) or self._named.get(name[: name.rindex(".")], "")
 
     def _by_hash(self, key: str) -> str:
-        """All images of a dog in one split, the same in every run and every version of the dataset."""
+        """The split of a group, the same in every run and every version of the dataset."""
         place = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
         for name, percent in self._shares:
             if place < percent:
@@ -59,7 +59,7 @@ class Splits:
 
 
 def read_splits(dataset: Dataset, layout: Layout, bucket: Bucket, filter_: Filter = EVERYTHING) -> Splits:
-    """The splits by the dataset's own lists, which lie in the bucket; a list that cannot be read is logged."""
+    """Read the dataset's lists from the bucket; a list that cannot be read is logged."""
     named = dict[str, str]()
     for split in layout.splits:
         if split.list and not filter_.matches(split.list):
@@ -87,7 +87,7 @@ def _names(path: str, data: bytes | None) -> Iterator[str]:
 
 
 def compare_counts(dataset: Dataset, splits: Iterable[Split], counts: Mapping[str, int]) -> None:
-    """Warn where there are not as many images in a split as published."""
+    """Warn if a split does not have the published number of images."""
     for split in splits:
         if split.images not in (None, counts.get(split.name, 0)):
             log.warning(
@@ -97,6 +97,6 @@ def compare_counts(dataset: Dataset, splits: Iterable[Split], counts: Mapping[st
 
 
 def split_fields(splits: Splits, is_whole: bool = True) -> dict[str, Any]:
-    """What the manifest says of the splits."""
+    """The fields of the manifest about splits."""
     published = {split.name: split.images for split in splits.layout.splits if split.images is not None and is_whole}
     return {"splits_origin": splits.origin, "splits_published": published}

@@ -1,6 +1,6 @@
-"""The images of a dataset become one table in two formats: metadata.csv and metadata.jsonl.
+"""Make the table of a dataset's images, in two formats: metadata.csv and metadata.jsonl.
 
-A line an image, in the order of the paths. Both have the same columns; boxes are JSON in the one as in the other.
+It has a line for each image, in the order of the paths. Both formats have the same columns; boxes are JSON in both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_LABELS = 200  # counted by name
 
 @dataclass
 class Tally:
-    """What all lines of a table show together."""
+    """Counts over all lines of a table."""
 
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # images by label, split, number of boxes
     outside: list[str] = field(default_factory=list)  # the first few images with a box that is not inside them
@@ -55,7 +55,7 @@ class Tally:
             self.unparsed += [f"{image.annotation}: {image.said.error}"][: EXAMPLES - len(self.unparsed)]
 
     def encode(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Encode for the manifest."""
         splits, labels, boxes = Counter[str](), defaultdict[str, Counter[str]](Counter), Counter[int]()
         for (name, split, number), count in sorted(self.counts.items()):
             splits[split] += count
@@ -81,7 +81,7 @@ class TableFile:
         self.write = self._lines.append
 
     def flush(self) -> None:
-        """Count and pack what was written since the last time: a call costs as much as a line."""
+        """Count and pack the lines since the last call, together, because each call costs as much as a line."""
         text = "".join(self._lines)
         self._lines.clear()
         data = text.encode("utf-8", "surrogatepass")
@@ -91,13 +91,13 @@ class TableFile:
         self.text.write(data)
 
     def encode(self) -> dict[str, Any]:
-        """As the manifest seals it."""
+        """Size and checksums, for the manifest."""
         crc32c = encode_crc32c(int.from_bytes(self._crc32c.digest(), "big"))
         return {"size": self.size, "sha256": self._sha256.hexdigest(), "crc32c": crc32c}
 
 
 def sealed(data: bytes) -> dict[str, Any]:
-    """What the manifest says of a file of these bytes."""
+    """Size and checksums of a file with these bytes, for the manifest."""
     file = TableFile("")
     file.write(data.decode())
     file.flush()
@@ -108,7 +108,7 @@ SplitOf = Callable[[str], str]  # of an image's path
 
 
 def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[TableFile], Tally]:
-    """Both files, and what all lines show together; the bytes depend on the dataset alone."""
+    """Make both files, and counts over their lines; the bytes depend on the dataset alone."""
     tally, table, lines = Tally(), TableFile(CSV), TableFile(JSONL)
     groups, more = sorted(noted.groups, key=lambda it: (it.casefold(), it)), noted.layout.columns
     labels = {name: (label(name), index) for index, name in enumerate(groups)}
@@ -144,7 +144,7 @@ def _values(image: NotedImage, label: str, index: int, split: str) -> tuple[str 
 
 
 def _line(values: Sequence[str | int | None], facts: Mapping[str, Any]) -> str:
-    """The line of metadata.jsonl; it is put together of texts, since a call of a JSON encoder costs as much."""
+    """The line of metadata.jsonl, formatted as text, because one call of a JSON encoder costs as much as all of it."""
     texts: list[object] = [
         COMPACT(each) if isinstance(each, str) else "null" if each is None else each for each in values
     ]

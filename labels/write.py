@@ -1,4 +1,4 @@
-"""The notes of a complete dataset become its table in the bucket, and what the manifest says of it."""
+"""Write the table of a complete dataset's images into the bucket."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ log = logging.getLogger("spotted")
 def write_tables(
     dataset: Dataset, store: ManifestStore, noted: NotedRows | None, is_sample: bool, filter_: Filter = EVERYTHING
 ) -> dict[str, Any]:
-    """Write the files of the table; returns what the manifest says of them: checksums, and counts for the card.
+    """Write the files of the table; returns the manifest's fields about them: checksums, and counts for the card.
 
-    They are written before the manifest, which seals them; without it they count for nothing. There is
-    none of a dataset without a layout.
+    They are written before the manifest, which has their checksums. A dataset without a layout has no table.
     """
     if noted is None:
         return {}
