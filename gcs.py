@@ -1,4 +1,4 @@
-"""A destination becomes an open bucket; SCHEMES has all kinds of them, by the beginning of their URL."""
+"""Open a destination as a bucket; SCHEMES has all kinds of destinations by the beginning of their URL."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ log = logging.getLogger("spotted")
 
 @dataclass(frozen=True)
 class Destination:
-    """Where to store, as the user gave it; small and picklable, since every worker opens it itself."""
+    """A destination as the user gave it; small and picklable, because every worker opens it itself."""
 
     to: str  # a URL of one of SCHEMES, or a directory
-    via: str = "api"  # or "mount", where that can be
+    via: str = "api"  # or "mount"
     limits: WriteLimits = USUAL_LIMITS
     terms: Terms = NO_TERMS
 
 
 class Way(NamedTuple):
-    """A way to write to a destination, as --plan forecasts it."""
+    """A way to write to a destination, for the forecast of --plan."""
 
     name: str
     objects_a_second: int  # measured: docs/scaling.md, docs/mount.md
-    is_billed: bool = False  # each call costs, and at first the bucket takes no more than its documented rate
-    looks_up: bool = False  # each new name is looked up first: one get and one list (storage/mount.py)
+    is_billed: bool = False  # calls cost, and the bucket has a documented initial rate
+    looks_up: bool = False  # each new name costs a look-up, one get and one list (storage/mount.py)
 
 
 API = Way("api", 3500, is_billed=True)
@@ -49,36 +49,36 @@ DIRECTORY = Way("directory", 9000)
 
 
 class Scheme(ABC):
-    """One kind of destination: how it is opened, and what --check and --plan need to know of it.
+    """One kind of destination: how to open it, and what --check and --plan need to know about it.
 
-    What its buckets can do, these say themselves (storage/bucket.py).
+    Its buckets declare their own abilities (storage/bucket.py).
     """
 
     ways: tuple[Way, ...]
-    is_path = False  # on this machine: --check tests a directory and its free space, instead of a bucket
+    is_path = False  # a directory of this machine, whose free space --check tests
     is_mountable = False  # by GCSFuse
 
     @abstractmethod
     def open(self, destination: Destination) -> Bucket:
-        """The bucket; raises UsageError for a URL that cannot be one, BucketError for one that cannot be opened."""
+        """Open the bucket; raises UsageError for an invalid URL, BucketError if it cannot be opened."""
 
     def container(self, to: str) -> str:
-        """The URL of what is created, and given rights on, for this destination."""
+        """The URL of the bucket that is created, and on which rights are granted."""
         return to
 
     def account(self) -> str:
-        """Who writes, and where these credentials come from; "" where none are needed. Raises BucketError."""
+        """The account that writes, and the origin of its credentials; "" if none are needed. Raises BucketError."""
         return ""
 
 
 class GoogleCloud(Scheme):
-    """gs://bucket, or gs://bucket/prefix: by the API, or through a mount."""
+    """gs://bucket or gs://bucket/prefix, by the API or through a mount."""
 
     ways = (API, MOUNT)
     is_mountable = True
 
     def open(self, destination: Destination) -> Bucket:
-        from storage.api import ApiBucket  # half a second of imports that a directory does not need
+        from storage.api import ApiBucket  # imports take half a second, which a directory does not need
 
         api = ApiBucket(*bucket_and_prefix(destination.to), destination.limits, destination.terms)
         return MountedBucket(api, mount_point(destination)) if destination.via == "mount" else api
@@ -93,7 +93,7 @@ class GoogleCloud(Scheme):
 
 
 class Directory(Scheme):
-    """A directory of this machine, in which something may be mounted."""
+    """A directory of this machine, which may be a mount."""
 
     ways = (DIRECTORY,)
     is_path = True
@@ -107,7 +107,7 @@ SCHEMES: Mapping[str, Scheme] = {"gs://": GoogleCloud(), "": Directory()}  # by 
 
 
 def scheme_of(to: str) -> Scheme:
-    """The scheme of a destination; raises UsageError for one that is not known."""
+    """Return the scheme of a destination; raises UsageError if it is unknown."""
     found = re.match(r"[A-Za-z][\w+.-]*://?", to)
     scheme = SCHEMES.get(found[0] if found else "")
     if scheme is None:
@@ -118,12 +118,12 @@ def scheme_of(to: str) -> Scheme:
 
 @lru_cache(maxsize=4)
 def open_bucket(destination: Destination) -> Bucket:
-    """The bucket of a destination, one for each process. Raises UsageError for a name that cannot be one."""
+    """Open a destination, once in each process; raises UsageError for an invalid name."""
     return scheme_of(destination.to).open(destination)
 
 
 def mount_point(destination: Destination) -> Path:
-    """Where a bucket or its prefix is mounted: /gcs/<bucket>/<prefix>, which is where Vertex AI has it."""
+    """The mount point of a bucket or prefix: /gcs/<bucket>/<prefix>, as on Vertex AI."""
     return Path("/", os.environ.get("GCS_BUCKET_ROOT", "").strip("/") or "gcs", *bucket_and_prefix(destination.to))
 
 
@@ -131,10 +131,10 @@ def mount_point(destination: Destination) -> Path:
 def ready(
     wanted: Destination, via: str, is_elsewhere: bool = False, keeps_mount: bool = False
 ) -> Iterator[Destination]:
-    """Make a destination ready to be written, mounted if `via` says so, while the context lasts.
+    """Prepare a destination for writing: create a bucket that does not exist, mount it while the context lasts.
 
-    `via` "auto" mounts if FUSE works and the writers are in this process tree (not on a cluster). A bucket that is
-    created here gets what `wanted` says. With `keeps_mount` the bucket stays mounted. Raises BucketError.
+    `via` "auto" mounts if FUSE works and the workers are on this machine (`is_elsewhere`: on a cluster). With
+    `keeps_mount` the bucket stays mounted. Raises BucketError.
     """
     to, bucket = wanted.to, open_bucket(wanted)
     bucket.ready()
@@ -144,7 +144,7 @@ def ready(
             try:
                 if via == "auto" and is_elsewhere:
                     raise BucketError("the workers of the cluster have no mount")
-                if bucket.keeps:  # the probe of a mount would stay in it, and so would files that are only begun
+                if bucket.keeps:  # the probe of a mount and unfinished files would stay in it
                     raise BucketError(f"{to}: {bucket.keeps}: expected --via api, a mount needs a bucket that lets go")
                 destination = _mounted(destination, stack, keeps_mount)
                 hint = "; --via api would be several times faster" if via == "auto" else ""
@@ -171,7 +171,7 @@ def _mounted(api: Destination, stack: contextlib.ExitStack, keeps_mount: bool) -
 
 
 def bucket_and_prefix(url: str) -> tuple[str, str]:
-    """The name in gs://name/prefix, and the prefix, "" or with a "/" at its end; raises UsageError for bad ones.
+    """Split gs://name/prefix; the prefix is "" or ends with "/". Raises UsageError for an invalid name or prefix.
 
     https://cloud.google.com/storage/docs/buckets#naming
     """

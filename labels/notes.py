@@ -1,7 +1,7 @@
-"""What the table needs of an object becomes a short text, while the object passes through.
+"""Notes: short texts with what the table of images needs from an object, made while the object is stored.
 
-A note goes with the object's row into the journal, so that a resumed run does not lose it. It depends on the object's
-bytes alone: read back from the bucket, they make the same note.
+A note is part of the object's row in the journal, so that a resumed run has it too. It depends only on the object's
+bytes, so the same note can be made from the stored object.
 
 | object | note |
 |---|---|
@@ -11,7 +11,7 @@ bytes alone: read back from the bucket, they make the same note.
 | an annotation that cannot be parsed | `!` and why |
 | anything else | `-` |
 
-An object without a note has not passed through, or only its first bytes have.
+An object without a note was stored by an older version, or its first bytes do not show its size.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from labels.headers import Size, read_size
 from sources.content_type import content_type
 
 IMAGE = "image/"
-LARGEST = 16 << 20  # bytes of an image in which its size is looked for
-LARGEST_ANNOTATION = 1 << 20  # bytes of one that is parsed: its tree takes many times as much memory
+LARGEST = 16 << 20  # bytes of an image that are searched for its size
+LARGEST_ANNOTATION = 1 << 20  # bytes; parsing takes many times as much memory
 TOO_LARGE = "!larger than 1 MB"
-LARGEST_NOTE = 100_000  # characters, in which csv reads 131,072 at most
+LARGEST_NOTE = 100_000  # characters; the csv module reads fields of up to 131,072
 TOO_MUCH = "!more than 100 KB of boxes or facts"
 XML = "application/xml"
 NOTHING = "-"
@@ -37,7 +37,7 @@ DECODER = json.JSONDecoder()
 
 
 class ImageHeader(NamedTuple):
-    """The format of an image and its size in pixels; None where it is not known."""
+    """The format of an image and its size in pixels; None if unknown."""
 
     format: str | None = None
     width: int | None = None
@@ -45,7 +45,7 @@ class ImageHeader(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """What an annotation says; `error` is why it could not be parsed."""
+    """A parsed annotation; `error` is the reason if it could not be parsed."""
 
     boxes: tuple[Box, ...] = ()
     facts: Mapping[str, Any] = MappingProxyType({})
@@ -56,7 +56,7 @@ class Annotation(NamedTuple):
 
 
 def note_of(data: bytes, media_type: str, is_whole: bool = True) -> str:
-    """The note of an object of this media type; of an image whose first bytes do not show its size yet it is ""."""
+    """Return the note of an object of this media type; "" for an image if the bytes do not show its size yet."""
     if media_type.startswith(IMAGE):
         size = read_size(data, media_type) or (Size(0, 0) if is_whole else None)
         return f"{media_type.removeprefix(IMAGE).removesuffix('+xml')} {size.width} {size.height}" if size else ""
@@ -91,7 +91,7 @@ def _note(parse: Callable[[bytes], str], data: bytes) -> str:
 
 
 def image_note(chunks: Iterable[bytes]) -> str:
-    """The note of an image that comes in chunks, of which no more are read than show its size."""
+    """Return the note of an image from its chunks; reads no more of them than necessary."""
     data = b""
     for chunk in chunks:
         data += chunk
@@ -105,7 +105,7 @@ def image_note(chunks: Iterable[bytes]) -> str:
 
 
 def read_image_note(note: str) -> ImageHeader | None:
-    """The reverse of note_of and image_note; None where the note is not that of an image."""
+    """Parse the note of an image; None if it is another note."""
     try:
         form, width, height = note.split(" ")
         return ImageHeader(form, int(width) or None, int(height) or None)
@@ -114,7 +114,7 @@ def read_image_note(note: str) -> ImageHeader | None:
 
 
 def read_annotation_note(note: str) -> Annotation:
-    """The reverse of boxes_note and facts_note; the note of anything else is that of no annotation."""
+    """Parse the note of an annotation; other notes give an Annotation with an error."""
     if note.startswith("["):
         return Annotation(tuple([Box(*each) for each in DECODER.raw_decode(note)[0]]))
     if note.startswith("{"):

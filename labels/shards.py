@@ -1,9 +1,9 @@
-"""The table of images becomes a plan of tar files, in the form that WebDataset reads.
+"""Plan tar shards of a dataset's images, in the format of WebDataset.
 
-The members of a sample follow each other, and have the same name up to the first dot
-(https://github.com/webdataset/webdataset#the-webdataset-format). What a shard holds, its size and its checksum follow
-from the table alone, before an image is read. So a shard is the same whenever and wherever it is made, and a bucket's
-listing shows whether it is right.
+The members of a sample are consecutive, and have the same name up to the first dot
+(https://github.com/webdataset/webdataset#the-webdataset-format). The members, the size and the checksum of a shard
+follow from the table of images, before any image is read. So shards are reproducible, and a bucket's listing shows
+whether a shard is right.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from labels.splits import UNLISTED
 from storage.bucket import decode_crc32c, encode_crc32c
 
 SIZE = 256 << 20  # bytes of a shard, about
-END = bytes(2 * tarfile.BLOCKSIZE)  # of a tar: POSIX.1-2024, pax, "ustar Interchange Format"
-ENDINGS = {"jpeg": "jpg", None: "bin"}  # of members, by the image's format; others are their own
+END = bytes(2 * tarfile.BLOCKSIZE)  # the end of a tar: POSIX.1-2024, pax, "ustar Interchange Format"
+ENDINGS = {"jpeg": "jpg", None: "bin"}  # suffixes of members by the image's format, where they differ from it
 
 
 class Sample(NamedTuple):
@@ -45,12 +45,12 @@ class Sample(NamedTuple):
 
     @property
     def before(self) -> bytes:
-        """What is before the image in the tar."""
+        """The bytes before the image in the tar."""
         return _header(f"{self.number:08d}.{ENDINGS.get(self.form, self.form)}", self.size)
 
     @property
     def after(self) -> bytes:
-        """What is after it: the line as JSON."""
+        """The bytes after the image in the tar: padding, and the line as a member of its own."""
         line = _header(f"{self.number:08d}.json", len(self.line)) + self.line
         return bytes(-self.size % tarfile.BLOCKSIZE) + line + bytes(-len(line) % tarfile.BLOCKSIZE)
 
@@ -65,27 +65,27 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The file name."""
         return f"{self.split}-{self.number:06d}.tar"
 
     @cached_property
     def size(self) -> int:
-        """Its bytes."""
+        """The size of the file in bytes."""
         return sum(map(_room, self.samples)) + len(END)
 
     @cached_property
     def crc32c(self) -> int:
-        """Of its bytes, from the checksums of its images."""
+        """The checksum of the file, computed from the checksums of its images."""
         value = 0
         for sample in self.samples:
             value = google_crc32c.extend(value, sample.before)
-            zeros = bytes(sample.size)  # a CRC is affine in the bytes: these stand for the image's
+            zeros = bytes(sample.size)  # stand for the image, because a CRC is affine in the bytes
             value = google_crc32c.extend(value, zeros) ^ google_crc32c.value(zeros) ^ sample.crc32c
             value = google_crc32c.extend(value, sample.after)
         return int(google_crc32c.extend(value, END))
 
     def encode(self) -> dict[str, Any]:
-        """As the index has it."""
+        """Encode for the index."""
         return {
             "name": self.name, "split": self.split, "samples": len(self.samples), "bytes": self.size,
             "crc32c": encode_crc32c(self.crc32c),
@@ -93,9 +93,9 @@ class Shard:
 
 
 def shards(lines: Iterable[bytes], size: int) -> list[Shard]:
-    """The shards of a table's lines, each of about `size` bytes; those of a split are of about equal size.
+    """Divide the lines of a table into shards of about `size` bytes, of equal size within a split.
 
-    The order is that of the hashes of the paths, so that each shard has images of all labels.
+    Images are sorted by the hash of their path, so that each shard has images of all labels.
     """
     splits = defaultdict[str, list[Sample]](list)
     for number, line in enumerate(lines):
@@ -115,7 +115,7 @@ def _shards(split: str, samples: list[Sample], size: int) -> Iterator[Shard]:
 
 
 def _room(sample: Sample) -> int:
-    """Bytes of a sample in a tar."""
+    """The size of a sample in a tar, in bytes."""
     return sum(tarfile.BLOCKSIZE + size + -size % tarfile.BLOCKSIZE for size in (sample.size, len(sample.line)))
 
 

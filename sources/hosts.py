@@ -1,4 +1,4 @@
-"""Refusals of a server become a limit of parallel requests to it, one for all requests of a client."""
+"""Limit the parallel requests to each server, by --connections and by its refusals."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from urllib.parse import urlsplit
 
 log = logging.getLogger("spotted")
 
-PROBE_AFTER = 10  # seconds since the last refusal, until one request more is tried
+PROBE_AFTER = 10  # seconds after the last refusal, until the limit grows by one request
 
 
 class Host:
-    """One server: a refusal lowers the number of requests in flight below what it was, good answers raise it by one.
+    """The limit of one server: a refusal lowers it below the requests in flight, good answers raise it by one.
 
-    There are at most `most` (--connections). A waiting request has no connection. A server's own limit is met exactly:
-    each refused request lowers it by one and is repeated when another has ended (additive increase: TCP, RFC 5681).
+    It is at most `most` (--connections). Waiting requests have no connection. A server's own limit is found exactly:
+    each refused request lowers the limit by one, and is repeated when another request has ended (additive increase,
+    as in TCP, RFC 5681).
     """
 
     def __init__(self, name: str, most: float = math.inf) -> None:
-        self.name, self.most, self.has_if_range = (
-            name,
-            most,
-            True,
-        )  # False: it answers a range with If-Range as if it were none
+        self.name, self.most = name, most
+        self.has_if_range = True  # False: it answers ranges with If-Range by the whole file
         self._logged = set[str]()
-        self.served = 0  # requests that had a good answer so far
+        self.served = 0  # requests with a good answer
         self._limit = most
         self._in_flight = self._answering = self._completed = 0
         self._proven = 0  # answers that were read in parallel
@@ -50,7 +48,7 @@ class Host:
 
     @contextmanager
     def answer(self) -> Iterator[None]:
-        """A good answer is read meanwhile."""
+        """Count an answer that is read while the context lasts."""
         with self._changed:
             self.served, self._answering = self.served + 1, self._answering + 1
             self._proven = max(self._proven, self._answering)
@@ -69,18 +67,18 @@ class Host:
                 self._changed.notify()
 
     def is_new(self, subject: str) -> bool:
-        """Whether this is the first call: for a message that is logged once."""
+        """Whether this is the first call with this subject, for messages that are logged once."""
         with self._changed:
             is_new = subject not in self._logged
             self._logged.add(subject)
             return is_new
 
     def is_answering(self) -> bool:
-        """Whether the server serves another request at this moment."""
+        """Whether another answer of the server is being read."""
         return self._answering > 0
 
     def throttled(self) -> int:
-        """Record that this request was refused; returns how many others are in flight."""
+        """Record the refusal of a request; returns the number of others in flight."""
         with self._changed:
             others = self._in_flight - 1
             if others:
@@ -89,7 +87,7 @@ class Host:
 
     def _lower(self, others: int) -> None:
         self._completed, self._refused_at = 0, time.monotonic()
-        if others < self._proven:  # it may not yet know that an answer is read: only the second time is believed
+        if others < self._proven:  # the server may not have noticed the end of an answer: believe only a second refusal
             self._proven -= 1
             return
         if self._limit == self.most:

@@ -1,4 +1,4 @@
-"""Set up the environment for all that read it: requests, google-auth, obstore, GCSFuse."""
+"""Set the environment variables that requests, google-auth, obstore and GCSFuse read."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ import ssl
 
 from errors import UsageError
 
-CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")  # the first that is set counts
-# As Go's http.ProxyFromEnvironment has it for loopback; no proxy reaches the metadata server of a Google VM either.
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")  # the first one that is set counts
+# Loopback, as in Go's http.ProxyFromEnvironment, and the metadata server of Google VMs, which no proxy reaches.
 DIRECT = ("localhost", "127.0.0.1", "::1", "metadata.google.internal", "169.254.169.254")
 
 USUAL = {
-    # Read when google.auth.compute_engine is imported: two looks of two seconds for the metadata server, not 3 of 3.
+    # Read when google.auth.compute_engine is imported: two attempts of two seconds instead of three of three.
     "GCE_METADATA_TIMEOUT": "2",
     "GCE_METADATA_DETECT_RETRIES": "2",
-    # Read when obstore is first used: one thread has time enough for all that Python asks of it, and several wake each
-    # other up, which takes 5 % of the CPU.
+    # Read when obstore is first used: one thread is fast enough, and several wake each other, which takes 5 % of CPU.
     "TOKIO_WORKER_THREADS": "1",
 }
 
 
 def share() -> None:
-    """Set every environment variable that a library reads; raises UsageError for an unusable value.
+    """Set all variables from those that are set; raises UsageError for an unusable value.
 
-    Empty variables, as compose.yaml passes them on, are removed: obstore would take them for a file.
+    Empty variables, which compose.yaml passes on, are removed, because obstore would take them for a file.
     """
     for name in filter(os.environ.__contains__, (*CERTIFICATES, "SSL_CERT_DIR")):
         if not os.environ[name]:
             del os.environ[name]
     os.environ |= USUAL | os.environ
     _share_certificates()
-    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # Go and so GCSFuse do not know ALL_PROXY
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # Go, and so GCSFuse, does not read ALL_PROXY
         proxy = next(filter(None, map(os.environ.get, (name.lower(), name, "all_proxy", "ALL_PROXY"))), "")
         if proxy.lower().startswith("socks"):
             raise UsageError(f"{name} or ALL_PROXY: SOCKS is not supported: expected http://host:port")

@@ -1,4 +1,4 @@
-"""A session whose credentials go only to the host that they are for, and whose redirects lead to no inner network."""
+"""A requests session that sends credentials only to their host, and follows no redirect into a private network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from errors import SourceError
 
 
 class _OwnCredentials(AuthBase):
-    """User and password of the URL itself, or of .netrc's entry for exactly its host; never those of `default`."""
+    """User and password of the URL, or of .netrc's entry for exactly its host; `default` is not used."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         user, password = _credentials(request.url or "")
@@ -34,7 +34,7 @@ def _credentials(url: str) -> tuple[str, str]:
 
 
 def _netrc() -> dict[str, tuple[str, str | None, str | None]]:
-    """The entries of .netrc by host; none where it is missing or damaged, as requests has it."""
+    """The entries of .netrc by host; none if it is missing or damaged, as in requests."""
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         try:
@@ -45,15 +45,15 @@ def _netrc() -> dict[str, tuple[str, str | None, str | None]]:
 
 
 class Border:
-    """A source outside must not lead to an address that only this machine or network has."""
+    """Prevents public sources from leading to addresses of this machine or its network."""
 
     def __init__(self, is_open: bool = False) -> None:
-        """`is_open` lets it."""
+        """`is_open` allows everything."""
         self.is_open, self._is_inside = is_open, lru_cache(maxsize=1024)(_is_inside)
-        self._outside = set[str]()  # hosts that are, or that a source outside has led to
+        self._outside = set[str]()  # public hosts, and hosts that a public source has led to
 
     def check(self, here: str, there: str) -> None:
-        """Raise SourceError where the one URL, or table, must not lead to the other."""
+        """Raise SourceError if the URL or table `here` must not lead to `there`."""
         before, after = urlsplit(here).hostname, urlsplit(there).hostname
         if self.is_open or not before or not after or before == after:
             return
@@ -63,7 +63,7 @@ class Border:
             self._outside.add(after)
 
     def check_peer(self, host: str, address: str) -> None:
-        """Raise SourceError where a host that is outside, as its name said before, has now an address inside."""
+        """Raise SourceError if a public host was connected at a private address: its name has changed meanwhile."""
         if _is_global(address):
             self._outside.add(host)
         elif host in self._outside and not self.is_open:
@@ -71,7 +71,7 @@ class Border:
 
 
 def _is_inside(host: str) -> bool:
-    """Whether a name means an address that only this machine or network has; False for one that is not known here."""
+    """Whether a name has a private address; False if it cannot be resolved here."""
     try:
         return not all(_is_global(str(each[4][0])) for each in socket.getaddrinfo(host, None))
     except (OSError, UnicodeError):
@@ -91,7 +91,7 @@ def _is_global(address: str) -> bool:
 
 
 class OwnSession(requests.Session):
-    """As described above; everything else is as requests has it."""
+    """A session with these two rules."""
 
     def __init__(self, border: Border) -> None:
         super().__init__()

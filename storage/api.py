@@ -1,4 +1,4 @@
-"""A Google Cloud Storage bucket through its API: objects go by obstore, the rest by google-cloud-storage."""
+"""A Google Cloud Storage bucket through its API: obstore writes objects, google-cloud-storage does the rest."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from storage.resumable_upload import Passing, size_and_crc32c, upload
 
 log = logging.getLogger("spotted")
 
-LISTS_AT_ONCE = 24  # pieces of a listing; each is about 1,900 objects, two pages and 0.4 MB
-# Refusals in a row that name the same reason, with nothing stored between them: a key that is disabled, a policy. One
-# member that is refused for its name, or a few of them, are rows.
+LISTS_AT_ONCE = 24  # concurrent pieces of a listing; each has about 1,900 objects, two pages and 0.4 MB
+# Consecutive refusals with the same status that mean that every object is refused, for a disabled key or a policy.
+# Fewer are refusals of single members.
 ALIKE = 8
 DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
 TAKEN = (
@@ -52,9 +52,9 @@ REFUSED = (
 
 
 class ApiBucket(Bucket):
-    """A bucket through its API: objects go by obstore, everything else by google-cloud-storage."""
+    """A bucket through its API."""
 
-    max_in_flight = 256  # at 50 ms a request 4,800 objects/s, and half of that with half as many
+    max_in_flight = 256  # at 50 ms a request, 4,800 objects/s; 128 give half of that
     limiter: RateLimiter
 
     def __init__(
@@ -138,17 +138,17 @@ class ApiBucket(Bucket):
             self.limiter.run(lambda: self._put(name, sent, {"Content-Type": content_type}, is_new), judge)
 
     def _full_name(self, name: str) -> str:
-        """A name with the prefix; raises MemberError for one that this makes too long."""
+        """Add the prefix to a name; raises MemberError if the name is too long then."""
         full = self.prefix + name
         if self.prefix and (refusal := encoding_refusal(full)):
             raise MemberError(refusal)
         return full
 
     def _is_kept(self, name: str, sent: bytes | Passing, refusal: BaseException) -> bool:
-        """Whether the object that was to be put is there, and right; raises KeptError where another one is there.
+        """Whether the object exists with these bytes; raises KeptError if it exists with other bytes.
 
-        403 is also the answer to a put that would replace an object that a retention policy or a hold keeps
-        (https://cloud.google.com/storage/docs/bucket-lock), be it the same once more.
+        403 is also the answer to a put that would replace an object under a retention policy or a hold, even by the
+        same bytes (https://cloud.google.com/storage/docs/bucket-lock).
         """
         there = self._find(name)
         if there is None:
@@ -160,14 +160,14 @@ class ApiBucket(Bucket):
         return True
 
     def _find(self, name: str) -> Stored | None:
-        """One object by its name; None also where the bucket may not be listed."""
+        """List one object by its name; None also if the bucket may not be listed."""
         with contextlib.suppress(BucketError):
             found = next(self._objects(Range(name, name), page_size=1), None)
             return found if found and found.name == name else None
         return None
 
     def _count_refusal(self, error: BaseException) -> None:
-        """Raise BucketError after a few equal refusals in a row: every other object would be refused too."""
+        """Count a refusal; raises BucketError after ALIKE equal ones."""
         status = final_status(error)
         if status:
             with self._counting:
@@ -222,7 +222,7 @@ class ApiBucket(Bucket):
                 yield from part
 
     def _objects(self, wanted: Range, page_size: int = 1000) -> Iterator[Stored]:
-        # Only the JSON of the library's pages is used: its own objects have twenty fields for each line.
+        # Only the JSON of the library's pages is used: its blobs have twenty fields, which take half of the time.
         wanted, length = wanted.below(self.prefix), len(self.prefix)
         pages = self._client.list_blobs(
             self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
@@ -246,7 +246,7 @@ class ApiBucket(Bucket):
         return kept
 
     def _delete(self, name: str) -> str:
-        """Remove an object; returns why it is still there, "" if it is gone."""
+        """Remove an object; returns the reason if it still exists, or ""."""
         try:
             if name.endswith("/"):  # obstore would drop the slash
                 blob = self._bucket.blob(self.prefix + name)
@@ -256,14 +256,14 @@ class ApiBucket(Bucket):
         except (FileNotFoundError, google.api_core.exceptions.NotFound):
             pass
         except DENIED as error:
-            # Without the right to remove objects, an object that does not exist gets this answer too.
+            # Without the right to remove objects, this is also the answer for objects that do not exist.
             return reason(error) if self._find(name) else ""
         except (obstore.exceptions.BaseError, *NO_ANSWER) as error:
             raise BucketError(f"{self.url}: {name} cannot be deleted: {reason(error)}") from error
         return ""
 
     def sync(self) -> None:
-        """What is put is stored durably before the service answers."""
+        """Nothing to do: a put is durable once it is answered."""
 
     def close(self) -> None:
         self._client.close()

@@ -1,4 +1,4 @@
-"""The environment becomes Google credentials, a project and a client."""
+"""Google credentials, project and client, from the environment."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ CONNECTIONS = 64  # of google-cloud-storage, for all that does not go through ob
 
 
 def emulator() -> str | None:
-    """Where Google's clients find an emulator; None for Google itself. An empty variable counts as none."""
+    """The host of an emulator; None for Google itself."""
     return os.environ.get("STORAGE_EMULATOR_HOST") or None
 
 
 def account() -> str:
-    """Who writes, and where these credentials come from; raises BucketError when there are none."""
+    """The account that writes, and the origin of its credentials; raises BucketError if there are none."""
     credentials, origin = credentials_and_origin()
     name = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
     return f"{name or 'an unnamed account'}, {origin}"
 
 
 def credentials_and_origin(billing_project: str = "") -> tuple[google.auth.credentials.Credentials, str]:
-    """Google's default credentials, and where they come from; raises BucketError when there are none.
+    """Google's default credentials, and their origin; raises BucketError if there are none.
 
-    Where a project pays, they name it instead of a quota project of their own.
+    A billing project replaces the quota project of the credentials.
     """
-    from google.auth import compute_engine  # not before the environment says what it should do
+    from google.auth import compute_engine  # reads the environment when it is imported
 
     if emulator():
         return google.auth.credentials.AnonymousCredentials(), f"for the emulator at {emulator()}"
@@ -67,19 +67,19 @@ def project() -> str | None:
 
 
 def charged_to(billing_project: str, credentials: google.auth.credentials.Credentials) -> dict[str, str]:
-    """The header that names the project which pays, for every request of every library; {} where none is known.
+    """The header with the project that pays, for all requests of all libraries; {} if none is known.
 
-    Without `billing_project` it is the quota project in the file of a login, which google.auth names by itself, and
-    obstore does not (https://cloud.google.com/storage/docs/requester-pays).
+    Without `billing_project` it is the quota project of the login, which google.auth sends by itself, and obstore does
+    not (https://cloud.google.com/storage/docs/requester-pays).
     """
     project = billing_project or getattr(credentials, "quota_project_id", None)
     return {"x-goog-user-project": project} if project else {}
 
 
 def client(credentials: google.auth.credentials.Credentials, headers: Mapping[str, str], line: Line) -> storage.Client:
-    """A client whose requests have `headers`, without a project: the creation of a bucket needs one, and passes it."""
+    """Create a client whose requests have `headers`; it has no project, which only the creation of a bucket needs."""
     made = storage.Client(project=None, credentials=credentials)
-    # No public way to the session; requests' default of ten connections is too few for the threads.
+    # The session has no public name; requests' default of ten connections is too few for the threads.
     adapter = LineAdapter(line, CONNECTIONS)
     for scheme in ("http://", "https://"):
         made._http.mount(scheme, adapter)

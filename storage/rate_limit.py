@@ -1,6 +1,6 @@
-"""Limits the rate of writes to a bucket, one limiter for all threads of a process, and retries refused writes.
+"""Limit the rate of writes to a bucket, for all threads of a process, and retry refused writes.
 
-storage/congestion.py decides on the rate.
+storage/congestion.py decides the rate.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from storage.congestion import WINDOW, Congestion
 T = TypeVar("T")
 log = logging.getLogger("spotted")
 
-# Google's guideline: begin at 1,000 writes a second, at most double them every 20 minutes, and send less after
-# 429 or 503 (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
+# Google's guideline: start at 1,000 writes/s, double them at most every 20 minutes, and send fewer after 429 or 503
+# (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
 START = 1000
 DOUBLING = 20 * 60  # seconds
-SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has jumped
-FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds; in an outage all threads wait together
-TIMEOUT = 180  # seconds in which a write is repeated, and a bucket waited for that takes none: --outage's default
-FEWEST = 3  # tries of a write, however long they took: the machine may have slept meanwhile
-MANY = 8  # writes that fail, with none between them that did not: it is the bucket, and not one of them
-SILENT = 3.0  # seconds of that, until it is said
+SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has changed
+FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds
+TIMEOUT = 180  # seconds for which a write is repeated; the default of --outage
+FEWEST = 3  # attempts of a write, however long they take: the machine may sleep meanwhile
+MANY = 8  # consecutive failing writes that mean that the bucket accepts none
+SILENT = 3.0  # seconds of only failing writes, until a warning
 
 
 class WriteLimits(NamedTuple):
@@ -45,26 +45,26 @@ USUAL_LIMITS = WriteLimits()
 class WriteStats(NamedTuple):
     """Counts of the writes of a process."""
 
-    writes: int = 0  # sent, the refused ones among them
+    writes: int = 0  # refused ones included
     peak: int = 0  # most writes in one second
     refused: int = 0
 
     def __add__(self, other: object) -> WriteStats:
-        """Those of two processes."""
+        """Add those of another process."""
         return WriteStats(*map(sum, zip(self, other, strict=True))) if isinstance(other, WriteStats) else NotImplemented
 
 
 class Failure(NamedTuple):
-    """What an error means for a write."""
+    """The classification of a write's error."""
 
     is_passing: bool  # the same request may succeed later
-    is_refusal: bool  # the bucket says that it is overloaded
-    retry_after: float = 0.0  # seconds, where the bucket said so
+    is_refusal: bool  # the bucket is overloaded
+    retry_after: float = 0.0  # seconds, by the Retry-After header
     reason: str = ""  # in one line
 
 
 class RateLimiter:
-    """Grants the moments of writes, and repeats writes that the bucket refuses for now."""
+    """Schedules writes, and repeats those that the bucket refuses for now."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class RateLimiter:
         self._failing, self._failing_since, self._is_reported = 0, 0.0, False  # writes since one was answered well
 
     def rate(self) -> float:
-        """How many may be sent in a second from now."""
+        """The current limit, in writes/s."""
         with self._lock:
             return self._congestion.rate
 
     def acquire(self) -> float:
-        """Wait until something may be sent; the moment, for `delivered` or `throttled`."""
+        """Wait until a write may be sent; returns the time, for `delivered` or `throttled`."""
         congestion = self._congestion
         while True:
             with self._lock:
@@ -108,7 +108,7 @@ class RateLimiter:
         return now
 
     def delivered(self, sent: float, is_timed: bool = True) -> None:
-        """What was sent at that moment was not refused; `is_timed` when the time says how busy the bucket is."""
+        """Record that a write was not refused; `is_timed` if its duration shows how busy the bucket is."""
         with self._lock:
             since = self._failing_since if self._is_reported else self._congestion.outage_since
             self._congestion.delivered(sent, self._clock(), is_timed)
@@ -118,7 +118,7 @@ class RateLimiter:
             log.info("%s: takes writes again, after %.0f s", self.name, self._clock() - since)
 
     def throttled(self, sent: float, retry_after: float = 0.0) -> None:
-        """What was sent at that moment was refused."""
+        """Record that a write was refused."""
         with self._lock:
             self._refused += 1
             before, since = self._congestion.rate, self._congestion.outage_since
@@ -130,14 +130,14 @@ class RateLimiter:
             log.info("%s: refuses %.0f writes/s; now %.0f, and slowly more again", self.name, before, now)
 
     def stats(self) -> WriteStats:
-        """Counts of the writes so far."""
+        """Return the counts so far."""
         with self._lock:
             return WriteStats(self._writes, self._peak, self._refused)
 
     def run(self, write: Callable[[], T], judge: Callable[[Exception], Failure], is_timed: bool = True) -> T:
-        """Send a write, again and again while its failure is a passing one; raises the last error after its patience.
+        """Send a write, and repeat it while its error is passing; raises the last error after `patience` seconds.
 
-        `is_timed` as in `delivered`. Raises BucketError where the bucket takes no writes at all.
+        `is_timed` is that of `delivered`. Raises BucketError if the bucket accepts no writes at all.
         """
         begin, tries = self._clock(), 0
         while True:
@@ -187,12 +187,12 @@ class RateLimiter:
 
 
 def backoff(tries: int, rng: random.Random = random.SystemRandom()) -> float:  # noqa: B008  # it has no state
-    """Seconds to wait after so many tries, with jitter: threads that failed together must not retry together."""
+    """Seconds to wait after `tries` attempts, with jitter, so that threads that failed together retry apart."""
     return rng.uniform(0, min(FIRST_BACKOFF * 2 ** min(tries, 10), MAX_BACKOFF))
 
 
 def retry_after(response: object) -> float:
-    """Seconds that a response's Retry-After asks for; 0 where it has none, or a date."""
+    """The Retry-After of a response in seconds; 0 if it has none, or a date."""
     headers = getattr(response, "headers", None) or {}
     try:
         return max(float(headers.get("Retry-After", 0)), 0.0)
