@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
@@ -94,7 +94,13 @@ class LineAdapter(HTTPAdapter):
         super().__init__(pool_maxsize=connections)
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        options = [*HTTPConnection.default_socket_options, (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)]
+        options, unsent = (
+            [*HTTPConnection.default_socket_options],
+            (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT),
+        )
+        with suppress(OSError), socket.socket() as probe:  # a sandbox need not have it
+            probe.setsockopt(*unsent)
+            options.append(unsent)
         super().init_poolmanager(*arguments, socket_options=options, **named)
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
