@@ -94,11 +94,9 @@ class LineAdapter(HTTPAdapter):
         super().__init__(pool_maxsize=connections)
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        options, unsent = (
-            [*HTTPConnection.default_socket_options],
-            (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT),
-        )
-        with suppress(OSError), socket.socket() as probe:  # a sandbox need not have it
+        options = [*HTTPConnection.default_socket_options]
+        unsent = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT
+        with suppress(OSError), socket.socket() as probe:  # some sandboxes do not have this option
             probe.setsockopt(*unsent)
             options.append(unsent)
         super().init_poolmanager(*arguments, socket_options=options, **named)
