@@ -21,6 +21,8 @@ MAX_OBJECTS = 500_000  # a card of so many takes 60 MB, and memory must stay bel
 
 def write_missing(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any]) -> None:
     """Write the card of a dataset that was complete before, and has none."""
+    if dataset.layout is None:  # which never has one
+        return
     with _optional(dataset), drawn(dataset, store, rows, metadata, store.failures()):
         pass
 
