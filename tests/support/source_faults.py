@@ -15,7 +15,8 @@ from support.source_server import Plan
 TAR, ZIP, GZ = "/images.tar", "/low-resolution.zip", "/images.tar.gz"
 SIZE = len(world()[TAR])
 ALWAYS = 10**6  # times
-MIDDLE = 5  # of the requests for an archive of several spans; the first two look what it is
+LOOKED = 2  # requests for an archive that look what it is
+MIDDLE = 5  # of the requests for an archive of several spans
 BOTH = ("api", "folder")
 MONDAY, TUESDAY = "Mon, 05 Jan 2026 10:00:00 GMT", "Tue, 06 Jan 2026 10:00:00 GMT"
 TSINGHUA, OXFORD, AUSTIN = ("-d", "tsinghua"), ("-d", "oxford"), ("-d", "austin")
@@ -51,11 +52,6 @@ def photo(what: Answer, times: int = ALWAYS, count: int = 1) -> Provoke:
 
 def cut(rng: random.Random) -> Plan:
     return Plan(cut=rng.randrange(4 << 20))
-
-
-def cut_early(rng: random.Random) -> Plan:
-    """For answers that may be short: one that ends before the cut is no fault."""
-    return Plan(cut=rng.randrange(64 << 10))
 
 
 def hang(rng: random.Random) -> Plan:
@@ -225,10 +221,10 @@ SOURCE = (
         1,
         "expected lines as sha256sum writes them",
     ),
-    Fault("a zip's connection cut at a random byte", source(cut_early, 5, ZIP, after=MIDDLE), data=TSINGHUA),
+    Fault("a zip's connection cut at a random byte", source(cut, 5, ZIP, after=LOOKED), data=TSINGHUA),
     Fault(
         "a .tar.gz's connection cut at a random byte",
-        source(lambda rng: Plan(cut=rng.randrange(4000)), 3, GZ, after=2),
+        source(lambda rng: Plan(cut=rng.randrange(4000)), 3, GZ, after=LOOKED),
         data=OXFORD,
     ),
     Fault("photos cut at a random byte", photo(lambda rng: Plan(cut=rng.randrange(900)), 3, 9), data=AUSTIN),
