@@ -116,6 +116,8 @@ def ended_well(run: Run, number: signal.Signals) -> Iterator[str]:
     """What is wrong with how the run ended."""
     if run.status == 0:  # while Python itself begins it may pass over a Ctrl-C, and in the end all is done
         return
+    if number == signal.SIGINT and run.said.startswith("Fatal Python error: init_"):  # or end by it, before cli.py
+        return
     if run.seconds > IN_TIME:
         yield f"it took {run.seconds:.1f} s to end"
     if run.status == -number:  # by the system: before cli.py has its handlers
