@@ -131,21 +131,17 @@ def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
 
 
 def _placed(entry: ZipEntry) -> ZipEntry:
-    return entry._replace(offset=max(entry.offset, 0), refusal=entry.refusal or _place_refusal(entry))
-
-
-def _place_refusal(entry: Record | ZipEntry) -> str:
-    return f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
+    why = f"damaged: its {entry.packed:,} bytes from byte {entry.offset:,} on are not there"
+    return entry._replace(offset=max(entry.offset, 0), refusal=entry.refusal or why)
 
 
 def _entry(record: Record, name: str, end: int) -> ZipEntry:
     size = record.size
     if record.method == STORED and not record.flags & ENCRYPTED:
         size = record.packed  # as unzip does; the CRC-32 shows whether it is right
-    refusal, places = _refusal(record), (record.offset, record.packed, size)
-    if not refusal and not 0 <= record.offset <= end - LOCAL_SIZE - record.packed:
-        refusal = _place_refusal(record)
-    return ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, not record.is_damaged)
+    places, is_sure = (record.offset, record.packed, size), not record.is_damaged
+    entry = ZipEntry(name, record.raw_name, *places, record.crc, record.method, _refusal(record), 0, is_sure)
+    return entry if 0 <= record.offset <= end - LOCAL_SIZE - record.packed else _placed(entry)
 
 
 def _refusal(record: Record) -> str:

@@ -91,5 +91,5 @@ class UploadBatcher:
             self._settle_first()
 
     def wait(self) -> None:
-        """Wait until no put is running, whatever its outcome."""
+        """Wait for all running puts; their errors are raised by finish()."""
         wait(self._pending)

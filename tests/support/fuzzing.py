@@ -131,8 +131,8 @@ def check_zip(packed: bytes, found: list[Got]) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             read = {got.name: _zip_read(archive, got.name) for got in files}
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):  # for one bad record
-        return
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return  # zipfile refuses a whole archive for one bad record, and then there is nothing to compare with
     names = [got.name for got in files]  # zipfile stops at a bad record, so it may lack members
     assert all(got.data in read[got.name] or len(read[got.name]) < names.count(got.name) for got in files)
 
@@ -141,7 +141,7 @@ def _zip_read(archive: zipfile.ZipFile, name: str) -> list[bytes]:
     """What zipfile reads of this name; nothing where it finds fault with one, as with a local header's other name."""
     try:
         return [archive.read(info) for info in archive.infolist() if info.filename == name]
-    except (
+    except (  # what zipfile raises for a damaged member, or for a method that it does not support
         zipfile.BadZipFile,
         EOFError,
         UnicodeDecodeError,
