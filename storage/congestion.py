@@ -185,7 +185,8 @@ class Congestion:
         if window.refused < SAME * self._share * window.answers or not window.refused:
             self._cuts = 0  # the last cut was right
         self._noise *= 0.5 ** (elapsed / NOISE_HALVES)
-        self._borne, self._is_tried = self.rate, True
+        if now - self._epoch >= WINDOW:  # since the last cut: a bucket may count by whole seconds
+            self._borne, self._is_tried = self.rate, True
         is_calm = window.refused <= (self._noise + TOLERATED) * window.answers
         if is_calm and window.sent >= USED * self.rate * elapsed and not self._is_slower():
             self._grow()

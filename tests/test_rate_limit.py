@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,25 @@ def test_an_outage_is_probed_and_then_it_goes_on_as_before(clock: Clock, caplog:
     assert sum(level == "WARNING" for level, _ in said) == 1 and any(
         "takes writes again, after" in it for _, it in said
     )
+
+
+@pytest.mark.parametrize("seconds", [1.99, 2.99, 3.99, 4.99, 5.99])
+def test_after_an_outage_no_rate_comes_back_that_the_bucket_took_for_part_of_a_second_only(seconds: float) -> None:
+    """It takes 60 in each second of its clock: the first of them are no proof of 150/s."""
+    control, now, took = Congestion(150, 1, 0.0), 0.0, Counter[int]()
+    outage = range(int(seconds * 100), int(seconds * 100) + 200)
+    while now < seconds + 2 or control.outage_since is not None:
+        grant = control.reserve(now)
+        now = max(now, grant.moment)
+        if not grant.may_send:
+            continue
+        control.sent(now)
+        if took[int(now)] < 60 and int(now * 100) not in outage:
+            took[int(now)] += 1
+            control.delivered(now, now + 0.02)
+        else:
+            control.throttled(now, now + 0.02)
+    assert control.rate < 75
 
 
 def test_who_waits_for_a_slow_rate_goes_on_when_it_rises() -> None:
