@@ -28,7 +28,7 @@ class Filter:
     upto: Mapping[str, str] | None = field(default=None, compare=False)  # None: the names are not known yet
 
     def __bool__(self) -> bool:
-        return self != Filter()
+        return bool(self.limit or self.include or self.exclude)
 
     def __str__(self) -> str:
         parts = [f"the first {self.limit} images of each group"] if self.limit else []

@@ -65,7 +65,7 @@ def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> Listing
                 misnamed.add(each.row)
                 if noted:
                     noted.add(each.row)
-                yield each.row._replace(reason="", note="")
+                yield Row(*each.row[:5])  # without reason and note
 
     return ListingDiff(Rows.of_sorted(proved()), lost, misnamed, unnamed, noted)
 

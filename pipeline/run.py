@@ -140,8 +140,9 @@ def _store(run: DatasetRun, resumed: Resumed, store: ManifestStore) -> None:
 
 def _remove_stale(run: DatasetRun, earlier: Rows, folders: set[str], bucket: Bucket) -> None:
     """Remove objects of earlier versions, and those of false starts, unless this version has them too."""
-    ours = (Stored(each.row.path, 0, None) for each in last_wins(run.runs()))
-    bucket.delete(each.row.path for each, found in outer_join(last_wins([earlier]), ours) if each and not found)
+    if earlier:
+        ours = (Stored(each.row.path, 0, None) for each in last_wins(run.runs()))
+        bucket.delete(each.row.path for each, found in outer_join(last_wins([earlier]), ours) if each and not found)
     stale = (run.false_starts | run.folders.created) - folders
     if stale:
         run.folders.wait()

@@ -6,7 +6,6 @@ folder without one only with implicit dirs.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from abc import ABC, abstractmethod
@@ -164,7 +163,7 @@ def map_bounded(pool: Executor, work: Callable[[T], U], items: Iterable[T], most
 
 def encode_crc32c(value: int) -> str:
     """Encode a checksum like GCS and `gcloud storage hash`: base64 of four bytes, big-endian."""
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
+    return binascii.b2a_base64(value.to_bytes(4, "big"), newline=False).decode()
 
 
 def decode_crc32c(text: str) -> int:

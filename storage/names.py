@@ -9,6 +9,7 @@ from errors import escaped
 
 PARTIAL_PREFIX = ".spotted-part-"  # of an unfinished file, which is renamed within its folder
 LONGEST_NAME = 1024  # bytes of UTF-8
+PLAIN = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)  # most names; none of them is refused
 
 
 def is_unfinished(name: str) -> bool:
@@ -22,6 +23,8 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
     "./" and doubled slashes are removed, as tar and unzip do. A name that could leave the prefix, or that GCS does not
     accept, is refused and returned in printable form (https://cloud.google.com/storage/docs/objects#naming).
     """
+    if PLAIN.fullmatch(name) and len((prefix + name).encode()) <= LONGEST_NAME:
+        return prefix + name, ""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")
     refusal = _refusal(name, parts, full)
