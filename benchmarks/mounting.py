@@ -15,7 +15,7 @@ from typing import NamedTuple
 from course import Course, prepare
 from inputs import Input
 from measure import Bucket, Failed
-from render import machine, table
+from render import table, write_page
 from ways import WAYS, lacking
 
 SHARE = 0.05  # of Stanford: 2,061 files, 40 MB
@@ -156,14 +156,8 @@ def measure(at: Course, scale: float, rounds: int, out: Path | None) -> None:
         f"What the flags are worth, medians of {rounds}": mounting.changes,
     }
     sections = [f"### {title}\n\n{table(HEADER, run())}" for title, run in parts.items()]
-    minutes = (time.monotonic() - begin) / 60
     head = (
         f"# On a mount\n\n{mounting.given.objects:,} files, {mounting.given.size / 1e6:.0f} MB; a bucket that answers"
-        f" after {DELAY * 1000:.0f} ms. Requests are for each file; journal, placeholders and listings are in.\n\n"
-        f"Made by `make bench`, {time.strftime('%Y-%m-%d')}, in {minutes:.0f} minutes. {machine()}\n"
+        f" after {DELAY * 1000:.0f} ms. Requests are for each file; journal, placeholders and listings are in."
     )
-    text = "\n".join([head, *sections])
-    print(text)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "mount.md").write_text(text)
+    write_page(out, "mount.md", head, sections, begin)

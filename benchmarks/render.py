@@ -9,6 +9,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -106,6 +107,17 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
 
 
 # ── the machine ──────────────────────────────────────────────────────────────────────────────────
+
+
+def write_page(out: Path | None, name: str, head: str, sections: Iterable[str], begin: float) -> None:
+    """Print a page of results, made since `begin` on the monotonic clock; write it into the folder `out` if given."""
+    minutes, day = (time.monotonic() - begin) / 60, time.strftime("%Y-%m-%d")
+    made = f"Made by `make bench`, {day}, in {minutes:.0f} minutes. {machine()}\n"
+    text = "\n".join([f"{head}\n\n{made}", *sections])
+    print(text)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
 
 
 def machine() -> str:

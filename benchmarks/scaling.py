@@ -16,7 +16,7 @@ from typing import NamedTuple
 import inputs
 from course import Course, free_port, prepare
 from measure import Failed, Figures
-from render import machine, table
+from render import table, write_page
 from ways import BUCKET, HERE, TOOL
 
 API = f"{TOOL} --via api --to gs://{BUCKET}"
@@ -114,15 +114,8 @@ def measure(at: Course, scale: float, only: Collection[str], out: Path | None) -
             sections.append(f"### {run.__doc__}\n\n{table(HEADER, map(cells, found))}")
     if "start" in only:
         sections.append(start(at, bench))
-    minutes = (time.monotonic() - begin) / 60
-    head = (
-        f"# How it scales\n\nMade by `make bench`, {time.strftime('%Y-%m-%d')}, in {minutes:.0f} minutes. {machine()}\n"
-    )
-    text = "\n".join([head, *sections])
-    print(text)
+    write_page(out, "scaling.md", "# How it scales", sections, begin)
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "scaling.md").write_text(text)
         write_csv(out / "scaling.csv", points)
 
 

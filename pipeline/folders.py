@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 
 from errors import BucketError, MemberError
 from manifest.records import FAILED, Row
@@ -30,9 +29,7 @@ class FolderPlaceholders:
     def __enter__(self) -> FolderPlaceholders:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def create(self, names: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ import math
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -33,9 +32,7 @@ class SlowLine:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         for each in (self._socket, *self._open):
             with contextlib.suppress(OSError):
