@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 FIRST = 4 << 20  # bytes in flight before anything has arrived
 AHEAD = 10.0  # seconds in which the bytes in flight should arrive
@@ -25,8 +24,8 @@ class Line:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.window = FIRST
-        self._clock, self._in_flight, self._count, self._changed = clock, 0, 0, threading.Condition()
-        self._turns = deque[object]()  # of those that wait
+        self._clock, self._in_flight, self._count, self._lock = clock, 0, 0, threading.Lock()
+        self._changed, self._turns = threading.Condition(self._lock), deque[object]()  # of those that wait
         self._begin_measurement()
 
     def _begin_measurement(self) -> None:
@@ -36,31 +35,36 @@ class Line:
         """Whether an object of `size` bytes would take longer than LONG, as all connections share the line."""
         return size * max(self._count, 1) > self.window / AHEAD * LONG
 
-    @contextmanager
-    def sending(self, size: int) -> Iterator[None]:
-        """Wait until `size` bytes may be sent; they are in flight until the context ends."""
-        with self._changed:
-            self._wait_for_turn(size)
+    def sending(self, size: int) -> Sending:
+        """A context that begins when `size` bytes may be sent; they are in flight until it ends."""
+        return Sending(self, size)
+
+    def enter(self, size: int) -> float:
+        """Wait until `size` bytes may be sent; returns when the measurement began, for `leave`."""
+        with self._lock:
+            if self._turns or not self._fits(size):
+                self._wait_for_turn(size)
             if not self._in_flight:  # an idle line says nothing of its speed
                 self._begin_measurement()
-            self._in_flight, self._count, sent = self._in_flight + size, self._count + 1, self._begin
-        arrived = 0
-        try:
-            yield
-            arrived = size
-        finally:
-            with self._changed:
-                self._in_flight, self._count = self._in_flight - size, self._count - 1
-                self._measure(arrived, sent == self._begin)
+            self._in_flight, self._count = self._in_flight + size, self._count + 1
+            return self._begin
+
+    def leave(self, size: int, begin: float, has_arrived: bool) -> None:
+        """Record that `size` bytes are no longer in flight."""
+        with self._lock:
+            self._in_flight, self._count = self._in_flight - size, self._count - 1
+            self._measure(size * has_arrived, begin == self._begin)
+            if self._turns:
                 self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return not self._in_flight or self._in_flight + size <= self.window
 
     def _wait_for_turn(self, size: int) -> None:
         """Wait in the order of arrival: otherwise small objects would overtake a large one for as long as they come."""
         turn = object()
         self._turns.append(turn)
-        self._changed.wait_for(
-            lambda: self._turns[0] is turn and (not self._in_flight or self._in_flight + size <= self.window)
-        )
+        self._changed.wait_for(lambda: self._turns[0] is turn and self._fits(size))
         self._turns.popleft()
         if self._turns:  # the next one may fit, too
             self._changed.notify_all()
@@ -72,3 +76,18 @@ class Line:
         if seconds >= SPAN:
             self.window = max(min(self.window, int(self._arrived / seconds * AHEAD)), 1)
             self._begin_measurement()
+
+
+class Sending:
+    """Bytes that a line admits; a generator as the context would take twice the time of all the rest."""
+
+    __slots__ = "_begin", "_line", "_size"
+
+    def __init__(self, line: Line, size: int) -> None:
+        self._line, self._size = line, size
+
+    def __enter__(self) -> None:
+        self._begin = self._line.enter(self._size)
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self._line.leave(self._size, self._begin, has_arrived=error is None)
