@@ -11,9 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import google.api_core.exceptions
-import google.api_core.retry
 import google.auth
-import google.auth.credentials
 import obstore
 from google.cloud.storage.retry import DEFAULT_RETRY
 

@@ -36,11 +36,10 @@ class Line:
         return size * max(self._count, 1) > self.window / AHEAD * LONG
 
     def sending(self, size: int) -> Sending:
-        """A context that begins when `size` bytes may be sent; they are in flight until it ends."""
+        """Wait until `size` bytes may be sent; they are in flight until the context ends."""
         return Sending(self, size)
 
-    def enter(self, size: int) -> float:
-        """Wait until `size` bytes may be sent; returns when the measurement began, for `leave`."""
+    def _admit(self, size: int) -> float:
         with self._lock:
             if self._turns or not self._fits(size):
                 self._wait_for_turn(size)
@@ -49,8 +48,7 @@ class Line:
             self._in_flight, self._count = self._in_flight + size, self._count + 1
             return self._begin
 
-    def leave(self, size: int, begin: float, has_arrived: bool) -> None:
-        """Record that `size` bytes are no longer in flight."""
+    def _answered(self, size: int, begin: float, has_arrived: bool) -> None:
         with self._lock:
             self._in_flight, self._count = self._in_flight - size, self._count - 1
             self._measure(size * has_arrived, begin == self._begin)
@@ -66,8 +64,7 @@ class Line:
         self._turns.append(turn)
         self._changed.wait_for(lambda: self._turns[0] is turn and self._fits(size))
         self._turns.popleft()
-        if self._turns:  # the next one may fit, too
-            self._changed.notify_all()
+        self._changed.notify_all()  # the next one may fit, too
 
     def _measure(self, size: int, is_within: bool) -> None:
         self._arrived, self._carried = self._arrived + size, self._carried + size * is_within
@@ -79,15 +76,13 @@ class Line:
 
 
 class Sending:
-    """Bytes that a line admits; a generator as the context would take twice the time of all the rest."""
-
-    __slots__ = "_begin", "_line", "_size"
+    """The context of bytes in flight; a generator would take as much time as all the rest of the line."""
 
     def __init__(self, line: Line, size: int) -> None:
         self._line, self._size = line, size
 
     def __enter__(self) -> None:
-        self._begin = self._line.enter(self._size)
+        self._begin = self._line._admit(self._size)
 
     def __exit__(self, error: object, *_: object) -> None:
-        self._line.leave(self._size, self._begin, has_arrived=error is None)
+        self._line._answered(self._size, self._begin, has_arrived=error is None)

@@ -87,16 +87,16 @@ class RateLimiter:
 
     def acquire(self) -> float:
         """Wait until a write may be sent; returns the time, for `delivered` or `throttled`."""
-        congestion = self._congestion
+        congestion, grant = self._congestion, None
         while True:
             with self._lock:
-                grant = congestion.reserve(self._clock())
-            while (wait := grant.moment - self._clock()) > 0 and grant.version == congestion.version:
-                self._check_patience()
-                self._sleep(min(wait, SLICE))
-            with self._lock:
-                if grant.may_send and grant.version == congestion.version:
-                    return self._count(self._clock())
+                now = self._clock()
+                if grant is None or not grant.may_send or grant.version != congestion.version:
+                    grant = congestion.reserve(now)
+                if grant.may_send and grant.moment <= now:
+                    return self._count(now)
+            self._check_patience()
+            self._sleep(min(grant.moment - now, SLICE))
 
     def _count(self, now: float) -> float:
         self._congestion.sent(now)
