@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 
 from pipeline.machine import check_proc, find_temporary_folder, raise_limit
@@ -10,7 +11,13 @@ from pipeline.options import RunOptions
 from report.log import start_log
 from sources import network
 
-ON_DATASETS = frozenset({"extract", "verify", "repair", "shards"})  # have `open_run`, the others `run`
+log = logging.getLogger("spotted")
+ON_DATASETS = {  # they have `open_run`, the others `run`
+    "extract": "extracting %s to %s",
+    "verify": "verifying %s in %s",
+    "repair": "repairing %s in %s",
+    "shards": "making shards of %s in %s",
+}
 
 
 def run(options: RunOptions, interrupted: threading.Event) -> int:
@@ -25,5 +32,6 @@ def run(options: RunOptions, interrupted: threading.Event) -> int:
     command = importlib.import_module(f"commands.{options.command}")
     if options.command not in ON_DATASETS:
         return int(command.run(options))
+    log.info(ON_DATASETS[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
     extract = importlib.import_module("commands.extract")
     return int(extract.run_datasets(options, command.open_run, interrupted))

@@ -20,7 +20,7 @@ from errors import BucketError, ExtractionError, MemberError
 from gcs import Destination, Scheme, mount_point, open_bucket, scheme_of
 from pipeline.options import RunOptions
 from report.humanize import amount
-from storage.bucket import METADATA_PREFIX, Bucket
+from storage.bucket import METADATA_PREFIX, Bucket, wanted_region
 from storage.gcsfuse import fuse_works, gcsfuse_version, is_fuse
 
 HERE = Path(__file__).parent.parent
@@ -147,7 +147,7 @@ def _mount(options: RunOptions) -> Finding:
 
 def _place(url: str, bucket: str, exists: bool, region: str | None) -> Finding:
     if not exists:
-        wanted = os.environ.get("GCS_REGION") or "us-central1"
+        wanted = wanted_region()
         return Finding("bucket", True, f"{url}: does not exist; a run creates it in {wanted} if the account has"
                        " roles/storage.admin on the project; or run:"
                        f" gcloud storage buckets create {bucket} --location={wanted}")  # fmt: skip

@@ -26,8 +26,6 @@ from storage.bucket import Bucket
 from storage.rate_limit import WriteLimits
 
 log = logging.getLogger("spotted")
-DOING = {"extract": "extracting %s to %s", "verify": "verifying %s in %s", "repair": "repairing %s in %s",
-         "shards": "making shards of %s in %s"}  # fmt: skip
 
 
 class Session(NamedTuple):
@@ -45,7 +43,6 @@ Open = Callable[[RunOptions, Session], Work]  # opens what a command needs, and 
 def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Event) -> int:
     """Run a command on every dataset; return 0, or the exit status of the worst failure."""
     screen = Screen(options)
-    log.info(DOING[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
     with contextlib.ExitStack() as stack:
         stack.enter_context(screen.open())
         work = open_run(options, Session(screen.show, interrupted, stack))

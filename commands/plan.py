@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,9 +26,9 @@ from pipeline.planner import ArchiveLocation, PlannedArchive, locate, narrowed, 
 from pipeline.unit import Unit, is_whole
 from report.humanize import amount
 from sources import source
-from storage.bucket import Bucket, BucketState
-from storage.bucket_admin import DEFAULT_REGION, HIERARCHICAL
+from storage.bucket import Bucket, BucketState, wanted_region
 from storage.names import object_name, parents
+from storage.rate_limit import HIERARCHICAL
 
 log = logging.getLogger("spotted")
 
@@ -81,8 +80,7 @@ def find_place(options: RunOptions) -> Place:
         why = str(error)
     has_folders = options.hierarchical if bucket is None else bucket.has_folders
     if bucket is None:
-        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
-        found = f"cannot tell what is there already: {why}" if why else f"would be created in {region}"
+        found = f"cannot tell what is there already: {why}" if why else f"would be created in {wanted_region()}"
         log.warning("%s: %s", options.to, found)
     elif options.hierarchical and not has_folders:
         log.warning("%s: exists without a hierarchical namespace, which only a new bucket can get", options.to)

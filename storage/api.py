@@ -19,14 +19,14 @@ from errors import BucketError, BusyError, KeptError, MemberError
 from sources.retry import tls_failure
 from storage.api_errors import final_status, judge
 from storage.bucket import NO_TERMS, Bucket, BucketState, Data, Lease, Stored, Terms, map_bounded, reason
-from storage.bucket_admin import HIERARCHICAL, NO_ANSWER, Place, understood
+from storage.bucket_admin import NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, charged_to, client, credentials_and_origin, emulator
 from storage.lease import ObjectLease
 from storage.line import Line
 from storage.listing import Range, objects
 from storage.names import encoding_refusal
 from storage.object_stores import ObjectStores
-from storage.rate_limit import START, USUAL_LIMITS, RateLimiter, WriteLimits
+from storage.rate_limit import HIERARCHICAL, START, USUAL_LIMITS, RateLimiter, WriteLimits
 from storage.resumable_upload import Passing, size_and_crc32c, upload
 
 log = logging.getLogger("spotted")

@@ -7,6 +7,7 @@ folder without one only with implicit dirs.
 from __future__ import annotations
 
 import binascii
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import deque
@@ -55,6 +56,11 @@ class Terms(NamedTuple):
 
 
 NO_TERMS = Terms()
+
+
+def wanted_region() -> str:
+    """The region of a bucket that the run creates."""
+    return os.environ.get("GCS_REGION") or "us-central1"
 
 
 class Lease:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,13 +16,12 @@ from google.cloud import storage
 from errors import BucketError
 from sources.retry import innermost, tls_failure
 from storage.api_errors import judge
-from storage.bucket import NO_TERMS, BucketState, Terms, reason
+from storage.bucket import NO_TERMS, BucketState, Terms, reason, wanted_region
 from storage.credentials import project
+from storage.rate_limit import HIERARCHICAL
 
 log = logging.getLogger("spotted")
 
-DEFAULT_REGION = "us-central1"
-HIERARCHICAL = 8  # times the initial rate of a flat bucket (https://cloud.google.com/storage/docs/hns-overview)
 NO_ANSWER = (
     google.api_core.exceptions.GoogleAPIError,
     google.auth.exceptions.GoogleAuthError,
@@ -165,7 +163,7 @@ class Place:
         return found if isinstance(found, Mapping) else {}
 
     def _create(self, is_hierarchical: bool) -> None:
-        region = os.environ.get("GCS_REGION") or DEFAULT_REGION
+        region = wanted_region()
         self._bucket.iam_configuration.uniform_bucket_level_access_enabled = True  # hierarchical ones must have it
         self._bucket.iam_configuration.public_access_prevention = "enforced"
         if is_hierarchical:

@@ -22,6 +22,7 @@ log = logging.getLogger("spotted")
 # Google's guideline: start at 1,000 writes/s, double them at most every 20 minutes, and send fewer after 429 or 503
 # (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
 START = 1000
+HIERARCHICAL = 8  # times that, with a hierarchical namespace (https://cloud.google.com/storage/docs/hns-overview)
 DOUBLING = 20 * 60  # seconds
 SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has changed
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds
