@@ -20,7 +20,6 @@ from pipeline.results import Result
 from pipeline.run import Hooks, extract
 from report.card import write as card
 from report.summary import Screen, log_next_step, print_summary
-from sources import sample
 from sources.local_files import is_http
 from storage.bucket import Bucket
 from storage.rate_limit import WriteLimits
@@ -107,4 +106,8 @@ def places(options: RunOptions) -> Iterator[str]:
 
 def with_mirror(options: RunOptions, stack: contextlib.ExitStack) -> RunOptions:
     """Return the options; with --sample, start the server of the sample and make it the mirror."""
-    return replace(options, mirror=stack.enter_context(sample.serve())) if options.sample else options
+    if not options.sample:
+        return options
+    from sources import sample  # with Pillow, which draws it
+
+    return replace(options, mirror=stack.enter_context(sample.serve()))

@@ -10,8 +10,6 @@ import io
 import struct
 from typing import NamedTuple
 
-from PIL import Image
-
 FORMATS = ("GIF", "WEBP", "BMP", "TIFF", "AVIF")  # Pillow has more, some of which start programs
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 without DHT, JPG, DAC: ITU T.81, table B.1
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7 and SOI: markers without a segment
@@ -61,6 +59,8 @@ def _png(data: bytes) -> Size | None:
 
 
 def _other(data: bytes) -> Size | None:
+    from PIL import Image  # most datasets have no such image
+
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return Size(*image.size)

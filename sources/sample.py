@@ -28,6 +28,7 @@ TSINGHUA_BREEDS = ("200-n000008-Airedale", "220-n000032-Fila Braziliero", "1043-
 DOGS, PHOTOS_PER_DOG = 12, 5
 PICTURES = 12
 TRAINED_ON = 4  # photos of each of Stanford's breeds, of six
+STOPS_WITHIN = 0.05  # seconds that the server takes to end; half a second by default
 HTML = b"<!DOCTYPE html><html><title>Error</title><body>Access denied</body></html>"
 
 DOG = """
@@ -240,6 +241,6 @@ class _Handler(BaseHTTPRequestHandler):
 def serve() -> Iterator[str]:
     """Serve the sample on loopback; yield the URL of its mirror."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(STOPS_WITHIN,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -73,9 +73,9 @@ def test_an_interrupt_ends_within_two_seconds_and_the_next_run_goes_on(
 
 
 SWALLOWED = """
-import gc, signal, sys, cli
+import gc, signal, sys, threading, cli
 def interrupt(phase, info):
-    if "pipeline.worker" in sys.modules:
+    if "pipeline.worker" in sys.modules and threading.current_thread() is threading.main_thread():
         gc.callbacks.remove(interrupt)
         signal.raise_signal(signal.SIGINT)
 gc.callbacks.append(interrupt)

@@ -68,6 +68,12 @@ def test_help_is_quick_and_loads_nothing_of_the_cloud() -> None:
     assert not [module for module in modules if module.startswith("google")]
 
 
+def test_commands_load_nothing_of_the_cloud_or_of_pillow_before_they_need_it() -> None:
+    code = "import sys, commands.extract, commands.plan, commands.verify; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"PIL", "google.auth", "google.cloud", "http.server", "obstore", "tqdm"} & set(done.stdout.split())
+
+
 def test_logs_and_result_as_json(cli: Cli, tmp_path: Path) -> None:
     done = cli("-a", "--sample", "--to", tmp_path / "out", "--log-format", "json")
     assert done.returncode == 0

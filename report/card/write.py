@@ -11,8 +11,6 @@ from typing import Any
 from datasets import Dataset
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
-from report.card.facts import Survey, describe, encode, read_previews
-from report.card.page import render
 
 log = logging.getLogger("spotted")
 
@@ -65,6 +63,14 @@ def _draw(
         why = f"for more than {MAX_OBJECTS:,} objects it would take too much memory"
         log.info("%s: no card: %s", dataset.name, why)
         return None
+    from report.card.facts import (
+        Survey,
+        describe,
+        encode,
+        read_previews,
+    )  # with Pillow, which other commands do without
+    from report.card.page import render
+
     survey = Survey(dataset.layout, rows)
     previews = read_previews(store.bucket, survey)
     card = describe(dataset, metadata, survey, previews, failures)
