@@ -13,15 +13,15 @@ from typing import NamedTuple
 from datasets import Dataset
 from errors import BucketError, BusyError, ClusterError, ExtractionError, shown
 from gcs import Destination, open_bucket, ready
-from pipeline.cluster import Cluster, start_cluster
+from pipeline.cluster import start_cluster
+from pipeline.job import Job
 from pipeline.options import RunOptions, WorkerConfig
 from pipeline.progress import Report
 from pipeline.results import Result
-from pipeline.run import Hooks, extract
+from pipeline.run import extract
 from report.card import write as card
 from report.summary import Screen, log_next_step, print_summary
 from sources.local_files import is_http
-from storage.bucket import Bucket
 from storage.rate_limit import WriteLimits
 
 log = logging.getLogger("spotted")
@@ -53,9 +53,8 @@ def run_datasets(options: RunOptions, open_run: Open, interrupted: threading.Eve
 
 def open_run(options: RunOptions, session: Session) -> Work:
     """Open the destination and the workers for an extraction."""
-    options, bucket, cluster = open_to_write(options, session)
-    hooks = Hooks(session.report, card)
-    return lambda dataset: extract(dataset, options, bucket, cluster, hooks)
+    job = open_to_write(options, session)
+    return lambda dataset: extract(dataset, job)
 
 
 def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iterator[Result]:
@@ -75,7 +74,7 @@ def _each(options: RunOptions, work: Work, interrupted: threading.Event) -> Iter
             yield Result(dataset, error=shown(str(error)))
 
 
-def open_to_write(options: RunOptions, session: Session) -> tuple[RunOptions, Bucket, Cluster]:
+def open_to_write(options: RunOptions, session: Session) -> Job:
     """Make the destination ready to be written, and start the workers; both last as long as the session."""
     wanted = Destination(
         options.to,
@@ -83,16 +82,17 @@ def open_to_write(options: RunOptions, session: Session) -> tuple[RunOptions, Bu
         terms=options.terms._replace(is_hierarchical=options.hierarchical),
     )
     destination = session.stack.enter_context(ready(wanted, options.via, bool(options.scheduler), options.keep_mount))
-    options, cluster = start_workers(options, destination, session)
-    return options, open_bucket(destination), cluster
+    return start_workers(options, destination, session)
 
 
-def start_workers(options: RunOptions, destination: Destination, session: Session) -> tuple[RunOptions, Cluster]:
-    """Start the workers; return them with the options, to which --sample adds its mirror."""
+def start_workers(options: RunOptions, destination: Destination, session: Session) -> Job:
+    """Start the workers; --sample adds its mirror to the options."""
     config = WorkerConfig.of(options, destination)
     options = with_mirror(options, session.stack)
-    cluster = start_cluster(config, options.workers, options.scheduler, session.interrupted, places(options))
-    return options, session.stack.enter_context(cluster)
+    cluster = session.stack.enter_context(
+        start_cluster(config, options.workers, options.scheduler, session.interrupted, places(options))
+    )
+    return Job(options, open_bucket(destination), cluster, session.report, card)
 
 
 def places(options: RunOptions) -> Iterator[str]:

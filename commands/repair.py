@@ -19,13 +19,12 @@ from manifest.journal import JournalEntry
 from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.choosing import open_dataset
-from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind
 from pipeline.hard_links import spans_with
+from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.planner import PlannedArchive
-from pipeline.progress import Report
 from pipeline.results import Result
 from pipeline.unit import SpanWork, Unit
 from report.card import write as card
@@ -37,30 +36,30 @@ log = logging.getLogger("spotted")
 
 def open_run(options: RunOptions, session: Session) -> Work:
     """Open the destination and the workers for a repair."""
-    options, bucket, cluster = open_to_write(options, session)
+    job = open_to_write(options, session)
 
     def work(dataset: Dataset) -> Result:
-        with ManifestStore(bucket, dataset.name).lease():
-            return repair(dataset, options, bucket, cluster, session.report)
+        with ManifestStore(job.bucket, dataset.name).lease():
+            return repair(dataset, job)
 
     return work
 
 
-def repair(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+def repair(dataset: Dataset, job: Job) -> Result:
     """Store again what is missing or different, reading only the spans that hold it; then compare once more.
 
     The manifest decides: a member whose source has other bytes now is not stored. With --deep the sources are read and
     compared too. If a source gives the same bytes twice, but not those of the manifest, the first reading was wrong:
     the member is stored again, and the manifest is corrected.
     """
+    options, bucket = job.options, job.bucket
     found = compare(dataset, bucket, options.known, options.deep)
     if isinstance(found, Result):
         return found
     check_kind(dataset, options, bucket, found.metadata)
-    options = replace(options, filter=found.filter)
 
     def new_reading() -> DatasetRun:
-        return open_dataset(dataset, options, cluster, report)
+        return open_dataset(dataset, job.with_filter(found.filter))
 
     if options.remove_extra and found.extra:
         _remove_extra(found, options, bucket)

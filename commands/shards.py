@@ -16,11 +16,11 @@ from labels.table import JSONL, sealed
 from manifest.compare import matches
 from manifest.seal import seal
 from manifest.store import ManifestStore
-from pipeline.cluster import Cluster
 from pipeline.dispatch import run
 from pipeline.existing import checked
+from pipeline.job import Job
 from pipeline.options import RunOptions
-from pipeline.progress import DatasetProgress, Report
+from pipeline.progress import DatasetProgress
 from pipeline.results import Result
 from pipeline.shards import FOLDER, ShardUnit
 from storage.bucket import Bucket
@@ -33,12 +33,13 @@ log = logging.getLogger("spotted")
 
 def open_run(options: RunOptions, session: Session) -> Work:
     """Open the destination, which has the dataset too, and the workers."""
-    options, bucket, cluster = open_to_write(options, session)
-    return lambda dataset: make_shards(dataset, bucket, cluster, session.report)
+    job = open_to_write(options, session)
+    return lambda dataset: make_shards(dataset, job)
 
 
-def make_shards(dataset: Dataset, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+def make_shards(dataset: Dataset, job: Job) -> Result:
     """Write the shards that are missing or wrong; the index is written last, when all of them are right."""
+    bucket = job.bucket
     table = _table(dataset, bucket)
     units = [ShardUnit.of(dataset.name, shard) for shard in shards(table.splitlines(), SIZE)]
     folder = f"{FOLDER}{dataset.name}/"
@@ -53,7 +54,7 @@ def make_shards(dataset: Dataset, bucket: Bucket, cluster: Cluster, report: Repo
         bucket.delete([folder + INDEX, *stale])
         for name in () if bucket.has_folders else sorted(parents([folder])):
             _put(bucket, name, b"")
-        result.fetched = _run(dataset, units, todo, cluster, report)
+        result.fetched = _run(dataset, units, todo, job)
         _prove(todo, bucket)
         bucket.sync()
         _put(bucket, folder + INDEX, index)
@@ -91,15 +92,13 @@ def _index(dataset: Dataset, made: Sequence[Shard], table: bytes) -> bytes:
     )
 
 
-def _run(
-    dataset: Dataset, units: Sequence[ShardUnit], todo: Sequence[ShardUnit], cluster: Cluster, report: Report
-) -> int:
+def _run(dataset: Dataset, units: Sequence[ShardUnit], todo: Sequence[ShardUnit], job: Job) -> int:
     """Make the shards of `todo` in the workers; return the number of bytes written."""
-    progress = DatasetProgress(replace(dataset, tables=None), (), {unit.id: unit for unit in units}, report)
-    cluster.subscribe(progress.update)
+    progress = DatasetProgress(replace(dataset, tables=None), (), {unit.id: unit for unit in units}, job.report)
+    job.cluster.subscribe(progress.update)
     wanted = {unit.id for unit in todo}
     progress.begin({unit.id: unit.entry for unit in units if unit.id not in wanted})
-    for unit, entry in run(cluster, todo, {}):
+    for unit, entry in run(job.cluster, todo, {}):
         progress.record(unit, entry)
     return progress.fetched
 

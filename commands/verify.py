@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from commands.extract import Session, Work, start_workers
@@ -17,12 +17,11 @@ from manifest.records import ABSENT, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.choosing import open_dataset
-from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared
 from pipeline.extra import EXTRA, extra_rows, is_unnamed
+from pipeline.job import Job
 from pipeline.options import RunOptions
-from pipeline.progress import Report
 from pipeline.results import Result
 from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c
 
@@ -71,8 +70,8 @@ def open_run(options: RunOptions, session: Session) -> Work:
     bucket.probe()  # fails fast: obstore, which reads the manifest, would retry for minutes
     if not options.deep:
         return lambda dataset: verify(dataset, bucket, options.known)
-    options, cluster = start_workers(options, destination, session)
-    return lambda dataset: verify_deep(dataset, options, bucket, cluster, session.report)
+    job = start_workers(options, destination, session)
+    return lambda dataset: verify_deep(dataset, job)
 
 
 # ── by listing ───────────────────────────────────────────────────────────────────────────────────
@@ -147,17 +146,16 @@ def described(it: Row | Stored) -> str:
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────
 
 
-def verify_deep(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, report: Report) -> Result:
+def verify_deep(dataset: Dataset, job: Job) -> Result:
     """Compare with the listing, read the sources again, and compare every member's bytes with the manifest.
 
     A directory's files are read too. Nothing is stored. Raises ExtractionError when a source cannot be read.
     """
-    found = compare(dataset, bucket, options.known, is_deep=True)
+    found = compare(dataset, job.bucket, job.options.known, is_deep=True)
     if isinstance(found, Result):
         return found
-    check_kind(dataset, options, bucket, found.metadata)
-    options = replace(options, filter=found.filter)
-    found.wrong += against_sources(found, open_dataset(dataset, options, cluster, report))
+    check_kind(dataset, job.options, job.bucket, found.metadata)
+    found.wrong += against_sources(found, open_dataset(dataset, job.with_filter(found.filter)))
     return found.result()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 
 from datasets import Dataset
 from errors import ExtractionError, SourceChangedError, SourceError
@@ -13,10 +12,8 @@ from labels.selection import EVERYTHING, Filter
 from manifest.journal import JournalEntry
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
-from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
-from pipeline.options import RunOptions
-from pipeline.progress import Report
+from pipeline.job import Job
 
 log = logging.getLogger("spotted")
 
@@ -50,22 +47,20 @@ def _begun(journal: Mapping[str, JournalEntry]) -> Filter:
     return Filter.of(json.loads(journal[FILTER].fingerprint)) if FILTER in journal else EVERYTHING
 
 
-def open_dataset(
-    dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report, store: ManifestStore | None = None
-) -> DatasetRun:
+def open_dataset(dataset: Dataset, job: Job, store: ManifestStore | None = None) -> DatasetRun:
     """Open the sources of a dataset and plan its units.
 
     A limit needs the names of all images. An archive without a directory is read once for them, and nothing is stored
     meanwhile. Raises SourceError, also if an archive changes between the two readings.
     """
-    if options.filter.limit and not dataset.layout:
+    if job.options.filter.limit and not dataset.layout:
         raise ExtractionError(f"{dataset.name}: --limit needs a layout, which says what of it are images")
-    run = DatasetRun(dataset, options, cluster, report, store)
+    run = DatasetRun(dataset, job, store)
     if not (dataset.layout and any(each.selection.filter.lacks_names for each in run.planned)):
         return run
-    names = _Names(dataset, options, cluster, report)
-    known = options.filter.with_names(dataset.layout, names.paths())
-    run = DatasetRun(dataset, replace(options, filter=known), cluster, report, store)
+    names = _Names(dataset, job)
+    known = job.options.filter.with_names(dataset.layout, names.paths())
+    run = DatasetRun(dataset, job.with_filter(known), store)
     if [each.source.version for each in run.planned] != names.versions:
         raise SourceChangedError(f"{dataset.name}: its archives changed while they were read; run again")
     return run
@@ -74,8 +69,8 @@ def open_dataset(
 class _Names:
     """Reads the archives of a dataset for the names of their members alone."""
 
-    def __init__(self, dataset: Dataset, options: RunOptions, cluster: Cluster, report: Report) -> None:
-        self.run = DatasetRun(dataset, replace(options, filter=EVERYTHING), cluster, report)
+    def __init__(self, dataset: Dataset, job: Job) -> None:
+        self.run = DatasetRun(dataset, job.with_filter(EVERYTHING))
         self.versions = [each.source.version for each in self.run.planned]
 
     def paths(self) -> list[str]:

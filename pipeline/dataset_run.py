@@ -18,14 +18,14 @@ from manifest.checksums import Digest
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import FAILED, Rows
 from manifest.store import ManifestStore
-from pipeline.cluster import SPARE_UNITS, Cluster
+from pipeline.cluster import SPARE_UNITS
 from pipeline.dispatch import run
 from pipeline.existing import Listing
 from pipeline.folders import FolderPlaceholders
 from pipeline.interrupted import again, covered
-from pipeline.options import RunOptions
+from pipeline.job import Job
 from pipeline.planner import PlannedArchive, plan
-from pipeline.progress import DatasetProgress, Report
+from pipeline.progress import DatasetProgress
 from pipeline.unit import Unit, Wanted, is_whole
 from pipeline.worker import run_unit
 from storage.bucket import Lease, map_bounded
@@ -39,17 +39,10 @@ class DatasetRun:
     With a `store`, members are stored and the journal is written; without one, the sources are only read.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        options: RunOptions,
-        cluster: Cluster,
-        report: Report,
-        store: ManifestStore | None = None,
-    ) -> None:
-        self.dataset, self.options, self.cluster, self.report = dataset, options, cluster, report
+    def __init__(self, dataset: Dataset, job: Job, store: ManifestStore | None = None) -> None:
+        self.dataset, self.options, self.cluster, self.report = dataset, job.options, job.cluster, job.report
         self.store, self.folders = store, FolderPlaceholders(store.bucket if store else None)
-        client = cluster.context.http
+        client, options = job.cluster.context.http, job.options
         self.planned, self.photo_units = plan(dataset, options.mirror, options.limits, client, options.filter)
         # With the names that the directories of archives gave, if any.
         self.filter = next((each.selection.filter for each in self.planned), options.filter)

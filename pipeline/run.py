@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import Dataset
 from errors import ArchiveError, BusyError
@@ -16,47 +16,40 @@ from manifest.records import Rows
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.choosing import check_unfinished, check_wider, note_filter, open_dataset
-from pipeline.cluster import Cluster
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import check_kind, compared, readable_manifest
 from pipeline.extra import extra_rows, is_unnamed
+from pipeline.job import CardWriter, Job
 from pipeline.options import RunOptions
-from pipeline.progress import Report
 from pipeline.prove import prove
 from pipeline.results import Result
 from pipeline.resume import Resumed, resume
-from pipeline.write_down import CardWriter, write_down
+from pipeline.write_down import write_down
 from storage.bucket import Bucket, Stored
 from storage.names import is_unfinished, parents
 
 log = logging.getLogger("spotted")
 
 
-class Hooks(NamedTuple):
-    """The callables of a run: one receives its progress, the other writes its card."""
-
-    report: Report
-    card: CardWriter
-
-
-def extract(dataset: Dataset, options: RunOptions, bucket: Bucket, cluster: Cluster, hooks: Hooks) -> Result:
+def extract(dataset: Dataset, job: Job) -> Result:
     """Extract a dataset into the bucket; the result lists what is missing.
 
     Objects that exist and match are not stored again. A dataset that has a manifest is only compared with the bucket's
     listing. Raises ExtractionError if the run cannot continue; the next run continues from what is stored.
     """
+    options = job.options
     log.info("%s: %s%s", dataset.name, dataset.title, " (here: the small sample)" if options.sample else "")
-    store = ManifestStore(bucket, dataset.name)
-    result = None if options.force else _already_complete(dataset, options, store, hooks.card)
+    store = ManifestStore(job.bucket, dataset.name)
+    result = None if options.force else _already_complete(dataset, options, store, job.card)
     if result is None:
         with store.lease() as lease:
             journal = store.journal()
             if not options.force:
                 check_unfinished(dataset, options.filter, store, journal)
             note_filter(options.filter, store, journal)
-            run = open_dataset(dataset, options, cluster, hooks.report, store)
+            run = open_dataset(dataset, job, store)
             run.hold(lease)
-            result = _extract(run, store, journal, hooks.card)
+            result = _extract(run, store, journal, job.card)
     return result
 
 

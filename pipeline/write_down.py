@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Protocol
 
-from datasets import Dataset
 from errors import redact
 from labels.write import write_tables
 from manifest.counters import ReasonCounter
@@ -18,6 +14,7 @@ from manifest.records import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED,
 from manifest.store import ManifestStore
 from pipeline.dataset_run import DatasetRun
 from pipeline.extra import extra_rows
+from pipeline.job import CardWriter
 from pipeline.planner import PlannedArchive
 from pipeline.prove import ListingDiff
 from pipeline.results import Result
@@ -25,18 +22,6 @@ from pipeline.results import Result
 log = logging.getLogger("spotted")
 
 ABSENT_LIMIT = 0.05  # share of photos that the source may lack; 0.9 % of Austin's are gone or replaced by web pages
-
-
-class CardWriter(Protocol):
-    """Writes the card of a complete dataset; its errors do not make the dataset incomplete."""
-
-    def write_missing(self, dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], /) -> None:
-        """Write the card of a complete dataset that has none."""
-
-    def drawn(
-        self, dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row], /
-    ) -> AbstractContextManager[None]:
-        """Draw the card while the context lasts, in which the manifest is written; write it at the end."""
 
 
 def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: CardWriter) -> Result:

@@ -60,7 +60,7 @@ def test_tar_without_a_checksum_proves_its_headers_but_not_its_members(bench: Be
     bench.server.files["/a.tar"] = flipped(data, inside(data, DATA))
     assert bench.extract(dataset).state == "complete"  # nothing in a tar could tell
     bench.server.files["/a.tar"] = data
-    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, bench.job())
     assert [(row.path, row.outcome) for row in deep.missing] == [(f"mini/{VICTIM}", DIFFERENT)]
 
 
@@ -148,9 +148,9 @@ def test_after_it_was_stored(place: str, request: pytest.FixtureRequest) -> None
         time.sleep(0.02)  # a tick of the file system's clock
         os.utime(f"{bench.bucket.url}/_extraction/mini/manifest.csv")
         assert verify(dataset, bench.bucket).status == 0
-        found = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+        found = verify_deep(dataset, bench.job())
     assert [(row.path, row.outcome) for row in found.missing] == [(f"mini/{VICTIM}", DIFFERENT)]
-    assert repair(dataset, RunOptions(deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, bench.job(RunOptions(deep=True))).status == 0
     assert bench.objects() == dict(MEMBERS)
 
 

@@ -14,7 +14,6 @@ from gcs import Destination, open_bucket
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, Row, Rows
 from manifest.store import ManifestStore
-from pipeline.options import RunOptions
 from storage.bucket import Bucket
 from support.archives import some_members, tar_of
 from support.bench import Bench
@@ -246,7 +245,7 @@ def test_repair_stores_what_is_missing_and_says_what_it_cannot_replace(
     api_bench.bucket.put("mini/f2/2.jpg", b"another")
     front.keeping.add(api_bench.destination.to.removeprefix("gs://"))
     with caplog.at_level("WARNING", "spotted"):
-        found = repair(dataset, RunOptions(), api_bench.bucket, api_bench.workers, api_bench.events.append)
+        found = repair(dataset, api_bench.job())
     assert [row.path for row in found.missing] == ["mini/f2/2.jpg"]
     assert "mini/f2/2.jpg cannot be repaired" in caplog.text and "may not be replaced" in caplog.text
     assert json.loads(api_bench.bucket.get("_extraction/mini/manifest.json") or b"{}")["objects"] == 20

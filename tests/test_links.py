@@ -23,7 +23,7 @@ from manifest.records import FAILED, LINKED, REFUSED, STORED, Row, Rows
 from pipeline import hard_links
 from pipeline.cluster import start_cluster
 from pipeline.hard_links import resolve, spans_with
-from pipeline.options import RunOptions, WorkerConfig
+from pipeline.options import WorkerConfig
 from support.archives import some_members
 from support.bench import Bench, failures
 from support.source_server import SourceServer
@@ -86,7 +86,7 @@ def test_a_link_is_what_tar_makes_of_it(name: str, kind: str, bench: Bench, tmp_
     dataset = bench.dataset(True, **{kind: PACKS[kind](packed)})
     assert bench.extract(dataset).state == "complete"
     assert bench.objects() == right
-    assert verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append).state == "complete"
+    assert verify_deep(dataset, bench.job()).state == "complete"
 
 
 @pytest.mark.parametrize("kind", PACKS)
@@ -171,7 +171,7 @@ def test_a_lost_link_is_repaired(kind: str, bench: Bench) -> None:
     right = bench.objects()
     assert right == {"a": b"22", "l": b"1", "m": b"1", "z": bytes(9 * MB), "large": bytes(9 * MB)}
     bench.bucket.delete(["mini/l", "mini/m", "mini/large", "mini/a"])
-    result = repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    result = repair(dataset, bench.job())
     assert (result.state, bench.objects()) == ("complete", right)
 
 

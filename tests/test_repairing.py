@@ -23,11 +23,11 @@ DEEP = RunOptions(deep=True)
 
 
 def with_repair(bench: Bench, dataset: Dataset, order: RunOptions) -> int:
-    return repair(dataset, order, bench.bucket, bench.workers, bench.events.append).status
+    return repair(dataset, bench.job(order)).status
 
 
 def deep(bench: Bench, dataset: Dataset) -> list[tuple[str, str]]:
-    result = verify_deep(dataset, DEEP, bench.bucket, bench.workers, bench.events.append)
+    result = verify_deep(dataset, bench.job(DEEP))
     return [(row.path, row.outcome) for row in result.missing]
 
 

@@ -204,7 +204,7 @@ def mini(any_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 def made(bench: Bench, dataset: Dataset) -> Result:
-    return make_shards(dataset, bench.bucket, bench.workers, bench.events.append)
+    return make_shards(dataset, bench.job())
 
 
 def test_what_is_not_right_is_made_again_and_what_is_left_of_an_older_version_goes(

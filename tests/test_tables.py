@@ -227,7 +227,7 @@ def test_verify_names_a_lost_table_and_repair_makes_it_from_what_is_stored(name:
     assert found.path == f"_extraction/mini/{name}" and "--repair makes it again" in found.reason
     bench.server.heal()
     bench.server.files.clear()  # no source is needed
-    assert repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, bench.job()).status == 0
     assert table_of(bench) == before and bench.metadata()["tables"] == about["tables"]
     assert bench.extract(dataset).was_complete and bench.bucket.get("_extraction/mini/card.html")
 
@@ -238,7 +238,7 @@ def test_a_table_is_not_made_of_images_that_are_missing(bench: Bench) -> None:
     bench.bucket.delete([f"mini/{next(iter(MEMBERS))}", "_extraction/mini/metadata.csv"])
     bench.server.files.clear()
     with pytest.raises(SourceError):
-        repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+        repair(dataset, bench.job())
     assert bench.bucket.get("_extraction/mini/metadata.csv") is None and ManifestStore(bench.bucket, "mini").manifest()
 
 
@@ -251,7 +251,7 @@ def test_a_repair_that_corrects_an_image_makes_the_table_again(any_bench: Bench)
     assert bench.extract(dataset, RunOptions(force=True)).state == "complete"
     assert table_of(bench) != right
     bench.server.files["/a.tar"] = whole
-    assert repair(dataset, RunOptions(deep=True), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, bench.job(RunOptions(deep=True))).status == 0
     assert table_of(bench) == right
     lines = (bench.bucket.get("_extraction/mini/manifest.csv") or b"").decode().splitlines()
     assert {line.count(",") for line in lines} == {4}
@@ -280,7 +280,7 @@ def test_a_dataset_that_an_older_version_completed_gets_a_table_by_repair(
         assert bench.extract(dataset).was_complete
     assert "mini: no metadata.csv: an older version completed it; --repair makes the table" in caplog.messages
     assert json.loads(bench.bucket.get("_extraction/mini/card.json") or b"")["labels"] is None
-    assert repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, bench.job()).status == 0
     assert table_of(bench) == before and bench.extract(dataset).was_complete
     assert json.loads(bench.bucket.get("_extraction/mini/card.json") or b"")["labels"]["images"] > 0
 

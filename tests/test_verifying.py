@@ -55,7 +55,7 @@ def test_what_is_wrong_is_named_and_just_that_put_right(
     assert findings(bench, dataset) == wrong
     front.puts.clear()
     bench.server.requests.clear()
-    result = repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    result = repair(dataset, bench.job())
     assert [row.path for row in result.extra] == ["mini/f5/notes.txt"] and not result.missing and result.status == 3
     assert bench.objects() == {**dict(MEMBERS), "f5/notes.txt": b"mine"}
     assert set(front.puts) <= wrong.keys() - {"mini/f5/notes.txt"}
@@ -72,7 +72,7 @@ def test_a_repair_reads_only_what_holds_the_member(bench: Bench) -> None:
     bench.extract(bench.dataset(a_tar=data))
     bench.bucket.delete(["mini/f3/500.jpg"])
     bench.server.requests.clear()
-    repair(bench.dataset(a_tar=data), RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    repair(bench.dataset(a_tar=data), bench.job())
     ranges = [request.range.removeprefix("bytes=").split("-") for request in bench.server.requests if request.range]
     assert sum(int(stop) - int(start) + 1 for start, stop in ranges) < 50_000
     assert bench.objects() == dict(members)
@@ -86,7 +86,7 @@ def test_members_of_a_tar_in_a_tar_and_twice_of_one_name_are_repaired_as_they_we
     dataset = bench.dataset(a_tar=tar_of(members))
     bench.extract(dataset)
     bench.bucket.delete([f"mini/{name}" for name, _ in members])
-    repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    repair(dataset, bench.job())
     assert bench.objects() == dict(members)
 
 
@@ -96,7 +96,7 @@ def test_a_lost_placeholder_is_missing_and_made_again(api_bench: Bench) -> None:
     api_bench.bucket.delete(["mini/x/"])
     assert findings(api_bench, dataset) == {"mini/x/": MISSING}
     api_bench.server.requests.clear()
-    assert repair(dataset, RunOptions(), api_bench.bucket, api_bench.workers, api_bench.events.append).status == 0
+    assert repair(dataset, api_bench.job()).status == 0
     assert api_bench.server.requests == []
 
 
@@ -107,7 +107,7 @@ def test_a_source_with_other_bytes_by_now_is_not_stored(bench: Bench) -> None:
     bench.bucket.delete(["mini/f3/3.jpg"])
     changed = [(name, bytes(len(data)) if name == "f3/3.jpg" else data) for name, data in members]
     bench.server.files["/a.tar"] = tar_of(changed)
-    result = repair(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    result = repair(dataset, bench.job())
     assert [(row.path, row.outcome) for row in result.missing] == [("mini/f3/3.jpg", MISSING)]
     assert "f3/3.jpg" not in bench.objects()
 
@@ -125,12 +125,12 @@ def test_deep_compares_the_sources_and_stores_nothing(
     bench.extract(dataset)
     front.reset()
     before = {stored.name: stored for stored in bench.bucket.list("mini/")}
-    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, bench.job())
     assert (deep.status, deep.objects, deep.is_verification) == (0, 300, True)
     changed = [*MEMBERS[:299], ("new.jpg", b"1")]
     changed[5] = (changed[5][0], bytes(len(changed[5][1])))
     bench.server.files["/a"] = pack(changed)
-    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, bench.job())
     assert deep.status == 3 and {row.path: (row.outcome, row.reason[:10]) for row in deep.missing} == {
         f"mini/{MEMBERS[5][0]}": (DIFFERENT, f"expected {len(MEMBERS[5][1]):,}"[:10]),
         f"mini/{MEMBERS[299][0]}": (UNREAD, "the source"),
@@ -145,7 +145,7 @@ def test_deep_finds_another_sha256_where_no_member_differs(bench: Bench) -> None
     bench.extract(dataset)
     data[-1] = 1  # behind the end-of-archive block
     bench.server.files["/a.tar"] = bytes(data)
-    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, bench.job())
     assert [(row.path, row.outcome) for row in deep.missing] == [("a.tar", DIFFERENT)]
 
 
@@ -154,10 +154,10 @@ def test_in_a_directory_other_bytes_of_the_same_size_are_seen_where_the_file_was
     bench.extract(dataset)
     bench.bucket.put("mini/f3/3.jpg", bytes(len(dict(MEMBERS)["f3/3.jpg"])))
     assert findings(bench, dataset) == {"mini/f3/3.jpg": DIFFERENT}
-    deep = verify_deep(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+    deep = verify_deep(dataset, bench.job())
     assert [(row.path, row.outcome) for row in deep.missing] == [("mini/f3/3.jpg", DIFFERENT)]
     options = RunOptions(deep=True)
-    assert repair(dataset, options, bench.bucket, bench.workers, bench.events.append).status == 0
+    assert repair(dataset, bench.job(options)).status == 0
     assert bench.objects() == dict(MEMBERS)
 
 
@@ -166,7 +166,7 @@ def test_the_sample_is_not_compared_with_the_real_sources(bench: Bench, work: Ca
     dataset = bench.dataset(a_tar=tar_of(MEMBERS[:9]))
     bench.extract(dataset, RunOptions(sample=True))
     with pytest.raises(ExtractionError, match="holds the sample of it"):
-        work(dataset, RunOptions(), bench.bucket, bench.workers, bench.events.append)
+        work(dataset, bench.job())
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────

@@ -16,9 +16,10 @@ import pytest
 from datasets import Archive, Dataset
 from gcs import Destination, open_bucket
 from pipeline.cluster import Cluster, start_cluster
+from pipeline.job import Job
 from pipeline.options import RunOptions, WorkerConfig
 from pipeline.results import Progress, Result
-from pipeline.run import Hooks, extract
+from pipeline.run import extract
 from report.card import write as card
 from storage.bucket import Bucket
 from support.fake_gcs import GcsFront
@@ -62,7 +63,10 @@ class Bench:
         return Dataset("mini", "a miniature", "mini/", archives=tuple(found))
 
     def extract(self, dataset: Dataset, options: RunOptions = RunOptions()) -> Result:  # noqa: B008 - frozen
-        return extract(dataset, options, self.bucket, self.workers, Hooks(self.events.append, card))
+        return extract(dataset, self.job(options))
+
+    def job(self, options: RunOptions = RunOptions()) -> Job:  # noqa: B008 - frozen
+        return Job(options, self.bucket, self.workers, self.events.append, card)
 
     def objects(self) -> dict[str, bytes | None]:
         listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
