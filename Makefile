@@ -12,7 +12,7 @@ INPUTS ?= 1000000
 SEED ?= $(shell date +%s)
 ROUNDS ?= 5
 SUITES ?= bookworm trixie
-# Most tests mostly wait: four at once, on two cores.
+# Most tests mostly wait: four in parallel, on two cores.
 AT_ONCE := -n 4 --dist worksteal
 # Some wait for a moment of the program, which a busy machine can let pass: what failed beside others is run again alone.
 ALONE := --last-failed --last-failed-no-failures none

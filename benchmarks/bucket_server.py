@@ -384,7 +384,7 @@ def encode(request: Request, reply: Reply) -> bytes:
 
 
 class Answerer(Protocol):
-    """What answers requests: at once, but what it says is sent after `delay` seconds."""
+    """What answers requests: immediately, but what it says is sent after `delay` seconds."""
 
     delay: float
 

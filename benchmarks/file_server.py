@@ -2,7 +2,7 @@
 
     python benchmarks/file_server.py PORT FOLDER [--rate 5e6]
 
-nginx grants every request the first second's bytes at once, so that many small requests are hardly limited; here a
+nginx grants every request the first second's bytes immediately, so that many small requests are hardly limited; here a
 connection keeps its pace over all its requests.
 """
 

@@ -10,7 +10,7 @@ class Conditions(NamedTuple):
 
     source_rate: float  # bytes a second over all connections
     delay: float  # seconds that the bucket takes for a request
-    in_flight: int  # requests that may be under way at once
+    in_flight: int  # requests that may be under way in parallel
     cpu: float  # seconds of CPU for each object that a bare loop of puts takes, the object server's with it
     cores: int
 

@@ -53,7 +53,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "without `--enable-metadata-prefetch=false`": ("--enable",),
     "without any of mount.py's flags": ALL,
 }  # fmt: skip
-UPLOADS = (16, 32, 64, 256)  # files being written at once; as it is, 128
+UPLOADS = (16, 32, 64, 256)  # files being written in parallel; as it is, 128
 PROCESSES = (0, 32)  # of the usual way; 0: as many as cores
 
 

@@ -54,7 +54,7 @@ class Bench:
     # ── the parts ────────────────────────────────────────────────────────────────────────────────
 
     def members(self) -> Iterator[Point]:
-        """Members of 100 bytes, into a bucket that answers at once"""
+        """Members of 100 bytes, into a bucket that answers immediately"""
         self.at.set_delay(0)
         for members in (1_000, 10_000, 100_000, 1_000_000):
             given = inputs.build_small(self.at.sources, round(members * self.scale), SMALL)

@@ -52,7 +52,7 @@ def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rate
     print(
         f"Time: if the source gives {amount(rates.source)}/s (--assume-rate) and the bucket takes"
         f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate);"
-        " at best, if it takes all at once."
+        " at best, if it takes all immediately."
         f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"
         f" {_dollars(size / (1 << 30) * price.month)} per month{_class_terms(rates.storage_class)}.\n"
     )

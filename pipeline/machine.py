@@ -48,5 +48,5 @@ def at_once(wanted: int, share: int = 1) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if soft == resource.RLIM_INFINITY else max(1, (soft - OTHER) // share)
     if allowed < wanted:
-        log.info("%d at once, not %d: this machine allows %d open files (ulimit -n)", allowed, wanted, soft)
+        log.info("%d in parallel, not %d: this machine allows %d open files (ulimit -n)", allowed, wanted, soft)
     return min(wanted, allowed)

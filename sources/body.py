@@ -9,7 +9,7 @@ import urllib3
 
 from sources.http_answers import PassingError
 
-LEAST_RATE = 500  # bytes a second; 160 photos at once bring so much each on a line of 80 kB/s
+LEAST_RATE = 500  # bytes a second; 160 photos in parallel bring so much each on a line of 80 kB/s
 
 
 class Bandwidth:

@@ -1,4 +1,4 @@
-"""What the machine does to a run, and a second run beside it: a full or read-only disk, limits, two runs at once.
+"""What the machine does to a run, and a second run beside it: a full or read-only disk, limits, two concurrent runs.
 
 Each once here; `make chaos` makes ROUNDS of them. What needs GCSFuse or Docker is in
 test_container_faults.py.
@@ -121,7 +121,7 @@ def test_a_disk_that_takes_no_more(name: str, number: int) -> None:
 @pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize("place", ["api", "folder"])
 def test_two_runs_at_once(place: str, number: int) -> None:
-    rng, trial = random_for("two", place, number), Trial("two runs at once", place, number)
+    rng, trial = random_for("two", place, number), Trial("two concurrent runs", place, number)
     with Site(place, MIX) as site:
         one = site.start()
         time.sleep(apart := rng.uniform(0, 3))

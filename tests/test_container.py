@@ -37,7 +37,7 @@ from support.program import ROOT
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("image")]
 WORKFLOW = ("cli.py", "--all", "--breed", "--individual")  # what the workflow container passes
-BLOCK = 1 << 20  # bytes that GCSFuse sends at once, by mount.FLAGS
+BLOCK = 1 << 20  # bytes that GCSFuse sends in one request, by mount.FLAGS
 
 
 def contents(front: GcsFront, bucket: str) -> dict[str, str]:
@@ -120,7 +120,7 @@ def test_a_file_on_the_mount_costs_one_insert_two_look_ups_and_no_patch(
 def test_large_members_go_through_the_mount_whole_each_as_one_insert(
     front: GcsFront, bucket: str, tmp_path: Path
 ) -> None:
-    """GCSFuse sends a file below its write block at once, any other block by block as it is written."""
+    """GCSFuse sends a file below its write block immediately, any other block by block as it is written."""
     data, small, large = random.Random(1).randbytes(9 << 20), BLOCK - 1, (BLOCK, BLOCK + 1, 9 << 20)
     photos = {f"Images/n1-breed/{size}.jpg": data[:size] for size in (small, *large)}
     mirror = tmp_path / "mirror"  # other users may read it, tmp_path they may not

@@ -1,4 +1,4 @@
-"""As many requests at once as a server takes: real nginx with limits, and servers that refuse in other ways."""
+"""As many concurrent requests as a server takes: real nginx with limits, and servers that refuse in other ways."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_fetch_of_what_is_refused(server: SourceServer, waits: list[float], stat
 @pytest.mark.parametrize(
     "plan",
     [Plan(cut=3000), Plan(cut=0), Plan(status=503), Plan(headers={"Content-Length": "6000"})],
-    ids=["cut", "cut at once", "busy", "lying length"],
+    ids=["cut", "cut immediately", "busy", "lying length"],
 )
 def test_fetch_goes_on_trying(server: SourceServer, waits: list[float], plan: Plan) -> None:
     server.plan(PATH, plan, times=4)

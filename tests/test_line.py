@@ -37,7 +37,7 @@ def behind_a_slow_line(
 
 
 def test_large_members_on_a_slow_line_all_arrive(front: GcsFront, bucket: str) -> None:
-    """All at once, each would take 36 seconds, of 28 that a put may take here."""
+    """In parallel, each would take 36 seconds, of 28 that a put may take here."""
     with behind_a_slow_line(bucket, front, 1_000_000, 28) as there, ThreadPoolExecutor(36) as pool:
         list(pool.map(lambda number: there.put(f"a/{number}", bytes(1_000_000)), range(36)))
     assert len(front.objects(bucket)) == 36
@@ -57,14 +57,14 @@ def test_a_large_member_among_many_small_ones_is_sent_in_chunks(front: GcsFront,
 
 
 def put_large(there: Bucket, count: int, size: int) -> list[BaseException | None]:
-    """What became of so many members of one size, all at once."""
+    """What became of so many members of one size, all in parallel."""
     with ThreadPoolExecutor(count) as pool:
         done = [pool.submit(there.put, f"a/{number}", [bytes(1 << 20)] * (size >> 20)) for number in range(count)]
         return [each.exception() for each in done]
 
 
 def test_several_large_members_on_a_slow_line_take_turns(front: GcsFront, bucket: str) -> None:
-    """All at once, a chunk would take 12 seconds, and 2 without progress are its end here."""
+    """In parallel, a chunk would take 12 seconds, and 2 without progress are its end here."""
     with behind_a_slow_line(bucket, front, 3_000_000, 2) as there:
         assert put_large(there, 4, 9 << 20) == [None] * 4
     assert [each[0] for each in front.objects(bucket).values()] == [9 << 20] * 4

@@ -312,7 +312,7 @@ class Trial:
         """In the table's words."""
         if self.wrong:
             return "no"
-        return "at once" if self.status == 0 else "after the same command again"
+        return "in one run" if self.status == 0 else "after the same command again"
 
 
 def random_for(*what: object) -> random.Random:
@@ -336,7 +336,7 @@ def try_out(fault: Fault, place: str, number: int) -> Trial:
 
 
 def try_mixture(faults: Sequence[Fault], number: int) -> Trial:
-    """Several runs, each with a few of these faults at once, of which some are killed; then one without any."""
+    """Several runs, each with a few of these faults in each, of which some are killed; then one without any."""
     trial, rng, spoils = Trial(MIXTURE, "api", number), random_for(MIXTURE, number), False
     with Site("api", ("-d", "stanford", "-d", "tsinghua", "-d", "austin")) as site:
         for _ in range(rng.randint(2, 4)):
@@ -393,4 +393,4 @@ def note(trial: Trial) -> None:
         LOG.mkdir(parents=True, exist_ok=True)
         line = json.dumps({**asdict(trial), "survived": trial.survived, "time": time.time()}) + "\n"
         with (LOG / f"{SEED}.jsonl").open("ab", buffering=0) as file:
-            file.write(line.encode())  # at once: other processes write there too
+            file.write(line.encode())  # in one write: other processes write there too
