@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from archives.spans import Extent
 from commands.extract import Session, Work, open_to_write
-from commands.verify import DIFFERENT, Found, against_sources, compare, described, reasons_of
+from commands.verify import Found, compare
 from datasets import Dataset, sharing
 from errors import ArchiveError, MemberError, redact
 from labels.noted import NotedRows
@@ -20,6 +20,7 @@ from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.choosing import open_dataset
 from pipeline.dataset_run import DatasetRun
+from pipeline.differences import DIFFERENT, against_sources, described, reasons_of
 from pipeline.existing import check_kind
 from pipeline.hard_links import spans_with
 from pipeline.job import Job
@@ -179,7 +180,7 @@ def _works_with(each: PlannedArchive, lost: Iterable[Row]) -> Iterator[SpanWork]
 def _correct(found: Found, bucket: Bucket, new_reading: Callable[[], DatasetRun]) -> list[Row]:
     """Correct members and manifest where the sources were read wrong; return the rows that still differ."""
     reading = new_reading()
-    differing = list(against_sources(found, reading))
+    differing = list(against_sources(found.rows, reading))
     expected = {row.path: row for row in differing if row.outcome == DIFFERENT and row.path not in reading.checks}
     now = (each.row for each in last_wins(reading.runs()) if each.row.path in expected)
     unchanged = _unchanged(found, reading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,22 +12,19 @@ from datasets import DATASETS, Dataset
 from errors import DamagedError
 from gcs import Destination, open_bucket
 from labels.selection import Filter
-from manifest.compare import last_wins, matches, outer_join
-from manifest.records import ABSENT, Row, Rows
+from manifest.compare import matches
+from manifest.records import Row, Rows
 from manifest.store import ManifestStore
-from pipeline.chains import join_chains
 from pipeline.choosing import open_dataset
-from pipeline.dataset_run import DatasetRun
+from pipeline.differences import DIFFERENT, MISSING, UNREAD, against_sources, difference
 from pipeline.existing import check_kind, compared
 from pipeline.extra import EXTRA, extra_rows, is_unnamed
 from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.results import Result
-from storage.bucket import UNREADABLE, Bucket, Stored, encode_crc32c
+from storage.bucket import Bucket, Stored
 
 log = logging.getLogger("spotted")
-
-MISSING, DIFFERENT, UNREAD = "missing", "different", "unread"
 
 
 @dataclass
@@ -119,13 +116,6 @@ def _no_manifest(dataset: Dataset, why: str) -> Result:
     return Result(dataset, missing=[row], is_verification=True)
 
 
-def difference(row: Row, stored: Stored | None) -> Row:
-    """Return the row of the manifest, whose reason is how the listing differs."""
-    if stored is None:
-        return row._replace(outcome=MISSING, reason="it is not in the bucket")
-    return row._replace(outcome=DIFFERENT, reason=f"expected {described(row)}; the bucket lists {described(stored)}")
-
-
 def _lost_folder(name: str) -> Row:
     why = "the folder has no placeholder object: a GCSFuse mount without --implicit-dirs does not show it"
     return Row(name, 0, 0, "", 0, MISSING, why)
@@ -134,13 +124,6 @@ def _lost_folder(name: str) -> Row:
 def _lost_table(row: Row) -> Row:
     why = "the table of images is missing or changed: --repair makes it again from what is stored"
     return row._replace(outcome=MISSING, reason=why)
-
-
-def described(it: Row | Stored) -> str:
-    """Return size and checksum for a message."""
-    if it.size == UNREADABLE:
-        return "something that is no plain file, or cannot be read"
-    return f"{it.size:,} bytes" + ("" if it.crc32c is None else f", crc32c {encode_crc32c(it.crc32c)}")
 
 
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────
@@ -155,41 +138,5 @@ def verify_deep(dataset: Dataset, job: Job) -> Result:
     if isinstance(found, Result):
         return found
     check_kind(dataset, job.options, job.bucket, found.metadata)
-    found.wrong += against_sources(found, open_dataset(dataset, job.with_filter(found.filter)))
+    found.wrong += against_sources(found.rows, open_dataset(dataset, job.with_filter(found.filter)))
     return found.result()
-
-
-def against_sources(found: Found, run: DatasetRun) -> Iterator[Row]:
-    """Read the sources of `run`, and yield a row for each difference from the manifest."""
-    units = list(run.units.values())
-    run.watch_checksums(units)
-    run.run_units(units, {})
-    join_chains(run, {})
-    for each, got in run.wrong_checksums():
-        why = f"expected sha256 {each.sha256}, the source has {got}"
-        yield Row(each.archive.file, each.source.size, 0, each.source.name, 0, DIFFERENT, why)
-    yield from _differences(found, run)
-
-
-def _differences(found: Found, run: DatasetRun) -> Iterator[Row]:
-    now = (each.row for each in last_wins(run.runs()) if not each.row.is_folder)
-    gone = {row.path for rows in run.runs() if rows.absent for row in rows if row.outcome in ABSENT}
-    reasons = reasons_of(run)
-    for each, read in outer_join(last_wins([found.rows]), (Stored(*row[:3]) for row in now)):
-        if each is None and read:
-            why = "the source has it, but the manifest does not"
-            yield Row(read.name, read.size, read.crc32c or 0, "", 0, MISSING, why)
-        elif each and not read and each.row.path not in gone:
-            yield each.row._replace(outcome=UNREAD, reason=reasons(each.row.path))
-        elif each and read and not matches(each.row, read):
-            why = f"expected {described(each.row)}; the source has {described(read)}"
-            yield each.row._replace(outcome=DIFFERENT, reason=why)
-    if gone:
-        log.info("%s: the source no longer has %d photos, which could not be compared", found.dataset.name, len(gone))
-
-
-def reasons_of(run: DatasetRun) -> Callable[[str], str]:
-    """Return a function that gives the reason why a path could not be read."""
-    failed = {row.path: row.reason for rows in run.runs() if rows.bad or rows.absent for row in rows if row.reason}
-    error = next((entry.error for entry in run.entries.values() if entry.error), "the source does not have it")
-    return lambda path: failed.get(path, error)

@@ -1,6 +1,6 @@
 """Run the units of a dataset, collect their entries, and compare the archives' checksums.
 
-This is the state of pipeline/run.py, which stores members, and of commands/verify.py, which compares them.
+This is the state of pipeline/run.py, which stores members, and of pipeline/differences.py, which compares them.
 """
 
 from __future__ import annotations

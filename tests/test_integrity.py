@@ -13,11 +13,12 @@ import pytest
 
 from archives.spans import SpanBoundary
 from commands.repair import repair
-from commands.verify import DIFFERENT, verify, verify_deep
+from commands.verify import verify, verify_deep
 from errors import ArchiveError, DamagedError
 from manifest.journal import JournalEntry, is_part
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
+from pipeline.differences import DIFFERENT
 from pipeline.options import RunOptions
 from sources import sample
 from storage.directory import FolderBucket

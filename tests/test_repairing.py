@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from commands.repair import repair
-from commands.verify import DIFFERENT, verify, verify_deep
+from commands.verify import verify, verify_deep
 from datasets import Archive, Dataset
+from pipeline.differences import DIFFERENT
 from pipeline.options import RunOptions
 from support.archives import some_members, tar_of, zip_of
 from support.bench import Bench

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from commands.repair import repair
-from commands.verify import DIFFERENT, MISSING, UNREAD, verify, verify_deep
+from commands.verify import verify, verify_deep
 from datasets import Dataset
 from errors import ExtractionError
+from pipeline.differences import DIFFERENT, MISSING, UNREAD
 from pipeline.extra import EXTRA
 from pipeline.options import RunOptions
 from support.archives import some_members, tar_of, zip_of
