@@ -38,5 +38,6 @@ def run(options: RunOptions, interrupted: threading.Event) -> int:
     if options.command not in ON_DATASETS:
         return int(command.run(options))
     log.info(ON_DATASETS[options.command], ", ".join(dataset.name for dataset in options.datasets), options.to)
-    extract = importlib.import_module("commands.extract")
-    return int(extract.run_datasets(options, command.open_run, interrupted))
+    from commands.extract import run_datasets
+
+    return run_datasets(options, command.open_run, interrupted)

@@ -278,7 +278,7 @@ def _names(unit: Unit) -> dict[str, str]:
     work = unit.work
     if work.span is None:
         photos = (photo for photo in work.photos if not photo.refusal)
-        return {name: each.url for each in photos for name in (work.image_of(each), work.annotation_of(each))}
+        return {name: each.url for each in photos for name in work.names_of(each)}
     found = ((object_name(work.prefix, entry.name), entry) for entry in work.span.entries)
     return {
         path: f"{work.source.name}: {entry.name}"

@@ -147,8 +147,8 @@ def _photo_units(reading: DatasetRun, lost: Mapping[str, Row]) -> Iterator[Unit]
     for unit in reading.photo_units:
         work = unit.work
         if work.span is None:
-            named = (photo for photo in work.photos if {work.image_of(photo), work.annotation_of(photo)} & lost.keys())
-            if photos := tuple(named):
+            photos = tuple(photo for photo in work.photos if lost.keys() & work.names_of(photo))
+            if photos:
                 yield replace(unit, work=replace(work, photos=photos), objects=2 * len(photos))
 
 

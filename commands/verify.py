@@ -104,9 +104,11 @@ def compare(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset], is_deep:
             unnamed.append(stored)
         elif stored:
             folders.discard(stored.name)
-    found.wrong += map(_lost_table, store.lost_tables(found.metadata))
+    why = "the table of images is missing or changed: --repair makes it again from what is stored"
+    found.wrong += [row._replace(outcome=MISSING, reason=why) for row in store.lost_tables(found.metadata)]
     if folders and not bucket.has_folders:
-        found.wrong += [_lost_folder(name) for name in sorted(folders)]
+        why = "the folder has no placeholder object: a GCSFuse mount without --implicit-dirs does not show it"
+        found.wrong += [Row(name, 0, 0, "", 0, MISSING, why) for name in sorted(folders)]
     found.extra = extra_rows(dataset, known, bucket, unnamed)
     return found
 
@@ -114,16 +116,6 @@ def compare(dataset: Dataset, bucket: Bucket, known: Iterable[Dataset], is_deep:
 def _no_manifest(dataset: Dataset, why: str) -> Result:
     row = Row(f"_extraction/{dataset.name}/manifest.csv", 0, 0, "", 0, MISSING, why)
     return Result(dataset, missing=[row], is_verification=True)
-
-
-def _lost_folder(name: str) -> Row:
-    why = "the folder has no placeholder object: a GCSFuse mount without --implicit-dirs does not show it"
-    return Row(name, 0, 0, "", 0, MISSING, why)
-
-
-def _lost_table(row: Row) -> Row:
-    why = "the table of images is missing or changed: --repair makes it again from what is stored"
-    return row._replace(outcome=MISSING, reason=why)
 
 
 # ── with the sources ─────────────────────────────────────────────────────────────────────────────

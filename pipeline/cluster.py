@@ -56,13 +56,12 @@ class Cluster:
     run: str  # name of the run's plugin in every worker, and of its topic of progress events
     _on_progress: OnProgress = field(default=lambda *_: None, init=False)
 
+    def __post_init__(self) -> None:
+        self.client.subscribe_topic(self.run, lambda event: self._on_progress(*event[1]))
+
     def subscribe(self, on_progress: OnProgress) -> None:
         """Call `on_progress` with the progress of each unit, in a thread of dask's; it replaces an earlier callable."""
         self._on_progress = on_progress
-
-    def receive_progress(self) -> None:
-        """Subscribe to the progress events of the workers."""
-        self.client.subscribe_topic(self.run, lambda event: self._on_progress(*event[1]))
 
     def max_in_flight(self) -> int:
         """Number of units that the current workers run in parallel."""
@@ -96,7 +95,6 @@ def start_cluster(
                 config = _prepare_workers(client, run, config)
                 own.context = WorkerContext(config, stop)
             cluster = Cluster(client, config, own.context, not (workers or scheduler), run)
-            cluster.receive_progress()
             yield cluster
             _log_writes(cluster)
             if scheduler:

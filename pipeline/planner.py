@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -14,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from archives import kinds
 from archives.archive_kind import ArchiveKind
 from archives.spans import Limits
-from datasets import Archive, Dataset, PhotoTables
+from datasets import Archive, Dataset
 from errors import GoneError, SourceError
 from labels.selection import ALL, EVERYTHING, Filter, Selection
 from pipeline.unit import PhotoWork, SpanWork, Unit
@@ -183,7 +182,8 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient, filter_: Filt
     with ThreadPoolExecutor(2) as pool:
         urls, blobs = tables_of(dataset, mirror), ("", "") if mirror else tables.blobs
         dogs, photos = pool.map(lambda url, blob: _table(url, blob, tables.copy, client), urls, blobs)
-    found = _selected(join(dogs, photos), tables, filter_)
+    work = PhotoWork((), tables.image_prefix, tables.annotation_prefix, urls[1], filter_)
+    found = _selected(join(dogs, photos), work)
     found = _mirrored_photos(mirror, found) if mirror else found
     batches = [tuple(found[at : at + PHOTOS_PER_UNIT]) for at in range(0, len(found), PHOTOS_PER_UNIT)]
     return [
@@ -191,8 +191,8 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient, filter_: Filt
             f"photos/{number:06d}",
             dataset.name,
             hashlib.sha256((repr(batch) + filter_.key).encode()).hexdigest(),
-            PhotoWork(batch, tables.image_prefix, tables.annotation_prefix, urls[1], filter_),
-            objects=sum(map(filter_.matches, _objects(tables, batch))),
+            replace(work, photos=batch),
+            objects=sum(filter_.matches(name) for photo in batch for name in work.names_of(photo)),
         )
         for number, batch in enumerate(batches)
     ]
@@ -216,17 +216,12 @@ def _table(url: str, blob: str, copy: str, client: HttpClient) -> bytes:
     return data
 
 
-def _objects(tables: PhotoTables, photos: Iterable[Photo]) -> Iterator[str]:
-    for photo in photos:
-        yield f"{tables.image_prefix}{photo.name}.png"
-        yield f"{tables.annotation_prefix}{photo.name}.json"
-
-
-def _selected(photos: list[Photo], tables: PhotoTables, filter_: Filter) -> list[Photo]:
+def _selected(photos: list[Photo], work: PhotoWork) -> list[Photo]:
     """The photos of which image or annotation is wanted; with a limit, the first of each dog by rank."""
+    filter_ = work.filter
     if not filter_:
         return photos
-    wanted = (photo for photo in photos if any(map(filter_.matches, _objects(tables, [photo]))))
+    wanted = (photo for photo in photos if any(map(filter_.matches, work.names_of(photo))))
     dogs = groupby(wanted, lambda photo: photo.name.rpartition("_")[0])
     return [photo for _, some in dogs for photo in islice(some, filter_.limit)]
 

@@ -46,6 +46,10 @@ class PhotoWork:
         """The object name of its annotation."""
         return f"{self.annotation_prefix}{photo.name}.json"
 
+    def names_of(self, photo: Photo) -> tuple[str, str]:
+        """The object names of both."""
+        return self.image_of(photo), self.annotation_of(photo)
+
 
 @dataclass(frozen=True)
 class Unit:
