@@ -63,12 +63,8 @@ def _draw(
         why = f"for more than {MAX_OBJECTS:,} objects it would take too much memory"
         log.info("%s: no card: %s", dataset.name, why)
         return None
-    from report.card.facts import (
-        Survey,
-        describe,
-        encode,
-        read_previews,
-    )  # with Pillow, which other commands do without
+    # With Pillow, which other commands do without.
+    from report.card.facts import Survey, describe, encode, read_previews
     from report.card.page import render
 
     survey = Survey(dataset.layout, rows)
