@@ -6,7 +6,7 @@ import logging
 import re
 from typing import Self
 
-SHOWN = 200  # characters of a hostile name
+MAX_SHOWN = 200  # characters of a hostile name
 
 
 class ExtractionError(Exception):
@@ -97,9 +97,9 @@ class UploadLostError(MemberError):
 
 
 def escaped(name: str) -> str:
-    """Return a name from outside for a message: printable, and SHOWN characters at most."""
-    text = printable(name[: SHOWN + 1])
-    return text if len(name) <= SHOWN else f"{text[:SHOWN]}…"
+    """Return a name from outside for a message: printable, and MAX_SHOWN characters at most."""
+    text = printable(name[: MAX_SHOWN + 1])
+    return text if len(name) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def printable(text: str) -> str:

@@ -18,7 +18,7 @@ from errors import ArchiveError
 
 log = logging.getLogger("spotted")
 
-LZMA_MEMORY = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
+MAX_LZMA_BYTES = 128 << 20  # bytes; xz -9 takes 65 MiB to unpack, and a header may ask for 4 GiB
 GZIP = 31  # wbits of a gzip member, whose CRC-32 and length zlib checks (RFC 1952)
 ERRORS = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError)  # of the decompressors, for a damaged stream
 FED, UNPACKED = 64 << 10, 256 << 10  # bytes that go into a decompressor in one call, and that come out at most
@@ -59,7 +59,7 @@ class _Format(NamedTuple):
 FORMATS = {
     "gz": _Format(b"\x1f\x8b", lambda: Zlib(GZIP)),
     "bz2": _Format(b"BZh", bz2.BZ2Decompressor),
-    "xz": _Format(b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY)),
+    "xz": _Format(b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_LZMA_BYTES)),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archives.archive_kind import ArchiveKind
 from archives.compressed_tar import CompressedTar
 from archives.decompress import FORMATS
-from archives.spans import LIMITS, SPAN, Limits, Reader, Span
+from archives.spans import LIMITS, SPAN_BYTES, Limits, Reader, Span
 from archives.tar import Tar
 from archives.tar_headers import BLOCK
 from archives.zip import Zip
@@ -34,7 +34,7 @@ FOREIGN = (
 )
 
 
-def plan(reader: Reader, span: int = SPAN, limits: Limits = LIMITS) -> list[Span]:
+def plan(reader: Reader, span: int = SPAN_BYTES, limits: Limits = LIMITS) -> list[Span]:
     """Cut the archive into spans of about `span` bytes, in file order.
 
     Raises ArchiveError when it is of no known kind, or would unpack to more than the limits allow.

@@ -12,11 +12,11 @@ from errors import ArchiveError
 if TYPE_CHECKING:
     from archives.archive_kind import ArchiveKind
 
-SPAN = 8 << 20  # bytes of archive that one unit of work reads and holds in memory
-LARGE = SPAN  # bytes; a larger member is handed on in chunks
-LONGEST_HEADER = 1 << 20  # bytes; a name or pax record beyond this is an attack, not a header
-LONGEST_HEADERS = 4 << 20  # bytes of all the headers that one member has
-ALWAYS_ALLOWED = 1 << 30  # bytes that any archive may unpack to, however small it is
+SPAN_BYTES = 8 << 20  # bytes of archive that one unit of work reads and holds in memory
+LARGE = SPAN_BYTES  # bytes; a larger member is handed on in chunks
+MAX_HEADER_BYTES = 1 << 20  # bytes; a name or pax record beyond this is an attack, not a header
+MAX_HEADERS_BYTES = 4 << 20  # bytes of all the headers that one member has
+ALWAYS_ALLOWED_BYTES = 1 << 30  # bytes that any archive may unpack to, however small it is
 
 Buffer = bytes | memoryview
 Pax = tuple[tuple[str, str], ...]
@@ -88,7 +88,7 @@ class Limits:
 
     def most(self, size: int) -> int:
         """Return the bytes that an archive of `size` bytes may unpack to."""
-        return min(max(self.ratio * size, ALWAYS_ALLOWED), self.total * 10**9)
+        return min(max(self.ratio * size, ALWAYS_ALLOWED_BYTES), self.total * 10**9)
 
 
 LIMITS = Limits()

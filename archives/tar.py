@@ -21,14 +21,14 @@ from errors import ArchiveError, escaped
 log = logging.getLogger("spotted")
 
 NOWHERE = -1  # where no header can be
-LOOK_BACK = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
-LOOK_BEYOND = 64 << 10  # bytes after the end of a tar in which another one may begin: writers fill up 10 KiB
+LOOK_BACK_BYTES = 8 * BLOCK  # before a span: shows whether its first header is the tail of an extended one
+LOOK_BEYOND_BYTES = 64 << 10  # bytes after the end of a tar in which another one may begin: writers fill up 10 KiB
 # Bytes beyond a span, where its last member usually ends. A member that continues after them costs one more request,
 # which waits for a connection. With 5 MB/s a connection, a run is 4 % shorter than with such a request for every span.
-BEYOND = 96 << 10
+READ_AHEAD_BYTES = 96 << 10
 # Spans of a tar that is long, and those of it that are cut in half: its connections then end at about one time, each
 # with a short span instead of some with a long one. From slow sources a run is 2 to 9 % shorter.
-LONG, LAST = 32, 8
+LONG_TAR_SPANS, HALVED_SPANS = 32, 8
 
 
 class Tar(ArchiveKind):
@@ -74,7 +74,7 @@ class Tar(ArchiveKind):
 def _starts(size: int, span: int) -> Iterator[int]:
     """Where the spans of a tar of so many bytes begin."""
     whole, half = size // span, max(span // 2 // BLOCK, 1) * BLOCK
-    turn = (whole - LAST) * span if whole >= LONG else size
+    turn = (whole - HALVED_SPANS) * span if whole >= LONG_TAR_SPANS else size
     return itertools.chain(range(0, turn, span), range(turn, size, half))
 
 
@@ -88,8 +88,8 @@ def report_end(name: str, link: SpanBoundary) -> None:
 
 def read_span(reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
     """Yield the members of a span and fill `link`; raises ArchiveError for a damaged or cut-off tar."""
-    low = max(0, span.start - LOOK_BACK)
-    beyond = BEYOND if span.begin is None else 0  # one read again, or for a few members, is alone
+    low = max(0, span.start - LOOK_BACK_BYTES)
+    beyond = READ_AHEAD_BYTES if span.begin is None else 0  # one read again, or for a few members, is alone
     window = Window(reader, reader.read(low, min(span.stop + beyond, reader.size)), low)
     start, is_tail = (0 if span.start == 0 else span.begin), False
     if start is None:
@@ -164,7 +164,7 @@ def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
     if not block and (not start or file.length < whole):
         raise ArchiveError(f"{file.name}: cut off: no end-of-archive block at byte {start:,}")
     link.ended = bool(block)
-    after = file.read(start, start + LOOK_BEYOND)
+    after = file.read(start, start + LOOK_BEYOND_BYTES)
     at = next((at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK])), 0)
     link.another = start + at if parse(after[at : at + BLOCK]) else 0
 

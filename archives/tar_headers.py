@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from archives.archive_file import ArchiveFile
-from archives.spans import LONGEST_HEADER, LONGEST_HEADERS, Pax
+from archives.spans import MAX_HEADER_BYTES, MAX_HEADERS_BYTES, Pax
 from errors import ArchiveError, escaped
 
 BLOCK = 512
@@ -198,14 +198,14 @@ class HeaderReader:
         return None, at
 
     def _check_length(self, start: int, at: int) -> None:
-        if at - start > LONGEST_HEADERS:
-            raise ArchiveError(f"{self.archive}: more than {LONGEST_HEADERS:,} bytes of headers for one member")
+        if at - start > MAX_HEADERS_BYTES:
+            raise ArchiveError(f"{self.archive}: more than {MAX_HEADERS_BYTES:,} bytes of headers for one member")
 
     def _body(self, header: Header, at: int) -> bytes:
         size = self._checked(header.size, at)
-        if size > LONGEST_HEADER:
+        if size > MAX_HEADER_BYTES:
             raise ArchiveError(
-                f"{self.archive}: an extended header of {size:,} bytes at byte {at:,}; at most {LONGEST_HEADER:,}"
+                f"{self.archive}: an extended header of {size:,} bytes at byte {at:,}; at most {MAX_HEADER_BYTES:,}"
                 " are read"
             )
         body = self.read_bytes(at, at + size)

@@ -11,8 +11,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from archives.archive_kind import ArchiveKind
-from archives.spans import LARGE, SPAN, Buffer, Member, Pax, Piece, Reader, Span, SpanBoundary, ZipEntry, check_unpacked
-from archives.zip_directory import LOCAL_SIZE, Record, has_end, read_directory
+from archives.spans import (
+    LARGE,
+    SPAN_BYTES,
+    Buffer,
+    Member,
+    Pax,
+    Piece,
+    Reader,
+    Span,
+    SpanBoundary,
+    ZipEntry,
+    check_unpacked,
+)
+from archives.zip_directory import LOCAL_HEADER_BYTES, Record, has_end, read_directory
 from archives.zip_methods import AES, DEFLATED, MAX_INFLATE_RATIO, STORED, method_refusal, unpack
 from archives.zip_names import names, unix_mode
 from errors import MemberError, escaped
@@ -23,7 +35,7 @@ ENCRYPTED, PATCHED, STRONGLY, MASKED = 0x1, 0x20, 0x40, 0x2000  # flags (APPNOTE
 UNREADABLE = ENCRYPTED | PATCHED | STRONGLY | MASKED
 UNIX_MODE = 0xFFFF  # external attributes beyond this hold an st_mode
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, …, lengths of the name and the extra field
-GAP = 1 << 18  # bytes between two entries that are read with them, instead of by another request
+MAX_GAP_BYTES = 1 << 18  # bytes between two entries that are read with them, instead of by another request
 MAX_PROBES = 100  # local headers read in advance, of entries that lie in another one's bytes
 
 
@@ -51,7 +63,7 @@ class Zip(ArchiveKind):
 
     def members(self, reader: Reader, span: Span, link: SpanBoundary) -> Iterator[Member]:
         spelled: Spelled = []
-        if span.stop - span.start > 2 * SPAN:  # one member that is too large to hold
+        if span.stop - span.start > 2 * SPAN_BYTES:  # one member that is too large to hold
             yield from _large_member(reader, span, spelled)
         else:
             data = reader.read(span.start, span.stop)
@@ -90,7 +102,7 @@ class Zip(ArchiveKind):
 
 
 def _is_near(group: Sequence[ZipEntry], entry: ZipEntry) -> bool:
-    return 0 <= entry.offset - group[-1].stop <= GAP and entry.stop - group[0].offset <= SPAN
+    return 0 <= entry.offset - group[-1].stop <= MAX_GAP_BYTES and entry.stop - group[0].offset <= SPAN_BYTES
 
 
 def _entries(reader: Reader) -> tuple[list[ZipEntry], list[ZipEntry], int]:
@@ -126,7 +138,7 @@ def _astray(reader: Reader, entries: Sequence[ZipEntry]) -> set[ZipEntry]:
             if bytes(reader.read(entry.offset, entry.offset + 4)[:]) != b"PK\3\4":
                 found.add(entry)
                 continue
-        reach = max(reach, entry.offset + LOCAL_SIZE + len(entry.raw_name) + entry.packed)
+        reach = max(reach, entry.offset + LOCAL_HEADER_BYTES + len(entry.raw_name) + entry.packed)
     return found
 
 
@@ -141,7 +153,7 @@ def _entry(record: Record, name: str, end: int) -> ZipEntry:
         size = record.packed  # as unzip does; the CRC-32 shows whether it is right
     places, is_sure = (record.offset, record.packed, size), not record.is_damaged
     entry = ZipEntry(name, record.raw_name, *places, record.crc, record.method, _refusal(record), 0, is_sure)
-    return entry if 0 <= record.offset <= end - LOCAL_SIZE - record.packed else _placed(entry)
+    return entry if 0 <= record.offset <= end - LOCAL_HEADER_BYTES - record.packed else _placed(entry)
 
 
 def _refusal(record: Record) -> str:

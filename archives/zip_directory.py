@@ -18,12 +18,12 @@ from errors import ArchiveError
 
 log = logging.getLogger("spotted")
 
-LARGEST_DIRECTORY = 128 << 20  # bytes; it is held as a whole, and this is of a million members
-TAIL = 66 << 10  # bytes; the end record, its comment of 64 KiB at most, and the zip64 records
-LONG_TAIL = 1 << 20  # bytes to look through where something was appended
-WRAP = 1 << 32
-LOOKS = 3  # records whose local headers show what offsets count from
-LOCAL_SIZE = 30  # bytes of a local header without name and extra field (4.3.7)
+MAX_DIRECTORY_BYTES = 128 << 20  # bytes; it is held as a whole, and this is of a million members
+TAIL_BYTES = 66 << 10  # bytes; the end record, its comment of 64 KiB at most, and the zip64 records
+LONG_TAIL_BYTES = 1 << 20  # bytes to look through where something was appended
+WRAPAROUND = 1 << 32
+PROBED_RECORDS = 3  # records whose local headers show what offsets count from
+LOCAL_HEADER_BYTES = 30  # bytes of a local header without name and extra field (4.3.7)
 FULL32 = 0xFFFFFFFF  # "see the zip64 record"
 
 RECORD = struct.Struct("<4s6H3I5H2I")  # 4.3.12
@@ -50,13 +50,13 @@ Directory = tuple[list[Record], int]  # the records, in their order, and where t
 
 def has_end(reader: Reader) -> bool:
     """Return whether the archive ends as a zip does; any bytes may precede a zip."""
-    return bool(Tail(reader, LONG_TAIL).ends())
+    return bool(Tail(reader, LONG_TAIL_BYTES).ends())
 
 
 def read_directory(reader: Reader) -> Directory:
     """Find and parse the central directory; raises ArchiveError where it is missing or inconsistent."""
     ends = list[End]()
-    for length in (TAIL, LONG_TAIL):
+    for length in (TAIL_BYTES, LONG_TAIL_BYTES):
         tail = Tail(reader, length)
         ends = tail.ends()
         if found := _found(tail, ends):
@@ -85,8 +85,8 @@ def _check_disks(name: str, end: End) -> None:
 
 
 def _check_size(name: str, size: int) -> None:
-    if size > LARGEST_DIRECTORY:
-        raise ArchiveError(f"{name}: a zip directory of {size:,} bytes; at most {LARGEST_DIRECTORY:,} are read")
+    if size > MAX_DIRECTORY_BYTES:
+        raise ArchiveError(f"{name}: a zip directory of {size:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are read")
 
 
 # ── records ──────────────────────────────────────────────────────────────────────────────────────
@@ -196,12 +196,12 @@ def _moved(reader: Reader, records: list[Record], start: int, end: End) -> list[
     base = start - end.offset
     if not base and end.disks <= 1:
         return records
-    first = records[:LOOKS]
+    first = records[:PROBED_RECORDS]
     right = {shift: sum(_is_local(reader, each.offset + shift) for each in first) for shift in (base, 0)}
     shift = max(right, key=lambda shift: right[shift])
     if right[shift] < len(first):  # the others are on another disk
         _check_disks(reader.name, end)
-    if base > 0 and base % WRAP == 0 and shift != base:
+    if base > 0 and base % WRAPAROUND == 0 and shift != base:
         return _unwrapped(reader, records, start)
     if shift > 0:
         log.warning("%s: %d bytes stand before the zip", reader.name, shift)
@@ -216,14 +216,17 @@ def _unwrapped(reader: Reader, records: list[Record], start: int) -> list[Record
     """Restore offsets and sizes beyond 4 GiB as macOS' Archive Utility writes them: modulo 2^32, in file order."""
     places, end = list[int](), 0
     for record in records:
-        places.append(record.offset + -(-max(0, end - record.offset) // WRAP) * WRAP)
-        end = places[-1] + LOCAL_SIZE + len(record.raw_name) + record.packed
-    for _ in range((start - end) // WRAP):  # members that are larger than that themselves
+        places.append(record.offset + -(-max(0, end - record.offset) // WRAPAROUND) * WRAPAROUND)
+        end = places[-1] + LOCAL_HEADER_BYTES + len(record.raw_name) + record.packed
+    for _ in range((start - end) // WRAPAROUND):  # members that are larger than that themselves
         after = bisect.bisect_left(places, True, lo=1, key=lambda place: not _is_local(reader, place))
-        places[after:] = [place + WRAP for place in places[after:]]
+        places[after:] = [place + WRAPAROUND for place in places[after:]]
     return [_grown(*each) for each in zip(records, places, [*places[1:], start], strict=True)]
 
 
 def _grown(record: Record, offset: int, stop: int) -> Record:
-    packed = record.packed + (stop - offset - LOCAL_SIZE - len(record.raw_name) - record.packed) // WRAP * WRAP
+    packed = (
+        record.packed
+        + (stop - offset - LOCAL_HEADER_BYTES - len(record.raw_name) - record.packed) // WRAPAROUND * WRAPAROUND
+    )
     return record._replace(offset=offset, packed=packed, size=record.size if record.method else packed)

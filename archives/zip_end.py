@@ -12,7 +12,7 @@ from archives.spans import Reader
 
 MAX_ENDS = 16  # end records looked at; a comment may hold thousands of what looks like one
 RECORD_SIGNATURE, END_SIGNATURE = b"PK\1\2", re.compile(b"PK\5\6")
-SMALLEST_RECORD = 46  # bytes of the directory
+MIN_RECORD_BYTES = 46  # bytes of the directory
 END = struct.Struct("<4s4H2IH")  # 4.3.16
 END64 = struct.Struct("<4sQ2H2I4Q")  # 4.3.14
 LOCATOR64 = struct.Struct("<4sIQI")  # 4.3.15
@@ -45,7 +45,7 @@ class Tail:
     def starts(self, end: End) -> list[int]:
         """Return the possible starts of the directory: a record is there, or both numbers of the end record agree."""
         places = [place for place in dict.fromkeys((end.at - end.size, end.offset)) if 0 <= place < end.at]
-        if len(places) == 1 and end.at - end.size == end.offset and end.size >= SMALLEST_RECORD:
+        if len(places) == 1 and end.at - end.size == end.offset and end.size >= MIN_RECORD_BYTES:
             return places
         return [place for place in places if end.size and self.read(place, place + 4) == RECORD_SIGNATURE]
 

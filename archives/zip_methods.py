@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from archives.decompress import ERRORS, FORMATS, LZMA_MEMORY, Decompressor, Zlib, feed, pieces
+from archives.decompress import ERRORS, FORMATS, MAX_LZMA_BYTES, Decompressor, Zlib, feed, pieces
 from archives.spans import Buffer
 from errors import MemberError
 
@@ -20,7 +20,7 @@ NAMES = {
     97: "WavPack", 98: "PPMd", AES: "AES",
 }  # fmt: skip
 MAX_INFLATE_RATIO = 1032  # bytes that one byte may inflate to (zlib's "Maximum Compression Factor")
-SMALLEST_DICTIONARY = 4096  # bytes
+MIN_DICTIONARY_BYTES = 4096  # bytes
 DECOMPRESSORS: dict[int, Callable[[], Decompressor]] = {
     DEFLATED: lambda: Zlib(-zlib.MAX_WBITS),
     BZIP2: bz2.BZ2Decompressor,
@@ -64,6 +64,6 @@ def _unlzma(chunks: Iterator[Buffer], size: int) -> Iterator[bytes]:
     if len(first) < 9 or first[2:4] != b"\5\0":
         raise MemberError("damaged: no LZMA header")
     properties, dictionary = struct.unpack_from("<BI", first, 4)
-    head = struct.pack("<BIQ", properties, max(SMALLEST_DICTIONARY, min(dictionary, size)), size)
-    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, LZMA_MEMORY)
+    head = struct.pack("<BIQ", properties, max(MIN_DICTIONARY_BYTES, min(dictionary, size)), size)
+    stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, MAX_LZMA_BYTES)
     yield from _unpack(stream, itertools.chain([head, first[9:]], chunks))

@@ -72,5 +72,5 @@ class Rules:
 
 
 def documented(factor: float = 1) -> Rules:
-    """A bucket as Google documents it; `factor` is HIERARCHICAL where it has folders."""
+    """A bucket as Google documents it; `factor` is HIERARCHICAL_FACTOR where it has folders."""
     return Rules(factor * FIRST_RATE, DOUBLING, RANDOM)

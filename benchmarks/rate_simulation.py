@@ -1,6 +1,6 @@
 """How much of what a bucket gives the rate limiter takes, by a clock of its own.
 
-    python benchmarks/rate_simulation.py [--set DEVIATIONS=0 …] [--out benchmarks/results/rate.md]
+    python benchmarks/rate_simulation.py [--set MAX_DEVIATIONS=0 …] [--out benchmarks/results/rate.md]
 
 Threads of one or several processes, which know nothing of each other, write to one bucket of bucket_rules.py. A write
 takes 50 ms. Nothing is timed: the same events give the same figures on every machine. More than 100 %: a bucket takes
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bucket_rules import DOUBLING, Rules
 from storage import congestion
 from storage.congestion import Congestion, Grant
-from storage.rate_limit import SLICE, backoff
+from storage.rate_limit import WAIT_SLICE, backoff
 
 LATENCY = 0.05  # seconds
 HEADER = (
@@ -102,7 +102,7 @@ class _Bench:
         if grant.version != control.version or (now >= grant.moment and not grant.may_send):
             self.at(now, process, thread, "ask")
         elif now < grant.moment:
-            self.at(min(grant.moment, now + SLICE), process, thread, "wake")
+            self.at(min(grant.moment, now + WAIT_SLICE), process, thread, "wake")
         else:
             control.sent(now)
             self.sent += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from archives import spans
 
-spans.SPAN = spans.LARGE = int(sys.argv.pop(1)) << 20  # before another module imports them
+spans.SPAN_BYTES = spans.LARGE = int(sys.argv.pop(1)) << 20  # before another module imports them
 
 from cli import main  # noqa: E402
 

@@ -18,17 +18,17 @@ def _table() -> None:
 
 def _batching() -> None:
     """Puts four at a time in one thread."""
-    context.BATCH = 1
+    context.BATCH_MEMBERS = 1
 
 
 def _halving() -> None:
     """The last spans of a long tar cut in half."""
-    tar.LAST = 0
+    tar.HALVED_SPANS = 0
 
 
 def _parallel_listing() -> None:
     """Several pieces of a listing at a time."""
-    api.LISTS_AT_ONCE = 1
+    api.CONCURRENT_LISTINGS = 1
 
 
 def _probing() -> None:

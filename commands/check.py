@@ -20,9 +20,9 @@ from report.humanize import amount
 from sources import source
 from sources.http import HttpClient
 from sources.http_answers import check_size
-from sources.retry import FIRST_ATTEMPTS
+from sources.retry import MAX_FIRST_ATTEMPTS
 
-SOURCES_AT_ONCE = 8
+CONCURRENT_SOURCES = 8
 SOURCE_CURE = "; try again later, or take a copy with --mirror"
 MIRROR_CURE = "; is --mirror right?"
 PHOTOS_TRIED = 5  # about one in a hundred is gone at its source
@@ -69,7 +69,7 @@ def _sources(dataset: Dataset, mirror: str, client: HttpClient) -> Iterator[Find
     tests = [partial(_archive, client, *part) for part in parts]
     tests += [partial(_table, client, url) for url in tables_of(dataset, mirror)]
     all_well = True
-    with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_SOURCES) as pool:
         for finding in pool.map(lambda test: attempt(dataset.name, test, cure), tests):
             all_well = all_well and finding.is_well
             yield finding
@@ -107,7 +107,7 @@ def _photos(dataset: Dataset, mirror: str, client: HttpClient) -> str:
 def _is_there(table: str, url: str, client: HttpClient) -> bool:
     try:
         client.border.check(table, url)
-        return bool(client.fetch(url, FIRST_ATTEMPTS))
+        return bool(client.fetch(url, MAX_FIRST_ATTEMPTS))
     except SourceError:
         return False
 

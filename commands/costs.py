@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gcs import Way
-from storage.rate_limit import DOUBLING, START
+from storage.rate_limit import DOUBLING_SECONDS, INITIAL_RATE
 
 
 class Price(NamedTuple):
@@ -31,8 +31,8 @@ PRICES: Mapping[str, Price] = {
     "COLDLINE": Price((0.02, 0.01), (0.026, 0.013), 0.004, 0.02, 90),
     "ARCHIVE": Price((0.05, 0.05), (0.065, 0.065), 0.0012, 0.05, 365),
 }
-LISTED = 1000  # objects in one answer
-BYTES_A_SECOND = 10_000_000  # on one connection to vision.stanford.edu
+OBJECTS_PER_PAGE = 1000  # objects in one answer
+CONNECTION_RATE = 10_000_000  # on one connection to vision.stanford.edu
 
 
 @dataclass
@@ -68,14 +68,14 @@ def calls(work: Work, way: Way) -> tuple[int, int]:
 
 def _card_reads(objects: int) -> int:
     """Return how many images and annotations are read back for the card, if every second object is an image."""
-    from report.card.facts import SAMPLE, SHARE, THUMBNAILS  # which draws pictures: not for --help
+    from report.card.facts import MAX_SAMPLE, SAMPLE_STEP, THUMBNAILS  # which draws pictures: not for --help
 
-    return min(SAMPLE, max(objects // 2 // SHARE, THUMBNAILS)) + THUMBNAILS
+    return min(MAX_SAMPLE, max(objects // 2 // SAMPLE_STEP, THUMBNAILS)) + THUMBNAILS
 
 
 def _pages(objects: int) -> int:
     """Return the calls that list so many objects."""
-    return max(1, -(-objects // LISTED))
+    return max(1, -(-objects // OBJECTS_PER_PAGE))
 
 
 def dollars(a: int, b: int, is_hierarchical: bool = False, storage_class: str = STANDARD) -> float:
@@ -85,11 +85,11 @@ def dollars(a: int, b: int, is_hierarchical: bool = False, storage_class: str = 
     return (a * class_a + b * class_b) / 1000
 
 
-def storing(objects: float, own_rate: float, first_rate: float = START) -> float:
+def storing(objects: float, own_rate: float, first_rate: float = INITIAL_RATE) -> float:
     """Return the seconds to store so many, at `own_rate` at most and within the documented ramp of a bucket."""
     seconds, limit = 0.0, first_rate
-    while limit < own_rate and objects > limit * DOUBLING:
-        objects, seconds, limit = objects - limit * DOUBLING, seconds + DOUBLING, 2 * limit
+    while limit < own_rate and objects > limit * DOUBLING_SECONDS:
+        objects, seconds, limit = objects - limit * DOUBLING_SECONDS, seconds + DOUBLING_SECONDS, 2 * limit
     return seconds + objects / min(own_rate, limit)
 
 
@@ -97,8 +97,8 @@ def storing(objects: float, own_rate: float, first_rate: float = START) -> float
 class Rates:
     """The assumed rates of the source and of the bucket, and what determines the prices."""
 
-    source: float = 8 * BYTES_A_SECOND  # bytes a second
-    bucket: float = START  # objects a second at first; infinite for one that refuses nothing
+    source: float = 8 * CONNECTION_RATE  # bytes a second
+    bucket: float = INITIAL_RATE  # objects a second at first; infinite for one that refuses nothing
     is_hierarchical: bool = False
     storage_class: str = STANDARD
 

@@ -13,7 +13,7 @@ from pipeline.options import RunOptions
 from report.humanize import amount
 
 log = logging.getLogger("spotted")
-WIDEST = 120  # columns of running text
+MAX_COLUMNS = 120  # columns of running text
 
 
 def run(options: RunOptions) -> int:
@@ -43,5 +43,5 @@ def _listed(each: Dataset) -> Iterator[str]:
     }
     yield f"{each.name}: {each.title}"
     for name, text in ((name, text) for name, text in facts.items() if text):
-        yield textwrap.fill(text, min(shutil.get_terminal_size().columns, WIDEST), initial_indent=f"  {name:<9}",
+        yield textwrap.fill(text, min(shutil.get_terminal_size().columns, MAX_COLUMNS), initial_indent=f"  {name:<9}",
                             subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)  # fmt: skip

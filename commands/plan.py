@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from archives.spans import SPAN
-from commands.costs import BYTES_A_SECOND, PRICES, STANDARD, Rates, Work
+from archives.spans import SPAN_BYTES
+from commands.costs import CONNECTION_RATE, PRICES, STANDARD, Rates, Work
 from commands.extract import with_mirror
 from commands.plan_view import print_moves, print_plan
 from datasets import Archive, Dataset
@@ -28,7 +28,7 @@ from report.humanize import amount
 from sources import source
 from storage.bucket import Bucket, BucketState, wanted_region
 from storage.names import object_name, parents
-from storage.rate_limit import HIERARCHICAL
+from storage.rate_limit import HIERARCHICAL_FACTOR
 
 log = logging.getLogger("spotted")
 
@@ -99,9 +99,9 @@ def _logged(found: Forecast) -> Forecast:
 
 
 def _rates(options: RunOptions, place: Place) -> Rates:
-    source = float(options.assume_rate or 0) * 1_000_000 or (options.connections or READERS) * BYTES_A_SECOND
+    source = float(options.assume_rate or 0) * 1_000_000 or (options.connections or READERS) * CONNECTION_RATE
     source = min(source, options.bwlimit or source)
-    bucket = options.write_rate or Rates.bucket * (HIERARCHICAL if place.has_folders else 1)
+    bucket = options.write_rate or Rates.bucket * (HIERARCHICAL_FACTOR if place.has_folders else 1)
     return Rates(source, bucket, place.has_folders, place.storage_class)
 
 
@@ -119,7 +119,7 @@ def forecast(dataset: Dataset, options: RunOptions, place: Place) -> Forecast:
     try:
         found = survey.run()
     except SourceError as error:
-        work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN), in_the_end=dataset.objects)
+        work = Work(dataset.objects, dataset.size, -(-dataset.size // SPAN_BYTES), in_the_end=dataset.objects)
         found = Forecast(dataset, dataset.objects, 0, work, is_exact=False, error=str(error))
         found.notes.append("showing the published figures")
     if not place.is_readable:
@@ -179,7 +179,7 @@ class _Survey:
         self._guess(located.archive, located.urls[0], size)
         self.unnamed[located.urls[0]] = located.archive.prefix
         self.work.bytes += size
-        self.work.units += -(-size // SPAN)
+        self.work.units += -(-size // SPAN_BYTES)
         note = "the server does not support range requests: a run downloads it into a temporary file first"
         self.found.notes.append(f"{located.urls[0]}: {note}")
 

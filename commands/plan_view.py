@@ -12,7 +12,7 @@ from errors import redact, shown
 from gcs import scheme_of
 from report.humanize import amount, duration
 from report.tables import print_table
-from storage.rate_limit import DOUBLING
+from storage.rate_limit import DOUBLING_SECONDS
 
 if TYPE_CHECKING:
     from commands.plan import Forecast
@@ -48,10 +48,10 @@ def print_plan(found: Sequence[Forecast], to: str, rates: Rates, is_json: bool) 
 
 
 def _print_costs(ways: Mapping[str, Mapping[str, float]], size: int, rates: Rates) -> None:
-    price = costs.PRICES[rates.storage_class]
+    price, minutes = costs.PRICES[rates.storage_class], DOUBLING_SECONDS // 60
     print(
         f"Time: if the source gives {amount(rates.source)}/s (--assume-rate) and the bucket takes"
-        f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {DOUBLING // 60} minutes (--write-rate);"
+        f" {rates.bucket:,.0f} objects/s\nat first and twice as many every {minutes} minutes (--write-rate);"
         " at best, if it takes all immediately."
         f" Cost: once, for calls of the API;\nkeeping {amount(size)} in the bucket costs"
         f" {_dollars(size / (1 << 30) * price.month)} per month{_class_terms(rates.storage_class)}.\n"

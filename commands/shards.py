@@ -11,7 +11,7 @@ from typing import Any
 from commands.extract import Session, Work, open_to_write
 from datasets import Dataset
 from errors import BucketError, DamagedError, ExtractionError, MemberError
-from labels.shards import SIZE, Shard, shards
+from labels.shards import SHARD_BYTES, Shard, shards
 from labels.table import JSONL, sealed
 from manifest.compare import matches
 from manifest.seal import seal
@@ -41,7 +41,7 @@ def make_shards(dataset: Dataset, job: Job) -> Result:
     """Write the shards that are missing or wrong; the index is written last, when all of them are right."""
     bucket = job.bucket
     table = _table(dataset, bucket)
-    units = [ShardUnit.of(dataset.name, shard) for shard in shards(table.splitlines(), SIZE)]
+    units = [ShardUnit.of(dataset.name, shard) for shard in shards(table.splitlines(), SHARD_BYTES)]
     folder = f"{FOLDER}{dataset.name}/"
     listing = {stored.name: stored for stored in checked(bucket, bucket.list(folder))}
     index = _index(dataset, [unit.shard for unit in units], table)

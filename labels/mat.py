@@ -10,20 +10,20 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-HEADER = 128  # bytes
+HEADER_BYTES = 128  # bytes
 MATRIX, COMPRESSED = 14, 15  # types of data elements
 CELL = 1  # class of an array
 ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}  # by type of the text
-LARGEST = 64 << 20  # bytes of an unpacked variable; the real lists have 4 MB
+MAX_VARIABLE_BYTES = 64 << 20  # bytes of an unpacked variable; the real lists have 4 MB
 
 
 def cell_texts(data: bytes, name: str) -> list[str]:
     """Return the texts of the cell array of this name; raises ValueError if the file has none."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None or len(data) < HEADER:
+    if order is None or len(data) < HEADER_BYTES:
         raise ValueError("not a MAT-file of version 5")
     try:
-        for kind, element in _elements(data[HEADER:], order):
+        for kind, element in _elements(data[HEADER_BYTES:], order):
             matrix = _unpacked(element, order) if kind == COMPRESSED else element
             (_, flags), _, (_, found), *parts = _elements(matrix, order)
             if found == name.encode() and flags[0 if order == "<" else 3] == CELL:
@@ -50,7 +50,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 def _unpacked(element: bytes, order: str) -> bytes:
     unpacker = zlib.decompressobj()
-    data = unpacker.decompress(element, LARGEST)
+    data = unpacker.decompress(element, MAX_VARIABLE_BYTES)
     if not unpacker.eof:
         raise ValueError("larger than any list")
     ((_, matrix),) = _elements(data, order)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from datasets import Layout
 from labels.layout import annotation_of, group, is_annotation, is_photo
 from labels.notes import (
-    LARGEST_ANNOTATION,
-    TOO_LARGE,
+    ANNOTATION_TOO_LARGE,
+    MAX_ANNOTATION_BYTES,
     Annotation,
     ImageHeader,
     annotation_note,
@@ -27,7 +27,7 @@ from labels.packed import PackedRows
 from manifest.records import Row
 from storage.bucket import Bucket, encode_crc32c
 
-READS_AT_ONCE = 32  # concurrent reads of objects that have no note
+CONCURRENT_READS = 32  # concurrent reads of objects that have no note
 
 _Image = tuple[str, int, str, str]  # path, size, crc32c, note
 
@@ -57,8 +57,8 @@ class NotedRows:
             self.groups.add(group(self.layout, row.path))
             self._images.add((row.path, row.size, encode_crc32c(row.crc32c), row.note))
         elif is_annotation(self.layout, row.path):
-            is_large = row.size > LARGEST_ANNOTATION  # which is not read back either
-            self._annotations.add((row.path, row.note or (TOO_LARGE if is_large else "")))
+            is_large = row.size > MAX_ANNOTATION_BYTES  # which is not read back either
+            self._annotations.add((row.path, row.note or (ANNOTATION_TOO_LARGE if is_large else "")))
 
     @classmethod
     def of(cls, layout: Layout, rows: Iterable[Row]) -> NotedRows:
@@ -71,7 +71,7 @@ class NotedRows:
     def images(self, bucket: Bucket) -> Iterator[NotedImage]:
         """Yield each image; objects without a note, as in older journals, are read back from the bucket."""
         annotations = _Ahead(chain.from_iterable(self._annotations))
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
             for piece in self._images:
                 names = [annotation_of(self.layout, path) for path, *_ in piece]
                 notes = annotations.of(names)

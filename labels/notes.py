@@ -26,11 +26,11 @@ from labels.headers import Size, read_size
 from sources.content_type import content_type
 
 IMAGE = "image/"
-LARGEST = 16 << 20  # bytes of an image that are searched for its size
-LARGEST_ANNOTATION = 1 << 20  # bytes; parsing takes many times as much memory
-TOO_LARGE = "!larger than 1 MB"
-LARGEST_NOTE = 100_000  # characters; the csv module reads fields of up to 131,072
-TOO_MUCH = "!more than 100 KB of boxes or facts"
+MAX_SEARCHED_BYTES = 16 << 20  # bytes of an image that are searched for its size
+MAX_ANNOTATION_BYTES = 1 << 20  # bytes; parsing takes many times as much memory
+ANNOTATION_TOO_LARGE = "!larger than 1 MB"
+MAX_NOTE_CHARACTERS = 100_000  # characters; the csv module reads fields of up to 131,072
+NOTE_TOO_LONG = "!more than 100 KB of boxes or facts"
 XML = "application/xml"
 NOTHING = "-"
 DECODER = json.JSONDecoder()
@@ -81,13 +81,13 @@ def annotation_note(data: bytes) -> str:
 
 
 def _note(parse: Callable[[bytes], str], data: bytes) -> str:
-    if len(data) > LARGEST_ANNOTATION:
-        return TOO_LARGE
+    if len(data) > MAX_ANNOTATION_BYTES:
+        return ANNOTATION_TOO_LARGE
     try:
         note = parse(data)
     except ValueError as error:
         return f"!{error}"
-    return note if len(note) <= LARGEST_NOTE else TOO_MUCH
+    return note if len(note) <= MAX_NOTE_CHARACTERS else NOTE_TOO_LONG
 
 
 def image_note(chunks: Iterable[bytes]) -> str:
@@ -96,7 +96,7 @@ def image_note(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         data += chunk
         note = note_of(data, content_type(data), is_whole=False)
-        if note or len(data) > LARGEST:
+        if note or len(data) > MAX_SEARCHED_BYTES:
             return note
     return note_of(data, content_type(data))
 

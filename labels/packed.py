@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-EFFORT = 1  # of zlib, as in manifest/records.py
-CHUNK = 1 << 20  # bytes that are unpacked together
-PIECE = 500  # rows that are packed together
+COMPRESSION_LEVEL = 1  # of zlib, as in manifest/records.py
+CHUNK_BYTES = 1 << 20  # bytes that are unpacked together
+ROWS_PER_PIECE = 500  # rows that are packed together
 
 Row = TypeVar("Row", bound=tuple[str | int, ...])
 
@@ -21,14 +21,14 @@ class PackedBytes:
 
     def __init__(self) -> None:
         self._packed = io.BytesIO()
-        self._file = gzip.GzipFile(fileobj=self._packed, mode="wb", compresslevel=EFFORT, mtime=0)
+        self._file = gzip.GzipFile(fileobj=self._packed, mode="wb", compresslevel=COMPRESSION_LEVEL, mtime=0)
         self.write = self._file.write
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes in chunks."""
         self._file.close()
         with gzip.GzipFile(fileobj=io.BytesIO(self._packed.getbuffer())) as file:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
 
@@ -41,8 +41,8 @@ class PackedRows(Generic[Row]):
     def add(self, row: Row) -> None:
         """Append a row."""
         self._last.append(row)
-        if len(self._last) == PIECE:
-            self._packed.append(zlib.compress(marshal.dumps(self._last), EFFORT))
+        if len(self._last) == ROWS_PER_PIECE:
+            self._packed.append(zlib.compress(marshal.dumps(self._last), COMPRESSION_LEVEL))
             self._last = []
 
     def __iter__(self) -> Iterator[list[Row]]:

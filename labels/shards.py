@@ -22,7 +22,7 @@ import google_crc32c
 from labels.splits import UNLISTED
 from storage.bucket import decode_crc32c, encode_crc32c
 
-SIZE = 256 << 20  # bytes of a shard, about
+SHARD_BYTES = 256 << 20  # bytes of a shard, about
 END = bytes(2 * tarfile.BLOCKSIZE)  # the end of a tar: POSIX.1-2024, pax, "ustar Interchange Format"
 ENDINGS = {"jpeg": "jpg", None: "bin"}  # suffixes of members by the image's format, where they differ from it
 

@@ -18,7 +18,7 @@ from labels.annotations import COMPACT, Box
 from labels.layout import label
 from labels.noted import NotedImage, NotedRows
 from labels.packed import PackedBytes
-from manifest.counters import EXAMPLES
+from manifest.counters import MAX_EXAMPLES
 from storage.bucket import Bucket, encode_crc32c
 
 COLUMNS = (
@@ -29,8 +29,8 @@ LINE = "{" + ",".join(f'"{column}":%s' for column in COLUMNS)
 BOX = "{" + ",".join(f'"{field}":%s' for field in Box._fields) + "}"
 CSV, JSONL = "metadata.csv", "metadata.jsonl"
 KINDS = {CSV: "text/csv", JSONL: "application/x-ndjson"}
-AT_ONCE = 500  # lines
-MOST_LABELS = 200  # counted by name
+LINES_PER_FLUSH = 500  # lines
+MAX_LABELS = 200  # counted by name
 
 
 @dataclass
@@ -49,10 +49,10 @@ class Tally:
         self.counts[label, split, len(image.said.boxes)] += 1
         if width and height and [box for box in image.said.boxes if not box.is_inside(width, height)]:
             self.outside_count += 1
-            self.outside += [image.path][: EXAMPLES - len(self.outside)]
+            self.outside += [image.path][: MAX_EXAMPLES - len(self.outside)]
         if image.said.error:
             self.unparsed_count += 1
-            self.unparsed += [f"{image.annotation}: {image.said.error}"][: EXAMPLES - len(self.unparsed)]
+            self.unparsed += [f"{image.annotation}: {image.said.error}"][: MAX_EXAMPLES - len(self.unparsed)]
 
     def encode(self) -> dict[str, Any]:
         """Encode for the manifest."""
@@ -64,7 +64,7 @@ class Tally:
         return {
             "images": self.counts.total(),
             "splits": dict(sorted(splits.items())),
-            "labels": {name: dict(counts) for name, counts in labels.items()} if len(labels) <= MOST_LABELS else {},
+            "labels": {name: dict(counts) for name, counts in labels.items()} if len(labels) <= MAX_LABELS else {},
             "boxes_per_image": {str(number): count for number, count in sorted(boxes.items())},
             "outside": {"count": self.outside_count, "examples": self.outside},
             "unparsed": {"count": self.unparsed_count, "examples": self.unparsed},
@@ -120,7 +120,7 @@ def tables(noted: NotedRows, bucket: Bucket, split_of: SplitOf) -> tuple[list[Ta
             values = _values(image, name, index, split)
             facts = {column: image.said.facts.get(column) for column in more}
             lines.write(_line(values, facts))
-            if number % AT_ONCE == 0:
+            if number % LINES_PER_FLUSH == 0:
                 table.flush()
                 lines.flush()
             yield (*values, *facts.values())

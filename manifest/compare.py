@@ -11,7 +11,7 @@ from errors import BucketError, escaped
 from manifest.records import STORED, Row, Rows
 from storage.bucket import Stored
 
-PIECE = 1900  # paths of a piece of a listing: two pages, with room for placeholders of folders
+PATHS_PER_PIECE = 1900  # paths of a piece of a listing: two pages, with room for placeholders of folders
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
@@ -58,7 +58,7 @@ def last_wins(runs: Sequence[Rows]) -> Iterator[Resolved]:
 def marks(runs: Sequence[Rows]) -> list[str]:
     """Paths that divide all rows into pieces of about the same length."""
     found = sorted(mark for run in runs for mark in run.marks)
-    step = max(1, len(found) * PIECE // max(1, sum(run.count for run in runs)))
+    step = max(1, len(found) * PATHS_PER_PIECE // max(1, sum(run.count for run in runs)))
     return found[step::step]
 
 

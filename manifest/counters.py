@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from manifest.records import Row
 
-EXAMPLES = 5  # names that are kept
+MAX_EXAMPLES = 5  # names that are kept
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CountWithExamples:
     def of(cls, names: Iterable[str]) -> CountWithExamples:
         """Count these names."""
         listed = sorted(names)
-        return cls(len(listed), tuple(listed[:EXAMPLES]))
+        return cls(len(listed), tuple(listed[:MAX_EXAMPLES]))
 
 
 class ReasonCounter:
@@ -36,7 +36,7 @@ class ReasonCounter:
         """Count this row, if it has a reason."""
         if row.reason:
             some = self._found.get(row.reason, CountWithExamples(0, ()))
-            examples = some.examples if some.count >= EXAMPLES else (*some.examples, row.path)
+            examples = some.examples if some.count >= MAX_EXAMPLES else (*some.examples, row.path)
             self._found[row.reason] = CountWithExamples(some.count + 1, examples)
 
     def counts(self) -> dict[str, CountWithExamples]:

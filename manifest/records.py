@@ -23,8 +23,8 @@ from storage.names import parents
 STORED, GONE, NOT_AN_IMAGE, REFUSED, FAILED = "stored", "gone", "not an image", "refused", "failed"
 LINKED = "linked"  # a hard link before it is resolved; its reason is the target's object name
 ABSENT = frozenset({GONE, NOT_AN_IMAGE})  # photos that the source does not have, which is normal for a few
-EFFORT = 1  # gzip level; higher levels take three times as long for a fifth less
-MARKED = 250  # rows from one mark to the next
+COMPRESSION_LEVEL = 1  # gzip level; higher levels take three times as long for a fifth less
+ROWS_PER_MARK = 250  # rows from one mark to the next
 
 
 class Row(NamedTuple):
@@ -77,7 +77,7 @@ class Rows:
     def of_sorted(cls, rows: Iterable[Row]) -> Rows:
         """Pack rows that are sorted by path; only one of them is in memory at a time."""
         packed, counts = io.BytesIO(), _Counts()
-        file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=EFFORT, mtime=0)
+        file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=COMPRESSION_LEVEL, mtime=0)
         with io.TextIOWrapper(cast(IO[bytes], file), "utf-8", "surrogatepass", newline="") as text:
             csv.writer(text, lineterminator="\n").writerows(_lines(counts.counted(rows)))
             text.flush()
@@ -131,7 +131,7 @@ class _Counts:
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
-            if self.count % MARKED == 0:
+            if self.count % ROWS_PER_MARK == 0:
                 self.marks.append(row.path)
             self.count += 1
             if row.outcome == STORED:

@@ -33,8 +33,8 @@ FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # in the order of Rows
 CARD = ("card.html", "card.json")
 TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
-READS_AT_ONCE = 32  # concurrent reads of journal entries
-IN_ONE = 8 << 20  # bytes; a longer file is sent in chunks
+CONCURRENT_READS = 32  # concurrent reads of journal entries
+MAX_SINGLE_PUT_BYTES = 8 << 20  # bytes; a longer file is sent in chunks
 
 
 class ManifestStore:
@@ -97,7 +97,7 @@ class ManifestStore:
         names = self._journal_names()
         units = {unit_of(name) for name in names if not is_part(name)}
         wanted = [name for name in names if not is_part(name) or unit_of(name) not in units]
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
             found = list(filter(None, pool.map(self._entry, sorted(wanted, key=version_of))))
         whole = {entry.unit: entry for entry in found if entry.upto is None}
         return joined_parts(entry for entry in found if entry.upto is not None) | whole
@@ -251,7 +251,7 @@ class _Table:
 
 def _whole(chunks: Iterable[bytes], size: int) -> Data:
     """Join the chunks, unless they are too long."""
-    return b"".join(chunks) if size < IN_ONE else chunks
+    return b"".join(chunks) if size < MAX_SINGLE_PUT_BYTES else chunks
 
 
 def _versions(stem: str, end: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from distributed import Worker, WorkerPlugin
 
-from archives.spans import SPAN
+from archives.spans import SPAN_BYTES
 from gcs import open_bucket
 from manifest.checksums import Digest
 from manifest.journal import JournalEntry
@@ -25,11 +25,11 @@ from storage.bucket import Data, Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")
-BYTES_AT_ONCE = 64 << 20  # bytes of members that wait for their put, in each process
-BATCH = 4  # members that one thread puts in sequence; larger batches delay the end of a unit, at 50 ms a put
+MAX_WAITING_BYTES = 64 << 20  # bytes of members that wait for their put, in each process
+BATCH_MEMBERS = 4  # members that one thread puts in sequence; larger batches delay the end of a unit, at 50 ms a put
 BATCH_BYTES = 256 << 10  # bytes of a batch; a larger member is a batch of its own
-LOCAL_BATCH, LOCAL_BATCH_BYTES = 64, 4 << 20  # for a directory, where taking turns costs more than the puts
-PHOTOS_AT_ONCE = 160  # concurrent requests in each process; at 50 ms each, 3,200/s: more than two cores can store
+LOCAL_BATCH_MEMBERS, LOCAL_BATCH_BYTES = 64, 4 << 20  # for a directory, where taking turns costs more than the puts
+CONCURRENT_PHOTOS = 160  # concurrent requests in each process; at 50 ms each, 3,200/s: more than two cores can store
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 
 
@@ -70,10 +70,10 @@ class WorkerContext:
         self.bucket, self.started = open_bucket(config.destination), time.monotonic()
         self.http = http_client(config)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
-        photos = at_once(config.connections or PHOTOS_AT_ONCE, share=2)
+        photos = at_once(config.connections or CONCURRENT_PHOTOS, share=2)
         self._uploads = ThreadPoolExecutor(max_in_flight, "put") if max_in_flight > 1 else None
-        self.batch = (BATCH, BATCH_BYTES) if self._uploads else (LOCAL_BATCH, LOCAL_BATCH_BYTES)
-        self.bytes, self.putting = ByteSemaphore(BYTES_AT_ONCE), threading.BoundedSemaphore(max_in_flight)
+        self.batch = (BATCH_MEMBERS, BATCH_BYTES) if self._uploads else (LOCAL_BATCH_MEMBERS, LOCAL_BATCH_BYTES)
+        self.bytes, self.putting = ByteSemaphore(MAX_WAITING_BYTES), threading.BoundedSemaphore(max_in_flight)
         self.photos = ThreadPoolExecutor(photos + max_in_flight, "photo")  # each fetches a photo, then puts it
         self.fetching = threading.BoundedSemaphore(photos)
         self.connections = threading.BoundedSemaphore(config.readers)
@@ -134,6 +134,6 @@ def tune_process() -> None:
     # By default glibc raises its threshold and keeps large freed buffers: 370 MB instead of 290 (mallopt(3)).
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(M_MMAP_THRESHOLD, SPAN // 8)
+        mallopt(M_MMAP_THRESHOLD, SPAN_BYTES // 8)
         mallopt(M_ARENA_MAX, 2)
     gc.freeze()  # without it each collection traverses all imported modules: 4 % of a run

@@ -23,7 +23,7 @@ log = logging.getLogger("spotted")
 Listing = dict[str, Stored]
 EARLIER = "earlier"  # stands for a unit
 EMPTY = Rows()
-READS_AT_ONCE = 4  # of files, for their checksums
+CONCURRENT_READS = 4  # of files, for their checksums
 
 
 @dataclass
@@ -105,5 +105,5 @@ def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Itera
         yield from listing
         return
     moment = bucket.changed_at(since) if since else 0
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * READS_AT_ONCE)
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * CONCURRENT_READS)

@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
-from archives.spans import LARGE, SPAN, Extent, Span
+from archives.spans import LARGE, SPAN_BYTES, Extent, Span
 from errors import escaped
 from manifest.records import LINKED, REFUSED, STORED, Row, Rows
 from storage.names import object_name
 
-GAP = 1 << 20  # bytes between two members that are read too, to save a request
+MAX_GAP_BYTES = 1 << 20  # bytes between two members that are read too, to save a request
 
 Named = Mapping[str, Sequence[Row]]  # name → its members, in the order of the archive
 
@@ -102,7 +102,7 @@ def _end(extent: Extent) -> int:
 
 
 def _fits_nearby(group: Sequence[Extent], extent: Extent) -> bool:
-    return extent.offset - _end(group[-1]) <= GAP and _end(extent) - group[0].offset <= SPAN
+    return extent.offset - _end(group[-1]) <= MAX_GAP_BYTES and _end(extent) - group[0].offset <= SPAN_BYTES
 
 
 def _fits_later(group: Sequence[Extent], extent: Extent) -> bool:

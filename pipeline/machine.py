@@ -14,15 +14,15 @@ from errors import ExtractionError
 
 log = logging.getLogger("spotted")
 
-ENOUGH = 8192  # open files
+MAX_OPEN_FILES = 8192  # open files
 MEMORY = "/dev/shm"  # noqa: S108 - the tmpfs of POSIX shared memory on Linux
-OTHER = 96  # open files beside the puts: connections to sources, of dask, of the libraries
+OTHER_OPEN_FILES = 96  # open files beside the puts: connections to sources, of dask, of the libraries
 
 
 def raise_limit() -> None:
     """Raise the soft limit of open files towards the hard one (getrlimit(2)); on macOS it is 256 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -46,7 +46,7 @@ def find_temporary_folder() -> None:
 def at_once(wanted: int, share: int = 1) -> int:
     """The number of connections, at most `wanted`, that the limit of open files allows for one of `share` kinds."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if soft == resource.RLIM_INFINITY else max(1, (soft - OTHER) // share)
+    allowed = wanted if soft == resource.RLIM_INFINITY else max(1, (soft - OTHER_OPEN_FILES) // share)
     if allowed < wanted:
         log.info("%d in parallel, not %d: this machine allows %d open files (ulimit -n)", allowed, wanted, soft)
     return min(wanted, allowed)

@@ -39,7 +39,7 @@ class RunOptions:
     force: bool = False
     filter: Filter = EVERYTHING  # the objects to extract
     no_checksum: bool = False  # do not compare archives with their published SHA-256
-    connections: int | None = None  # per host and process; None: READERS for archives, PHOTOS_AT_ONCE for photos
+    connections: int | None = None  # per host and process; None: READERS for archives, CONCURRENT_PHOTOS for photos
     bwlimit: int = 0  # bytes/s, the sum over all sources and processes; 0: no limit
     uploads: int | None = None  # puts in flight in each process; None: the bucket's own number
     timeout: int = 30  # seconds without a byte from a source

@@ -14,9 +14,9 @@ from manifest.records import FAILED, Row, Rows
 
 # After a kill, what was stored since the last part is read again: 2 % of the bytes, 5 % with those in flight. Parts
 # become rare as a run gets longer; units of a fast source mostly have none.
-SHARE = 0.02  # interval between two parts of a unit, as a share of the seconds that the process has run
-SHORTEST = 0.25  # seconds, at least
-PHOTOS = 2.0  # seconds, at least, for photos
+PART_SHARE = 0.02  # interval between two parts of a unit, as a share of the seconds that the process has run
+MIN_PART_SECONDS = 0.25  # seconds, at least
+MIN_PHOTO_PART_SECONDS = 2.0  # seconds, at least, for photos
 
 
 class Mark(NamedTuple):
@@ -85,7 +85,9 @@ class PartWriter:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        return now - self._written >= max(PHOTOS if self._numbered else SHORTEST, SHARE * (now - self._started))
+        return now - self._written >= max(
+            MIN_PHOTO_PART_SECONDS if self._numbered else MIN_PART_SECONDS, PART_SHARE * (now - self._started)
+        )
 
     def _part(self) -> JournalEntry:
         rows, self._rows, self._is_writing = self._rows, [], True

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from errors import GoneError, SourceError, TooLargeError
 from manifest.records import FAILED, GONE, NOT_AN_IMAGE, Row
-from pipeline.context import BYTES_AT_ONCE, ByteSemaphore
+from pipeline.context import MAX_WAITING_BYTES, ByteSemaphore
 from sources.content_type import describe, image_type
 from sources.cut_images import cut_off
 from sources.http import HttpClient
 from sources.http_answers import PassingError
 from sources.local_files import is_http
 
-USUAL_PHOTO = 8 << 20  # bytes; up to this size photos are fetched in parallel
-LARGEST_PHOTO = BYTES_AT_ONCE  # bytes; larger photos are refused
-TRIES = 3  # for a photo that arrives cut off, as it may be cut off at the source
+USUAL_PHOTO_BYTES = 8 << 20  # bytes; up to this size photos are fetched in parallel
+LARGEST_PHOTO = MAX_WAITING_BYTES  # bytes; larger photos are refused
+MAX_ATTEMPTS = 3  # for a photo that arrives cut off, as it may be cut off at the source
 
 
 def fetch_photo(row: Row, table: str, client: HttpClient, room: ByteSemaphore) -> tuple[Row, bytes]:
@@ -36,7 +36,7 @@ def fetch_photo(row: Row, table: str, client: HttpClient, room: ByteSemaphore) -
 def _fetch_within(url: str, client: HttpClient, room: ByteSemaphore) -> bytes:
     """Fetch a photo; a large one alone, to bound the memory."""
     try:
-        return _fetch_whole(url, client, USUAL_PHOTO)
+        return _fetch_whole(url, client, USUAL_PHOTO_BYTES)
     except TooLargeError:
         room.acquire(LARGEST_PHOTO)
     try:
@@ -54,4 +54,4 @@ def _fetch_whole(url: str, client: HttpClient, max_size: int) -> bytes:
             raise PassingError(f"damaged: the image is cut off: {lack}")
         return data
 
-    return client.persist(url, attempt, TRIES if is_http(url) else 1)
+    return client.persist(url, attempt, MAX_ATTEMPTS if is_http(url) else 1)

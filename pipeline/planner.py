@@ -22,7 +22,7 @@ from sources.http import HttpClient
 from sources.http_status import FORBIDDEN_STATUSES
 from sources.local_files import is_http, local_path
 from sources.photo_tables import Photo, join
-from sources.retry import FIRST_ATTEMPTS
+from sources.retry import MAX_FIRST_ATTEMPTS
 from sources.source import Source, open_source, probe
 from storage.names import object_name
 
@@ -201,7 +201,7 @@ def plan_photos(dataset: Dataset, mirror: str, client: HttpClient, filter_: Filt
 def _table(url: str, blob: str, copy: str, client: HttpClient) -> bytes:
     """Fetch a table and compare it with its Git object ID, if known; fetch its copy if that fails."""
     try:
-        data = client.fetch(url, FIRST_ATTEMPTS)
+        data = client.fetch(url, MAX_FIRST_ATTEMPTS)
         found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
         if found != (blob or found):
             raise SourceError(
@@ -256,7 +256,7 @@ def _checksums(mirror: str, client: HttpClient) -> ChecksumList | None:
     """The mirror's list of checksums, or None if it has none; then the published ones are used."""
     url = _mirrored(mirror, "SHA256SUMS")
     try:
-        return ChecksumList(url, client.fetch(url, FIRST_ATTEMPTS))
+        return ChecksumList(url, client.fetch(url, MAX_FIRST_ATTEMPTS))
     except GoneError:
         return None
     except SourceError as error:

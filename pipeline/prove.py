@@ -17,7 +17,7 @@ from storage.bucket import Bucket, Stored
 
 log = logging.getLogger("spotted")
 
-REPAIRS = 2  # rounds of storing lost objects again, before they count as missing
+MAX_REPAIR_ROUNDS = 2  # rounds of storing lost objects again, before they count as missing
 
 
 class ListingDiff(NamedTuple):
@@ -38,7 +38,7 @@ class ListingDiff(NamedTuple):
 def prove(run: DatasetRun, bucket: Bucket) -> ListingDiff:
     """Compare with the bucket's own listing, and store again what it lacks."""
     diff = _compare(run, bucket, is_first=True)
-    for _ in range(REPAIRS):
+    for _ in range(MAX_REPAIR_ROUNDS):
         if not diff.lost:
             break
         log.info("%s: storing %d objects again, which the listing lacks", run.dataset.name, len(diff.lost))

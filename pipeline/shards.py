@@ -17,7 +17,7 @@ from pipeline.context import WorkerContext
 from pipeline.progress import ReportUnit, UnitProgress
 from pipeline.unit import PhotoWork, Unit
 
-AHEAD = 4 << 20  # bytes of images that are read ahead for each shard
+READ_AHEAD_BYTES = 4 << 20  # bytes of images that are read ahead for each shard
 FOLDER = "shards/"
 NO_PHOTOS = PhotoWork((), "", "")
 
@@ -72,7 +72,7 @@ class _Content:
     def _images(self) -> Iterator[tuple[Sample, bytes]]:
         waiting, ahead = deque[tuple[Sample, Future[bytes]]](), 0
         for sample in self.unit.shard.samples:
-            while waiting and ahead + sample.size > AHEAD:
+            while waiting and ahead + sample.size > READ_AHEAD_BYTES:
                 ahead -= waiting[0][0].size
                 yield _arrived(*waiting.popleft())
             waiting.append((sample, self.context.photos.submit(self._image, sample)))

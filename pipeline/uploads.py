@@ -12,10 +12,10 @@ from manifest.records import Row
 from pipeline.context import WorkerContext
 from pipeline.parts import Mark, PartWriter
 
-BATCH_SECONDS = 0.1  # maximum age of a batch: after a kill, waiting members would be read again
+MAX_BATCH_SECONDS = 0.1  # maximum age of a batch: after a kill, waiting members would be read again
 # Maximum number of pending batches of one unit. A span of photos has 50, one of annotations thousands. If all of these
 # were queued, the photos would be left for the end, and those alone take more than two cores.
-PENDING = 120
+MAX_PENDING_BATCHES = 120
 
 
 class UploadBatcher:
@@ -41,7 +41,7 @@ class UploadBatcher:
         self._next.append((row, data))
         self._size, self._mark = self._size + len(data or b""), mark
         members, size = self.context.batch
-        is_late = time.monotonic() - self._handed_over > BATCH_SECONDS
+        is_late = time.monotonic() - self._handed_over > MAX_BATCH_SECONDS
         if len(self._next) >= members or self._size >= size or is_late:
             self._hand_over()
 
@@ -51,7 +51,7 @@ class UploadBatcher:
         self._batches, self._handed_over = self._batches + 1, time.monotonic()
         self._last |= dict.fromkeys((row.path for row, _ in batch), put)
         self._pending.append(put)
-        if len(self._pending) > PENDING:
+        if len(self._pending) > MAX_PENDING_BATCHES:
             self._settle_first()
 
     def _put_all(self, number: int, members: Sequence[tuple[Row, Buffer | None]], mark: Mark) -> list[Row]:

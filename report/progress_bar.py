@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from pipeline.results import Progress
 
-DRAW_EVERY = 0.2  # seconds, on a terminal
-LINE_EVERY = 10.0  # seconds, where there is none
-WINDOW = 10.0  # seconds that a rate is taken over
+DRAW_INTERVAL = 0.2  # seconds, on a terminal
+LINE_INTERVAL = 10.0  # seconds, where there is none
+RATE_WINDOW = 10.0  # seconds that a rate is taken over
 AMOUNTS, RATE, LEFT = 26, 11, 18  # columns: "140,856 of 140,856 objects", "999.9 MB/s", "  14 min 34 s left"
-WIDEST = 40  # columns of a bar, where there is room
-NARROWEST = 5  # columns of a bar; with less room there are only figures
+MAX_BAR_COLUMNS = 40  # columns of a bar, where there is room
+MIN_BAR_COLUMNS = 5  # columns of a bar; with less room there are only figures
 CLEAR_WRAPPED = "\r\x1b[{rows}A\x1b[J"  # move up, and clear to the end of the screen (ECMA-48)
 log = logging.getLogger("spotted")
 
 
 class Rate:
-    """The growth of a number per second, over the last WINDOW seconds and since the first record."""
+    """The growth of a number per second, over the last RATE_WINDOW seconds and since the first record."""
 
     def __init__(self) -> None:
         self.marks: deque[tuple[float, float]] = deque()
@@ -50,7 +50,7 @@ class Rate:
         """Record the number; return its growth per second."""
         self.start = self.start if self.marks else (now, value)
         self.marks.append((now, value))
-        while len(self.marks) > 2 and now - self.marks[1][0] >= WINDOW:
+        while len(self.marks) > 2 and now - self.marks[1][0] >= RATE_WINDOW:
             self.marks.popleft()
         begin, first = self.marks[0]
         return (value - first) / (now - begin) if now > begin else 0
@@ -77,8 +77,8 @@ class Line:
         percent = f"{int(100 * self.done / self.total):3d}%" if self.total else "    "
         rate = f"{self.written(round(self.rate))}/s"
         room = columns - len(f"{label}100% || ") - AMOUNTS - 1 - RATE - LEFT
-        if room >= (NARROWEST if self.total else 0):
-            graph = f"|{{bar:{min(WIDEST, room)}}}|" if self.total else "{bar:0}"
+        if room >= (MIN_BAR_COLUMNS if self.total else 0):
+            graph = f"|{{bar:{min(MAX_BAR_COLUMNS, room)}}}|" if self.total else "{bar:0}"
             return f"{label}{percent} {graph} {self.amounts:<{AMOUNTS}} {rate:>{RATE}}  {time_left}".rstrip()
         forms = (
             (label + percent, self.amounts, rate, time_left),
@@ -136,7 +136,7 @@ class Display:
             self.progress, self.bars, self.rates = None, [], (Rate(), Rate())
 
     def _work(self) -> None:
-        while not self._over.wait(DRAW_EVERY if self.with_bars else LINE_EVERY):
+        while not self._over.wait(DRAW_INTERVAL if self.with_bars else LINE_INTERVAL):
             self._tick(is_line_due=True)
 
     def _tick(self, is_line_due: bool = False) -> None:

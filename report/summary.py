@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.results import Result
 
 MANIFEST = rf"{METADATA_PREFIX}[^/]+/manifest\.csv"
-SHOWN = 5  # missing objects that an extraction logs; failures.csv lists all
+MAX_LOGGED = 5  # missing objects that an extraction logs; failures.csv lists all
 COUNTS = ("retries", "refused", "missing", "extra", "gone", "not_images")
 HEADER = ("dataset", "state", "objects", "size", "time", "rate", *(name.replace("_", "-") for name in COUNTS))
 log = logging.getLogger("spotted")
@@ -56,7 +56,7 @@ class Screen(Display):
 def _log_what_is_wrong(result: Result) -> None:
     """Log what is missing: the first few of an extraction, everything of a verification."""
     name = result.dataset.name
-    for row in result.missing[: None if result.is_verification else SHOWN]:
+    for row in result.missing[: None if result.is_verification else MAX_LOGGED]:
         what = row.outcome if result.is_verification else "missing"
         log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
     for row in result.extra if result.is_verification else ():
@@ -68,8 +68,10 @@ def _log_what_is_wrong(result: Result) -> None:
             " --verify lists them, --repair --remove-extra removes them",
             name, some.count, ", ".join(some.examples),
         )  # fmt: skip
-    if not result.is_verification and len(result.missing) > SHOWN:
-        log.warning("%s: … and %d more; _extraction/%s/failures.csv lists all", name, len(result.missing) - SHOWN, name)
+    if not result.is_verification and len(result.missing) > MAX_LOGGED:
+        log.warning(
+            "%s: … and %d more; _extraction/%s/failures.csv lists all", name, len(result.missing) - MAX_LOGGED, name
+        )
 
 
 def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:

@@ -9,7 +9,7 @@ import urllib3
 
 from sources.http_answers import PassingError
 
-LEAST_RATE = 500  # bytes a second; 160 photos in parallel bring so much each on a line of 80 kB/s
+MIN_RATE = 500  # bytes a second; 160 photos in parallel bring so much each on a line of 80 kB/s
 
 
 class Bandwidth:
@@ -80,6 +80,6 @@ class Body:
             raise PassingError(f"it was not whole after {self._before + self._seconds:,.0f} s")
         if self._seconds < self._window:
             return
-        if self._got < LEAST_RATE * self._seconds:
-            raise PassingError(f"expected {LEAST_RATE} bytes/s at least, got {self._got:,} in {self._seconds:,.0f} s")
+        if self._got < MIN_RATE * self._seconds:
+            raise PassingError(f"expected {MIN_RATE} bytes/s at least, got {self._got:,} in {self._seconds:,.0f} s")
         self._got, self._seconds, self._before = 0, 0.0, self._before + self._seconds

@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from sources.session import Border
 
-LONGEST_HEADER = 60.0  # seconds, once its first byte is waited for
+MAX_HEADER_SECONDS = 60.0  # seconds, once its first byte is waited for
 
 
 class _UntilDeadline(io.RawIOBase):
@@ -32,7 +32,7 @@ class _UntilDeadline(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if time.monotonic() > self.deadline:
-            raise ConnectionAbortedError(f"the header of the answer was not whole after {LONGEST_HEADER:.0f} s")
+            raise ConnectionAbortedError(f"the header of the answer was not whole after {MAX_HEADER_SECONDS:.0f} s")
         return self._file.readinto1(buffer)
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class _UntilDeadline(io.RawIOBase):
 
 class _Answer(http.client.HTTPResponse):
     def begin(self) -> None:
-        raw = _UntilDeadline(self.fp, time.monotonic() + LONGEST_HEADER)
+        raw = _UntilDeadline(self.fp, time.monotonic() + MAX_HEADER_SECONDS)
         self.fp = io.BufferedReader(raw)
         super().begin()
         raw.deadline = math.inf  # what follows has a least rate: sources/body.py

@@ -29,14 +29,14 @@ BRANDS = {
         {b"mif1", b"mif2", b"msf1", b"miaf", b"avci", b"avcs", b"jpeg", b"jpgs", b"j2ki", b"j2is", b"vvic"}
     ),
 }
-LARGEST_FTYP = 4096  # bytes of brands that are looked at: a thousand of them
+MAX_FTYP_BYTES = 4096  # bytes of brands that are looked at: a thousand of them
 ENDINGS = {
     **{f".{kind}": f"image/{kind}" for kind in (*SIGNATURES, "heic", "heif", "avif")},
     ".jpg": "image/jpeg",
     ".tif": "image/tiff",
     ".svg": "image/svg+xml",
 }
-HEAD = 2048  # bytes of a text that show what it is
+HEAD_BYTES = 2048  # bytes of a text that show what it is
 # Longer marks first: UTF-32's begins with UTF-16's.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -80,14 +80,14 @@ def image_type(data: bytes) -> str:
         return f"image/{found.lastgroup}"
     if data[4:8] == b"ftyp":
         return _brand(data)
-    return "image/svg+xml" if _is_svg(data[:HEAD]) else ""
+    return "image/svg+xml" if _is_svg(data[:HEAD_BYTES]) else ""
 
 
 def _brand(data: bytes) -> str:
     """Return the media type of an ISO-BMFF file by its first box, which lists compatible brands."""
     size = int.from_bytes(data[:4], "big")
     begin, size = (16, int.from_bytes(data[8:16], "big")) if size == 1 else (8, size or len(data))
-    box = data[begin : min(size, LARGEST_FTYP)]
+    box = data[begin : min(size, MAX_FTYP_BYTES)]
     brands = {box[:4], *(box[at : at + 4] for at in range(8, len(box), 4))}
     return next((kind for kind, own in BRANDS.items() if brands & own), "")
 
@@ -106,7 +106,7 @@ def describe(data: bytes) -> str:
         return "an empty body"
     if found := next((what for magic, what in PACKED.items() if data.startswith(magic)), ""):
         return found
-    text = _text(data[:HEAD])
+    text = _text(data[:HEAD_BYTES])
     return "unknown bytes" if CONTROLS.search(text) else _describe_text(text)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from errors import SourceError, escaped
 from sources.content_type import byte_order
 
-LONGEST_LINE = 64 << 10  # characters; the tables' own lines have 200
+MAX_LINE_CHARACTERS = 64 << 10  # characters; the tables' own lines have 200
 LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 NEW_LINES = re.compile(rb"\r\n?|\n")
 SWALLOWED = re.compile(r'\s*"?\d+"?\s*,')  # how a row begins that lies within a field
@@ -81,8 +81,10 @@ def _rows(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
 def _lines(name: str, text: str) -> Iterator[str]:
     for number, found in enumerate(LINE.finditer(text), 1):
         length = found.end() - found.start()
-        if length > LONGEST_LINE:
-            raise SourceError(f"{name}, line {number}: expected at most {LONGEST_LINE:,} characters, got {length:,}")
+        if length > MAX_LINE_CHARACTERS:
+            raise SourceError(
+                f"{name}, line {number}: expected at most {MAX_LINE_CHARACTERS:,} characters, got {length:,}"
+            )
         if "\0" in found[0]:
             raise SourceError(f"{name}, line {number}: expected text, got a zero byte")
         yield found[0]

@@ -16,7 +16,7 @@ BOXES = frozenset(
 )
 CODESTREAM = b"\xff\x0a"  # of JPEG XL, which has no boxes
 PIXELS = frozenset({b"mdat", b"moov", b"idat", b"jxlc", b"jxlp"})
-HEADER = 1 << 16  # bytes in which the meta box is, which may hold the pixels of a small image
+MAX_META_BYTES = 1 << 16  # bytes in which the meta box is, which may hold the pixels of a small image
 
 
 def cut_off(data: bytes, kind: str) -> str:
@@ -98,7 +98,7 @@ def _webp(data: bytes) -> str:
 def _boxes(data: bytes) -> str:
     if data.startswith(CODESTREAM):
         return ""
-    at, has_pixels = int.from_bytes(data[:4], "big"), b"idat" in data[:HEADER]
+    at, has_pixels = int.from_bytes(data[:4], "big"), b"idat" in data[:MAX_META_BYTES]
     while 8 <= at <= len(data) - 8:
         size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if name not in BOXES or size == 0:  # 0: to the end of the file

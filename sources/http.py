@@ -29,7 +29,7 @@ from sources.hosts import Host, Hosts
 from sources.http_answers import PassingError
 from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
-from sources.retry import ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
+from sources.retry import MAX_ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
 from sources.session import Border, OwnSession
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("spotted")
 
 CONNECT_TIMEOUT = 10  # seconds to connect
-TIMEOUT = 30.0  # seconds without a byte, by default
-POOL = 128  # connections kept per host; requests' own 10 would close the others after each answer
+DEFAULT_TIMEOUT = 30.0  # seconds without a byte, by default
+POOL_CONNECTIONS = 128  # connections kept per host; requests' own 10 would close the others after each answer
 EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers once its time is over
-LONGEST = 3600  # seconds for such a file, once it has begun to come
-LARGEST = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
+MAX_FILE_SECONDS = 3600  # seconds for such a file, once it has begun to come
+MAX_FILE_BYTES = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
 NO_PROXY = "http://127.0.0.1:0"
 GZIP = 16 + zlib.MAX_WBITS  # zlib's wbits for gzip
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
@@ -62,7 +62,7 @@ class HttpClient:
     """
 
     def __init__(
-        self, timeout: float = TIMEOUT, connections: int | None = None, bwlimit: int = 0, is_open: bool = False
+        self, timeout: float = DEFAULT_TIMEOUT, connections: int | None = None, bwlimit: int = 0, is_open: bool = False
     ) -> None:
         self.timeout, self.hosts, self.border = timeout, Hosts(connections), Border(is_open)
         self._bandwidth = Bandwidth(bwlimit)
@@ -72,7 +72,7 @@ class HttpClient:
         self._session = OwnSession(self.border)
         self._session.headers.update(HEADERS)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, CheckedAdapter(self.border, POOL))
+            self._session.mount(scheme, CheckedAdapter(self.border, POOL_CONNECTIONS))
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()
@@ -148,7 +148,7 @@ class HttpClient:
 
     # ── small files ──────────────────────────────────────────────────────────────────────────────
 
-    def fetch(self, url: str, attempts: int = ATTEMPTS, max_size: int = LARGEST) -> bytes:
+    def fetch(self, url: str, attempts: int = MAX_ATTEMPTS, max_size: int = MAX_FILE_BYTES) -> bytes:
         """Return a small file, such as a table or a list of checksums.
 
         Raises GoneError, TooLargeError (for more than `max_size` bytes), SourceError.
@@ -165,7 +165,7 @@ class HttpClient:
         """
         return (self._fetch_fast(url, max_size) if is_http(url) else None) or self.fetch(url, max_size=max_size)
 
-    def _fetch_fast(self, url: str, max_size: int = LARGEST) -> bytes | None:
+    def _fetch_fast(self, url: str, max_size: int = MAX_FILE_BYTES) -> bytes | None:
         import obstore
         from obstore.exceptions import BaseError
 
@@ -195,7 +195,7 @@ class HttpClient:
                 got = answers.status_of(response)
                 raise SourceError(f"{url}: expected status 200, got {got}: a part that was not requested")
             _check_limit(url, answers.content_length(response) or 0, max_size)
-            body = self.body(response, LONGEST).read_all(max_size)
+            body = self.body(response, MAX_FILE_SECONDS).read_all(max_size)
             _check_limit(url, len(body), max_size)
             answers.check_length(answers.content_length(response), len(body))
             body = _unpacked(url, response, body, max_size)

@@ -12,7 +12,7 @@ import urllib3
 from errors import GoneError, SourceError, escaped
 from sources.http_status import GONE_STATUSES, RETRYABLE_STATUSES
 
-LONGEST_ASKED = 10**9  # seconds; what a server asks for beyond that is not counted
+MAX_RETRY_AFTER_SECONDS = 10**9  # seconds; what a server asks for beyond that is not counted
 NUMBER = "[0-9]{1,18}"  # of bytes, as a header may have it; more digits are none of a file
 
 
@@ -106,7 +106,7 @@ def content_range(response: requests.Response) -> tuple[int, int | None]:
 def retry_after(response: requests.Response) -> float:
     """Return the seconds to wait by Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if there is none."""
     try:
-        return min(urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0")), LONGEST_ASKED)
+        return min(urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0")), MAX_RETRY_AFTER_SECONDS)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # a number or year of thousands of digits
         return 0
 

@@ -15,15 +15,17 @@ from sources import http_answers as answers
 from sources import retry
 from sources.http import HttpClient
 from sources.http_answers import PassingError, RangeError, Version
-from sources.local_files import CHUNK
+from sources.local_files import CHUNK_BYTES
 from sources.spool import spooled
 
 log = logging.getLogger("spotted")
 
-PROGRESS = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
-MIN_CHUNK = CHUNK // 16  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
-SLOW = 0.08  # seconds for a chunk, from which on the next one is smaller
-WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
+PROGRESS_BYTES = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
+MIN_CHUNK = (
+    CHUNK_BYTES // 16
+)  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
+SLOW_CHUNK_SECONDS = 0.08  # seconds for a chunk, from which on the next one is smaller
+MAX_WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class HttpSource:
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the same bytes in chunks; a broken connection continues at the byte where it broke."""
-        position, mark, tries, wrong = start, start, self.client.tries(retry.ATTEMPTS), 0
+        position, mark, tries, wrong = start, start, self.client.tries(retry.MAX_ATTEMPTS), 0
         while position < stop:
             try:
                 for chunk in self._range(position, stop):
@@ -54,11 +56,11 @@ class HttpSource:
                     yield chunk
             except retry.RETRIED as error:
                 wrong = wrong + 1 if isinstance(error, RangeError) else 0
-                if wrong >= WRONG_RANGES:
+                if wrong >= MAX_WRONG_RANGES:
                     copy = spooled(self.name, self.size, self.validators, self.client)
                     yield from copy.stream(position, stop)
                     return
-                if position - mark >= PROGRESS:
+                if position - mark >= PROGRESS_BYTES:
                     tries.renew()
                 mark = position
                 tries.wait(f"{self.name} at byte {position:,}", error)
@@ -134,6 +136,6 @@ class HttpSource:
 
 def _amount_after(amount: int, seconds: float) -> int:
     """Return the size of the next chunk, by the duration of the last."""
-    if seconds > SLOW:
+    if seconds > SLOW_CHUNK_SECONDS:
         return max(amount // 2, MIN_CHUNK)
-    return min(2 * amount, CHUNK) if seconds < SLOW / 4 else amount
+    return min(2 * amount, CHUNK_BYTES) if seconds < SLOW_CHUNK_SECONDS / 4 else amount

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from errors import GoneError, SourceChangedError, SourceError
 from sources.http_answers import check_not_html
 
-CHUNK = 1 << 18  # bytes that stream() hands on at a time: more would be mapped anew for each, and fill the cache
+CHUNK_BYTES = 1 << 18  # bytes that stream() hands on at a time: more would be mapped anew for each, and fill the cache
 
 
 def is_http(url: str) -> bool:
@@ -80,7 +80,7 @@ class FileSource:
         """Yield the same bytes in chunks."""
         with self._open() as file:
             while start < stop:
-                chunk = read_at(file, min(CHUNK, stop - start), start, self.name)
+                chunk = read_at(file, min(CHUNK_BYTES, stop - start), start, self.name)
                 if not chunk:
                     raise SourceChangedError(f"{self.name}: expected {self.size:,} bytes, it ends after {start:,}")
                 start += len(chunk)

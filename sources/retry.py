@@ -17,11 +17,11 @@ from sources.http_answers import PassingError
 
 log = logging.getLogger("spotted")
 
-ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
-FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
-LONGEST_WAIT = 300  # seconds; a server that asks for more (Retry-After) is not waited for
-FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
-LONGEST_FREE_WAIT = 8  # seconds after such a refusal
+MAX_ATTEMPTS = 8  # tries without progress before a source is given up: about a minute of back-off
+MAX_FIRST_ATTEMPTS = 4  # the same for the first contact, where a person waits
+MAX_WAIT_SECONDS = 300  # seconds; a server that asks for more (Retry-After) is not waited for
+MAX_FREE_REFUSALS = 16  # refusals of one request that are no tries, while the server answers others of this process
+MAX_FREE_WAIT_SECONDS = 8  # seconds after such a refusal
 # What a later try does not mend: OpenSSL's names, and rustls' as obstore shows them.
 TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|UNSUPPORTED_PROTOCOL|Invalid(Certificate|ContentType)")
 RETRIED = (PassingError, requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
@@ -51,12 +51,12 @@ class Tries:
         """Wait after a failed try; raises SourceError when it was the last one."""
         if isinstance(error, ThrottledError) and self._is_free(error):
             self.refusals += 1
-            self._pause(what, error, self.refusals, min(error.wait, LONGEST_WAIT), LONGEST_FREE_WAIT)
+            self._pause(what, error, self.refusals, min(error.wait, MAX_WAIT_SECONDS), MAX_FREE_WAIT_SECONDS)
             return
         self.failures += 1
         tls = tls_failure(error)
         asked = error.wait if isinstance(error, PassingError) else 0
-        if self.failures >= self.attempts or asked > LONGEST_WAIT or tls:
+        if self.failures >= self.attempts or asked > MAX_WAIT_SECONDS or tls:
             later = f"; it asks to wait {asked:,.0f} s" if asked else ""
             attempts = "1 attempt" if self.failures == 1 else f"{self.failures} attempts"
             raise SourceError(f"{what}: gave up after {attempts}: {tls or innermost(error)}{later}") from error
@@ -65,9 +65,11 @@ class Tries:
     def _is_free(self, error: ThrottledError) -> bool:
         """Return whether the server refused this request because it serves others of this process."""
         before, self._served = self._served or error.served, error.served
-        return self.refusals < FREE_REFUSALS and (error.others > 0 or error.served > before)
+        return self.refusals < MAX_FREE_REFUSALS and (error.others > 0 or error.served > before)
 
-    def _pause(self, what: str, error: Exception, failures: int, asked: float, longest: float = LONGEST_WAIT) -> None:
+    def _pause(
+        self, what: str, error: Exception, failures: int, asked: float, longest: float = MAX_WAIT_SECONDS
+    ) -> None:
         log.debug("%s: try %d: %s", what, failures, innermost(error))
         self._count()
         # Jitter, so that not all return together.

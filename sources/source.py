@@ -21,7 +21,7 @@ from sources.http import CONNECT_TIMEOUT, HttpClient
 from sources.http_answers import Version
 from sources.http_source import HttpSource
 from sources.local_files import FileSource, is_http, local_path
-from sources.retry import FIRST_ATTEMPTS, innermost
+from sources.retry import MAX_FIRST_ATTEMPTS, innermost
 from sources.spool import SpooledSource, spooled_from, whole
 
 log = logging.getLogger("spotted")
@@ -75,7 +75,7 @@ def with_client(source: Source, client: HttpClient) -> Source:
 
 def _open_one(url: str, size: int | None, client: HttpClient) -> Source:
     if is_http(url):
-        return client.persist(url, lambda: _open_http(url, size, client), FIRST_ATTEMPTS)
+        return client.persist(url, lambda: _open_http(url, size, client), MAX_FIRST_ATTEMPTS)
     return FileSource.at(local_path(url))
 
 
@@ -91,7 +91,7 @@ def probe(url: str, client: HttpClient) -> Probe:
     """Describe a source without reading it; raises SourceError if it is unavailable or an HTML page."""
     if not is_http(url):
         return Probe(FileSource.at(local_path(url)).size, True)
-    return client.persist(url, lambda: _probe(url, client), FIRST_ATTEMPTS)
+    return client.persist(url, lambda: _probe(url, client), MAX_FIRST_ATTEMPTS)
 
 
 def _probe(url: str, client: HttpClient) -> Probe:

@@ -17,8 +17,8 @@ from errors import SourceChangedError, SourceError, escaped
 from sources import http_answers as answers
 from sources.http import HttpClient
 from sources.http_answers import Version
-from sources.local_files import CHUNK, FileSource
-from sources.retry import FIRST_ATTEMPTS
+from sources.local_files import CHUNK_BYTES, FileSource
+from sources.retry import MAX_FIRST_ATTEMPTS
 
 log = logging.getLogger("spotted")
 
@@ -98,7 +98,7 @@ def spooled(url: str, size: int, version: Version, client: HttpClient) -> Spoole
     with client.copying:
         copy = client.copies.get((url, size))
         if copy is None:
-            copy = client.persist(url, lambda: whole(url, size, client), FIRST_ATTEMPTS)
+            copy = client.persist(url, lambda: whole(url, size, client), MAX_FIRST_ATTEMPTS)
             client.copies[url, size] = copy
     if not version.is_same(copy.validators):
         raise SourceChangedError(f"{url}: changed while it was read; run again")
@@ -126,7 +126,7 @@ def spooled_from(response: requests.Response, url: str, size: int | None, client
         answers.check_size(url, length, size)
     copy = TemporaryCopy(url, length or size or 0)
     log.info("%s: the server does not support range requests; downloading it into a temporary file", url)
-    for chunk in itertools.chain([head], iter(lambda: body.read(CHUNK), b"")):
+    for chunk in itertools.chain([head], iter(lambda: body.read(CHUNK_BYTES), b"")):
         copy.write(chunk)
         if size is not None and copy.size > size:
             answers.check_size(url, copy.size, size)

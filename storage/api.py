@@ -26,17 +26,17 @@ from storage.line import Line
 from storage.listing import Range, objects
 from storage.names import encoding_refusal
 from storage.object_stores import ObjectStores
-from storage.rate_limit import HIERARCHICAL, START, USUAL_LIMITS, RateLimiter, WriteLimits
+from storage.rate_limit import HIERARCHICAL_FACTOR, INITIAL_RATE, USUAL_LIMITS, RateLimiter, WriteLimits
 from storage.resumable_upload import Passing, size_and_crc32c, upload
 
 log = logging.getLogger("spotted")
 
-LISTS_AT_ONCE = 24  # concurrent pieces of a listing; each has about 1,900 objects, two pages and 0.4 MB
+CONCURRENT_LISTINGS = 24  # concurrent pieces of a listing; each has about 1,900 objects, two pages and 0.4 MB
 # Consecutive refusals with the same status that mean that every object is refused, for a disabled key or a policy.
 # Fewer are refusals of single members.
-ALIKE = 8
+MAX_EQUAL_REFUSALS = 8
 DENIED = (obstore.exceptions.PermissionDeniedError, google.api_core.exceptions.Forbidden)
-TAKEN = (
+ALREADY_EXISTS = (
     obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError,
     google.api_core.exceptions.PreconditionFailed,
 )  # fmt: skip
@@ -65,7 +65,7 @@ class ApiBucket(Bucket):
         self.name, self.prefix, self.url = name, prefix, f"gs://{name}/{prefix}".rstrip("/")
         # Google's documented initial rate; a warm bucket accepts more. An emulator has no such ramp: no limit until
         # its first refusal.
-        usual = float("inf") if emulator() else START * (HIERARCHICAL if terms.is_hierarchical else 1)
+        usual = float("inf") if emulator() else INITIAL_RATE * (HIERARCHICAL_FACTOR if terms.is_hierarchical else 1)
         self.limiter = RateLimiter(self.url, limits._replace(rate=limits.rate or usual))
         self._alike, self._last_refusal, self._counting, self._line = 0, "", threading.Lock(), Line()
         self._credentials, _ = credentials_and_origin(terms.billing_project)
@@ -108,7 +108,7 @@ class ApiBucket(Bucket):
         try:
             self._send(full, sent, content_type, is_new)
             self._alike = 0
-        except TAKEN as error:
+        except ALREADY_EXISTS as error:
             if not is_new:  # an answer to something else
                 self._count_refusal(error)
                 raise MemberError(reason(error)) from error
@@ -165,13 +165,13 @@ class ApiBucket(Bucket):
         return None
 
     def _count_refusal(self, error: BaseException) -> None:
-        """Count a refusal; raises BucketError after ALIKE equal ones."""
+        """Count a refusal; raises BucketError after MAX_EQUAL_REFUSALS equal ones."""
         status = final_status(error)
         if status:
             with self._counting:
                 self._alike = self._alike + 1 if status == self._last_refusal else 1
                 self._last_refusal = status
-        if status and self._alike >= ALIKE:
+        if status and self._alike >= MAX_EQUAL_REFUSALS:
             raise BucketError(f"{self.url}: refuses one object after the other: {reason(error)}") from error
 
     def _put_folder(self, name: str, data: bytes, content_type: str) -> None:
@@ -214,9 +214,9 @@ class ApiBucket(Bucket):
 
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         ends = zip(["", *marks], [*marks, ""], strict=True)
-        with ThreadPoolExecutor(LISTS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(CONCURRENT_LISTINGS) as pool:
             parts = (Range(prefix, *each) for each in ends)
-            for part in map_bounded(pool, lambda each: list(self._objects(each)), parts, LISTS_AT_ONCE):
+            for part in map_bounded(pool, lambda each: list(self._objects(each)), parts, CONCURRENT_LISTINGS):
                 yield from part
 
     def _objects(self, wanted: Range, page_size: int = 1000) -> Iterator[Stored]:

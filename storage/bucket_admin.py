@@ -18,7 +18,7 @@ from sources.retry import innermost, tls_failure
 from storage.api_errors import judge
 from storage.bucket import NO_TERMS, BucketState, Terms, reason, wanted_region
 from storage.credentials import project
-from storage.rate_limit import HIERARCHICAL
+from storage.rate_limit import HIERARCHICAL_FACTOR
 
 log = logging.getLogger("spotted")
 
@@ -74,7 +74,7 @@ class Place:
         if found.exists:
             self._warn_of_other_terms(found)
         if found.is_hierarchical:
-            log.info("%s: has a hierarchical namespace: %d times the initial write rate", self.url, HIERARCHICAL)
+            log.info("%s: has a hierarchical namespace: %d times the initial write rate", self.url, HIERARCHICAL_FACTOR)
         if found.keeps:
             log.warning(
                 "%s: %s: what is stored can be neither replaced nor removed; journal entries stay behind",

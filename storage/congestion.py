@@ -14,28 +14,28 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MIN_RATE = 1.0  # writes a second
-WINDOW = 1.0  # seconds that are judged together
-CLEAN_WINDOW = 0.3  # seconds, where nothing was refused
-ENOUGH = 100  # answers that are enough to estimate a latency
-SLOT = 0.1  # seconds between two looks
-TOLERATED = 0.02  # share of refusals that is normal
-DEVIATIONS = 1.5  # by which a random share may exceed that
-MIN_REFUSED = 2  # refusals, below which nothing is concluded
-CUT = 0.97  # of what was delivered
+WINDOW_SECONDS = 1.0  # seconds that are judged together
+CLEAN_WINDOW_SECONDS = 0.3  # seconds, where nothing was refused
+ENOUGH_ANSWERS = 100  # answers that are enough to estimate a latency
+SLOT_SECONDS = 0.1  # seconds between two looks
+TOLERATED_SHARE = 0.02  # share of refusals that is normal
+MAX_DEVIATIONS = 1.5  # by which a random share may exceed that
+MIN_REFUSALS = 2  # refusals, below which nothing is concluded
+CUT_FACTOR = 0.97  # of what was delivered
 FIRST_STEP = 0.01  # growth in the first window without congestion
 STEP_FACTOR = 3  # by which it is larger in each window that follows
 MAX_STEP_KNOWN = 1.0  # growth a window, up to a rate that the bucket has accepted or Google documents
 MAX_STEP = 0.05  # growth a window beyond: twice as much in 4 s
-CUTS_IN_VAIN = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
-NOISE_HALVES = 30.0  # seconds in which a random share is believed half as much: it is found again where it is there
-SAME = 0.7  # of a share of refusals that is as large as before
-USED = 0.8  # share of the rate that must be used before it grows
-SLOWER = 3.0  # times the shortest latency at which the rate grows no more beyond what is known
-SLOWER_BY = 0.05  # seconds, at least
-OUTAGE = 0.5  # seconds in which hardly anything is delivered
+MAX_VAIN_CUTS = 4  # whole windows whose cuts changed nothing: the refusals are random, not a limit
+NOISE_HALF_LIFE = 30.0  # seconds in which a random share is believed half as much: it is found again where it is there
+SAME_SHARE = 0.7  # of a share of refusals that is as large as before
+MIN_USED_SHARE = 0.8  # share of the rate that must be used before it grows
+SLOWER_FACTOR = 3.0  # times the shortest latency at which the rate grows no more beyond what is known
+SLOWER_SECONDS = 0.05  # seconds, at least
+OUTAGE_SECONDS = 0.5  # seconds in which hardly anything is delivered
 OUTAGE_SHARE = 0.98  # of the answers that are refusals
-OUTAGE_REFUSED = 10  # refusals at least
-PROBE = 0.5  # seconds between the probes of an outage
+MIN_OUTAGE_REFUSALS = 10  # refusals at least
+PROBE_INTERVAL = 0.5  # seconds between the probes of an outage
 
 
 class Grant(NamedTuple):
@@ -95,7 +95,7 @@ class Congestion:
         if self.outage_since is not None:
             if now < self._probe_at:
                 return Grant(self._probe_at, False, self.version)
-            self._probe_at = now + PROBE
+            self._probe_at = now + PROBE_INTERVAL
             return Grant(now, True, self.version)
         moment = max(now, self._next)
         self._next = moment + 1 / self.rate
@@ -103,7 +103,7 @@ class Congestion:
 
     def sent(self, now: float) -> None:
         """Something was sent."""
-        if now - self._last_sent > WINDOW:
+        if now - self._last_sent > WINDOW_SECONDS:
             self._active_since = now
         self._last_sent = now
         self._window.sent += 1
@@ -140,17 +140,17 @@ class Congestion:
             self._probe_at = max(self._probe_at, now + retry_after)
 
     def _slot(self, now: float) -> bool:
-        number = int(now / SLOT)
+        number = int(now / SLOT_SECONDS)
         if self._slots and self._slots[-1].number == number:
             return False
         self._slots.append(_Slot(number))
-        while self._slots[0].number < number - WINDOW / SLOT:
+        while self._slots[0].number < number - WINDOW_SECONDS / SLOT_SECONDS:
             self._slots.popleft()
         return True
 
     def _recent(self, now: float, seconds: float) -> tuple[int, int]:
         """What was delivered and what was refused in the last so many seconds."""
-        first = round((now - seconds) / SLOT)
+        first = round((now - seconds) / SLOT_SECONDS)
         slots = [slot for slot in self._slots if slot.number >= first]
         return sum(slot.delivered for slot in slots), sum(slot.refused for slot in slots)
 
@@ -162,33 +162,37 @@ class Congestion:
             self._begin_outage(now)
         elif self._is_flooded(elapsed):
             self._cut(now, is_whole=False)
-        elif elapsed >= (WINDOW if window.refused else CLEAN_WINDOW):
+        elif elapsed >= (WINDOW_SECONDS if window.refused else CLEAN_WINDOW_SECONDS):
             self._judge(now, elapsed)
-        elif not self._cuts and elapsed >= SLOT and self._exceeds(window.answers * max(1, WINDOW / elapsed)):
+        elif (
+            not self._cuts
+            and elapsed >= SLOT_SECONDS
+            and self._exceeds(window.answers * max(1, WINDOW_SECONDS / elapsed))
+        ):
             self._cut(now, is_whole=False)
 
     def _exceeds(self, answers: float) -> bool:
         """Whether the window has more refusals than chance explains."""
-        mean = answers * (self._noise + TOLERATED)
-        return self._window.refused > max(mean + DEVIATIONS * math.sqrt(mean), MIN_REFUSED)
+        mean = answers * (self._noise + TOLERATED_SHARE)
+        return self._window.refused > max(mean + MAX_DEVIATIONS * math.sqrt(mean), MIN_REFUSALS)
 
     def _is_flooded(self, elapsed: float) -> bool:
         window = self._window
         expected = (1 + self._noise) / 2
-        return elapsed >= SLOT and window.refused > max(expected * window.answers, 2 * MIN_REFUSED)
+        return elapsed >= SLOT_SECONDS and window.refused > max(expected * window.answers, 2 * MIN_REFUSALS)
 
     def _judge(self, now: float, elapsed: float) -> None:
         window = self._window
         if self._exceeds(window.answers):
             self._cut(now, is_whole=True)
             return
-        if window.refused < SAME * self._share * window.answers or not window.refused:
+        if window.refused < SAME_SHARE * self._share * window.answers or not window.refused:
             self._cuts = 0  # the last cut was right
-        self._noise *= 0.5 ** (elapsed / NOISE_HALVES)
-        if now - self._epoch >= WINDOW:  # since the last cut: a bucket may count by whole seconds
+        self._noise *= 0.5 ** (elapsed / NOISE_HALF_LIFE)
+        if now - self._epoch >= WINDOW_SECONDS:  # since the last cut: a bucket may count by whole seconds
             self._borne, self._is_tried = self.rate, True
-        is_calm = window.refused <= (self._noise + TOLERATED) * window.answers
-        if is_calm and window.sent >= USED * self.rate * elapsed and not self._is_slower():
+        is_calm = window.refused <= (self._noise + TOLERATED_SHARE) * window.answers
+        if is_calm and window.sent >= MIN_USED_SHARE * self.rate * elapsed and not self._is_slower():
             self._grow()
         self._window = _Window(now)
 
@@ -199,30 +203,32 @@ class Congestion:
 
     def _is_slower(self) -> bool:
         """Whether answers take longer, above the rate that the bucket is known to accept."""
-        if self._window.timed < ENOUGH:
+        if self._window.timed < ENOUGH_ANSWERS:
             return False
         latency = self._window.latency / self._window.timed
         self._shortest = min(self._shortest, latency)
-        return self.rate >= self._known and latency > max(SLOWER * self._shortest, self._shortest + SLOWER_BY)
+        return self.rate >= self._known and latency > max(
+            SLOWER_FACTOR * self._shortest, self._shortest + SLOWER_SECONDS
+        )
 
     # ── congestion ───────────────────────────────────────────────────────────────────────────────
 
     def _cut(self, now: float, is_whole: bool) -> None:
-        span = min(max(now - self._active_since, SLOT), WINDOW)
+        span = min(max(now - self._active_since, SLOT_SECONDS), WINDOW_SECONDS)
         rate = self._recent(now, span)[0] / span
         if not rate:
             return  # an outage, as it seems
         share = self._window.refused / self._window.answers
-        is_in_vain = self._cuts and is_whole and share > SAME * self._share
+        is_in_vain = self._cuts and is_whole and share > SAME_SHARE * self._share
         if not self._cuts:
             self._before_cuts = self.rate
         self._cuts = self._cuts + 1 if is_in_vain else 1
         self._share = share
-        if self._cuts > CUTS_IN_VAIN:
+        if self._cuts > MAX_VAIN_CUTS:
             self._noise, self._cuts = share, 0
             self._jump(self._before_cuts, now)
             return
-        self._jump(max(CUT * min(rate, self.rate), MIN_RATE), now)
+        self._jump(max(CUT_FACTOR * min(rate, self.rate), MIN_RATE), now)
         if is_whole or not self._is_tried:
             self._borne = self.rate
 
@@ -235,13 +241,13 @@ class Congestion:
     # ── outages ──────────────────────────────────────────────────────────────────────────────────
 
     def _is_outage(self, now: float) -> bool:
-        if now - self._active_since < OUTAGE:
+        if now - self._active_since < OUTAGE_SECONDS:
             return False
-        delivered, refused = self._recent(now, OUTAGE)
-        return refused >= OUTAGE_REFUSED and refused >= OUTAGE_SHARE * (delivered + refused)
+        delivered, refused = self._recent(now, OUTAGE_SECONDS)
+        return refused >= MIN_OUTAGE_REFUSALS and refused >= OUTAGE_SHARE * (delivered + refused)
 
     def _begin_outage(self, now: float) -> None:
-        self.outage_since, self._probe_at = now, now + PROBE
+        self.outage_since, self._probe_at = now, now + PROBE_INTERVAL
         self._jump(self.rate, now)
 
     def _end_outage(self, now: float) -> None:

@@ -25,7 +25,7 @@ FATAL_ERRNOS = frozenset({
 
 # Errors for a directory entry that is not a file, which counts as missing.
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
-TRIES = 3  # of a write whose unfinished file or empty folder another run removes meanwhile
+MAX_ATTEMPTS = 3  # of a write whose unfinished file or empty folder another run removes meanwhile
 log = logging.getLogger("spotted")
 
 
@@ -79,7 +79,7 @@ class FolderBucket(Bucket):
         if not isinstance(data, bytes):
             self._write(name, data)
             return
-        for _ in range(TRIES - 1):
+        for _ in range(MAX_ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):
                 self._write(name, (data,))
                 return

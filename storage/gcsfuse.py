@@ -38,9 +38,9 @@ FLAGS = (
     "--log-severity=warning",
     "--log-format=text",
 )
-START = 40  # seconds to wait for the mount; GCSFuse ends earlier if the bucket refuses it
-FREE = 4  # seconds to wait for the last open files; `docker stop` allows ten for everything
-FLUSH = 60  # seconds to wait for the end of GCSFuse after that
+MOUNT_TIMEOUT = 40  # seconds to wait for the mount; GCSFuse ends earlier if the bucket refuses it
+UNMOUNT_TIMEOUT = 4  # seconds to wait for the last open files; `docker stop` allows ten for everything
+FLUSH_TIMEOUT = 60  # seconds to wait for the end of GCSFuse after that
 CAP_SYS_ADMIN = 1 << 21
 
 
@@ -132,7 +132,7 @@ def mount(source: Mountable, where: Path, output: TextIO) -> subprocess.Popen[st
         ["gcsfuse", "--foreground", *FLAGS, *_emulator(), *source.flags, source.bucket, str(where)],
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + START
+    deadline = time.monotonic() + MOUNT_TIMEOUT
     while not is_fuse(where):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
@@ -144,16 +144,18 @@ def mount(source: Mountable, where: Path, output: TextIO) -> subprocess.Popen[st
 
 def unmount(where: Path, process: subprocess.Popen[str]) -> None:
     """Unmount, and wait for GCSFuse to end, which it does after all is uploaded."""
-    deadline = time.monotonic() + FREE
+    deadline = time.monotonic() + UNMOUNT_TIMEOUT
     while (answer := _fusermount("-u", where)) and time.monotonic() < deadline and is_fuse(where):
         time.sleep(0.1)
     if answer and is_fuse(where):
         _fusermount("-uz", where)
         raise BucketError(f"{where}: files were still open when it was unmounted ({answer}); run again")
     try:
-        process.wait(FLUSH)
+        process.wait(FLUSH_TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise BucketError(f"{where}: GCSFuse is still at work {FLUSH} s after it was unmounted; run again") from error
+        raise BucketError(
+            f"{where}: GCSFuse is still at work {FLUSH_TIMEOUT} s after it was unmounted; run again"
+        ) from error
 
 
 def _make_empty_folder(where: Path) -> None:

@@ -1,8 +1,8 @@
 """The lease of a dataset in a bucket, for one writer at a time: an object that is renewed.
 
 storage/lock.py is its counterpart for directories. The object is created and renewed with ifGenerationMatch, so only
-one of two runs succeeds. A run that was paused for longer than LASTS renews the lease before it writes anything, and
-ends if another run has taken it over. https://cloud.google.com/storage/docs/request-preconditions
+one of two runs succeeds. A run that was paused for longer than LEASE_SECONDS renews the lease before it writes
+anything, and ends if another run has taken it over. https://cloud.google.com/storage/docs/request-preconditions
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from storage.rate_limit import RateLimiter
 
 log = logging.getLogger("spotted")
 
-LASTS = 30.0  # seconds after the last renewal until a lease expires
-RENEWED = 8.0  # seconds between two renewals
-LOOK = 0.5  # seconds between two looks at another run's lease
+LEASE_SECONDS = 30.0  # seconds after the last renewal until a lease expires
+RENEWAL_INTERVAL = 8.0  # seconds between two renewals
+POLL_INTERVAL = 0.5  # seconds between two looks at another run's lease
 DENIED = (google.api_core.exceptions.Forbidden, google.api_core.exceptions.Unauthorized)
 
 
@@ -61,11 +61,11 @@ class ObjectLease(Lease):
         """Raise BucketError if another run has taken it over."""
         if self._lost:
             raise BucketError(f"{self._lost}, since this run was silent for too long; it ends")
-        if self._clock() - self._renewed > LASTS and not self._is_kept:
-            self._renew(LASTS)
+        if self._clock() - self._renewed > LEASE_SECONDS and not self._is_kept:
+            self._renew(LEASE_SECONDS)
 
     def renew(self) -> None:
-        """Renew it for LASTS seconds; raises BucketError if another run has taken it over."""
+        """Renew it for LEASE_SECONDS; raises BucketError if another run has taken it over."""
         self._renew(0)
 
     def _take(self) -> None:
@@ -74,19 +74,21 @@ class ObjectLease(Lease):
             generation, holder = found
             if not seen:
                 log.info(
-                    "%s; waiting for up to %.0f s to see whether it still does", described(self.where, holder), LASTS
+                    "%s; waiting for up to %.0f s to see whether it still does",
+                    described(self.where, holder),
+                    LEASE_SECONDS,
                 )
             elif generation != seen:
                 who = described(self.where, holder)
                 raise BusyError(
                     f"{who}: wait for its end, or end it; what is left of a run that has ended is taken over after"
-                    f" {LASTS:.0f} s"
+                    f" {LEASE_SECONDS:.0f} s"
                 )
             seen = generation
-            if (is_gone(holder) or self._clock() - since > LASTS) and self._write(generation):
+            if (is_gone(holder) or self._clock() - since > LEASE_SECONDS) and self._write(generation):
                 log.info("%s: taken over, for its run has ended", self.where)
                 return
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
         if not self._write(0):  # another run has created it meanwhile
             self._take()
 
@@ -124,8 +126,8 @@ class ObjectLease(Lease):
         return True
 
     def _keep(self) -> None:
-        while not self._over.wait(RENEWED) and not self._is_kept and not self._lost:
-            with contextlib.suppress(Exception):  # tried again in RENEWED seconds; check() raises once it is too late
+        while not self._over.wait(RENEWAL_INTERVAL) and not self._is_kept and not self._lost:
+            with contextlib.suppress(Exception):  # tried again; check() raises once it is too late
                 self._renew(0)
 
     def _renew(self, age: float) -> None:

@@ -7,23 +7,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-FIRST = 4 << 20  # bytes in flight before anything has arrived
-AHEAD = 10.0  # seconds in which the bytes in flight should arrive
-SPAN = 10.0  # seconds of a measurement before it may lower the speed of the line
-SHORTEST = 1.0  # seconds of a measurement, at least: buffers accept the first bytes faster than the line
-MOST = 1 << 30  # bytes in flight; memory is bounded elsewhere
-LONG = 30.0  # seconds that a put should take at most; its time limit is two minutes
+INITIAL_WINDOW_BYTES = 4 << 20  # bytes in flight before anything has arrived
+WINDOW_SECONDS = 10.0  # seconds in which the bytes in flight should arrive
+MEASUREMENT_SECONDS = 10.0  # seconds of a measurement before it may lower the speed of the line
+MIN_MEASUREMENT_SECONDS = 1.0  # seconds of a measurement, at least: buffers accept the first bytes faster than the line
+MAX_WINDOW_BYTES = 1 << 30  # bytes in flight; memory is bounded elsewhere
+MAX_PUT_SECONDS = 30.0  # seconds that a put should take at most; its time limit is two minutes
 
 
 class Line:
-    """Admits as many bytes as arrive in AHEAD seconds, and at least one object.
+    """Admits as many bytes as arrive in WINDOW_SECONDS, and at least one object.
 
     The objects that were both sent and answered within a measurement are a lower bound of the line's speed: answers
     that come together, as on a busy machine, do not raise it. All that was answered is an upper bound.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.window = FIRST
+        self.window = INITIAL_WINDOW_BYTES
         self._clock, self._in_flight, self._count, self._lock = clock, 0, 0, threading.Lock()
         self._changed, self._turns = threading.Condition(self._lock), deque[object]()  # of those that wait
         self._begin_measurement()
@@ -32,8 +32,8 @@ class Line:
         self._begin, self._arrived, self._carried = self._clock(), 0, 0
 
     def is_slow_for(self, size: int) -> bool:
-        """Whether an object of `size` bytes would take longer than LONG, as all connections share the line."""
-        return size * max(self._count, 1) > self.window / AHEAD * LONG
+        """Whether `size` bytes would take longer than MAX_PUT_SECONDS, as all connections share the line."""
+        return size * max(self._count, 1) > self.window / WINDOW_SECONDS * MAX_PUT_SECONDS
 
     def sending(self, size: int) -> Sending:
         """Wait until `size` bytes may be sent; they are in flight until the context ends."""
@@ -68,10 +68,10 @@ class Line:
 
     def _measure(self, size: int, is_within: bool) -> None:
         self._arrived, self._carried = self._arrived + size, self._carried + size * is_within
-        seconds = max(self._clock() - self._begin, SHORTEST)
-        self.window = max(self.window, min(int(self._carried / seconds * AHEAD), MOST))
-        if seconds >= SPAN:
-            self.window = max(min(self.window, int(self._arrived / seconds * AHEAD)), 1)
+        seconds = max(self._clock() - self._begin, MIN_MEASUREMENT_SECONDS)
+        self.window = max(self.window, min(int(self._carried / seconds * WINDOW_SECONDS), MAX_WINDOW_BYTES))
+        if seconds >= MEASUREMENT_SECONDS:
+            self.window = max(min(self.window, int(self._arrived / seconds * WINDOW_SECONDS)), 1)
             self._begin_measurement()
 
 

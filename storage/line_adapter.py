@@ -13,7 +13,7 @@ from urllib3.connection import HTTPConnection
 
 from storage.line import Line
 
-UNSENT = 128 << 10  # unsent bytes that the system buffers for each connection
+UNSENT_BYTES = 128 << 10  # unsent bytes that the system buffers for each connection
 
 
 class LineAdapter(HTTPAdapter):
@@ -29,7 +29,7 @@ class LineAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         options = [*HTTPConnection.default_socket_options]
-        unsent = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT
+        unsent = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES
         with suppress(OSError), socket.socket() as probe:  # some sandboxes do not have this option
             probe.setsockopt(*unsent)
             options.append(unsent)

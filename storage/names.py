@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from errors import escaped
 
 PARTIAL_PREFIX = ".spotted-part-"  # of an unfinished file, which is renamed within its folder
-LONGEST_NAME = 1024  # bytes of UTF-8
+MAX_NAME_BYTES = 1024  # bytes of UTF-8
 PLAIN = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)  # most names; none of them is refused
 
 
@@ -23,7 +23,7 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
     "./" and doubled slashes are removed, as tar and unzip do. A name that could leave the prefix, or that GCS does not
     accept, is refused and returned in printable form (https://cloud.google.com/storage/docs/objects#naming).
     """
-    if PLAIN.fullmatch(name) and len((prefix + name).encode()) <= LONGEST_NAME:
+    if PLAIN.fullmatch(name) and len((prefix + name).encode()) <= MAX_NAME_BYTES:
         return prefix + name, ""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     full = prefix + "/".join(parts) + ("/" if name.endswith("/") and parts else "")
@@ -51,7 +51,7 @@ def encoding_refusal(full: str) -> str:
         length = len(full.encode())
     except UnicodeEncodeError:
         return "a name that is not UTF-8"
-    return "" if length <= LONGEST_NAME else f"a name of {length:,} bytes; {LONGEST_NAME:,} are allowed"
+    return "" if length <= MAX_NAME_BYTES else f"a name of {length:,} bytes; {MAX_NAME_BYTES:,} are allowed"
 
 
 def parents(paths: Iterable[str]) -> set[str]:

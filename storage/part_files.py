@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from storage.names import PARTIAL_PREFIX
 
-CHUNK = 1 << 20  # bytes of one read
+CHUNK_BYTES = 1 << 20  # bytes of one read
 FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: do not wait for a pipe's writer
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,7 +83,7 @@ def chunks(root: str, name: str) -> Iterator[bytes]:
 
 def _read(descriptor: int) -> Iterator[bytes]:
     with open(descriptor, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 

@@ -14,22 +14,24 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from errors import BucketError, shown
-from storage.congestion import WINDOW, Congestion
+from storage.congestion import WINDOW_SECONDS, Congestion
 
 T = TypeVar("T")
 log = logging.getLogger("spotted")
 
 # Google's guideline: start at 1,000 writes/s, double them at most every 20 minutes, and send fewer after 429 or 503
 # (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
-START = 1000
-HIERARCHICAL = 8  # times that, with a hierarchical namespace (https://cloud.google.com/storage/docs/hns-overview)
-DOUBLING = 20 * 60  # seconds
-SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has changed
+INITIAL_RATE = 1000
+HIERARCHICAL_FACTOR = (
+    8  # times that, with a hierarchical namespace (https://cloud.google.com/storage/docs/hns-overview)
+)
+DOUBLING_SECONDS = 20 * 60  # seconds
+WAIT_SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has changed
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds
-TIMEOUT = 180  # seconds for which a write is repeated; the default of --outage
-FEWEST = 3  # attempts of a write, however long they take: the machine may sleep meanwhile
-MANY = 8  # consecutive failing writes that mean that the bucket accepts none
-SILENT = 3.0  # seconds of only failing writes, until a warning
+DEFAULT_PATIENCE = 180  # seconds for which a write is repeated; the default of --outage
+MIN_ATTEMPTS = 3  # attempts of a write, however long they take: the machine may sleep meanwhile
+MIN_FAILING_WRITES = 8  # consecutive failing writes that mean that the bucket accepts none
+WARN_AFTER = 3.0  # seconds of only failing writes, until a warning
 
 
 class WriteLimits(NamedTuple):
@@ -37,7 +39,7 @@ class WriteLimits(NamedTuple):
 
     rate: float | None = None  # initial writes/s, the sum over all writers; None: usual; infinity: no limit at first
     writers: int = 1  # processes that share the rate
-    patience: float = TIMEOUT  # seconds to wait for a bucket that accepts no writes (--outage)
+    patience: float = DEFAULT_PATIENCE  # seconds to wait for a bucket that accepts no writes (--outage)
 
 
 USUAL_LIMITS = WriteLimits()
@@ -76,7 +78,10 @@ class RateLimiter:
     ) -> None:
         self.name, self._clock, self._sleep = name, clock, sleep
         self._lock = threading.Lock()
-        self._congestion, self._patience = Congestion(limits.rate or START, limits.writers, clock()), limits.patience
+        self._congestion, self._patience = (
+            Congestion(limits.rate or INITIAL_RATE, limits.writers, clock()),
+            limits.patience,
+        )
         self._recent = deque[float]()  # when the last second's writes were sent
         self._writes = self._refused = self._peak = 0
         self._failing, self._failing_since, self._is_reported = 0, 0.0, False  # writes since one was answered well
@@ -97,13 +102,13 @@ class RateLimiter:
                 if grant.may_send and grant.moment <= now:
                     return self._count(now)
             self._check_patience()
-            self._sleep(min(grant.moment - now, SLICE))
+            self._sleep(min(grant.moment - now, WAIT_SLICE))
 
     def _count(self, now: float) -> float:
         self._congestion.sent(now)
         self._writes += 1
         self._recent.append(now)
-        while self._recent[0] <= now - WINDOW:
+        while self._recent[0] <= now - WINDOW_SECONDS:
             self._recent.popleft()
         self._peak = max(self._peak, len(self._recent))
         return now
@@ -153,7 +158,7 @@ class RateLimiter:
                     raise
                 self._fails(failure, is_first=tries == 0)
                 is_late = self._clock() + wait > begin + self._patience
-                if is_late and tries + 1 >= FEWEST:
+                if is_late and tries + 1 >= MIN_ATTEMPTS:
                     raise
                 log.debug("%s: trying again in %.1f s: %s", self.name, wait, failure.reason)
             else:
@@ -167,7 +172,7 @@ class RateLimiter:
             now = self._clock()
             self._failing_since = self._failing_since if self._failing else now
             self._failing += is_first
-            is_new = now - self._failing_since >= SILENT and not self._is_reported
+            is_new = now - self._failing_since >= WARN_AFTER and not self._is_reported
             self._is_reported = self._is_reported or is_new
             is_known = self._congestion.outage_since is not None  # by its refusals, and logged
         if is_new and not is_known:
@@ -177,7 +182,7 @@ class RateLimiter:
     def _check_patience(self) -> None:
         with self._lock:
             seconds = self._clock() - self._failing_since
-            if self._failing >= MANY and seconds > self._patience:
+            if self._failing >= MIN_FAILING_WRITES and seconds > self._patience:
                 raise BucketError(f"{self.name}: took no writes for {seconds:.0f} s (--outage)")
 
     def _judged(self, sent: float, failure: Failure) -> None:

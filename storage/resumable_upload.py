@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("spotted")
 
-CHUNK = 8 << 20  # bytes in one request of a resumable upload
-SMALLEST_CHUNK = 256 << 10  # bytes; a chunk has a multiple of it
-SILENT = 60.0  # seconds in which no byte is sent, or no answer comes
-BEGINNINGS = 3  # attempts at a resumable upload whose bytes can be read again
+CHUNK_BYTES = 8 << 20  # bytes in one request of a resumable upload
+MIN_CHUNK_BYTES = 256 << 10  # bytes; a chunk has a multiple of it
+STALL_TIMEOUT = 60.0  # seconds in which no byte is sent, or no answer comes
+MAX_ATTEMPTS = 3  # attempts at a resumable upload whose bytes can be read again
 
 
 class Passing:
@@ -66,7 +66,7 @@ def upload(blob: storage.Blob, chunks: Passing, content_type: str, limiter: Rate
 
     Raises UploadLostError if they cannot.
     """
-    for is_last in (*itertools.repeat(False, BEGINNINGS - 1), True):
+    for is_last in (*itertools.repeat(False, MAX_ATTEMPTS - 1), True):
         try:
             _upload(blob, chunks, content_type, limiter, line)
             return
@@ -82,9 +82,9 @@ def _upload(blob: storage.Blob, chunks: Passing, content_type: str, limiter: Rat
     def repeated(request: Callable[[], T]) -> Callable[[], T]:  # as google.api_core.retry.Retry is called
         return lambda: limiter.run(request, judge, is_timed=False)
 
-    amount = min(max(line.window // SMALLEST_CHUNK, 1) * SMALLEST_CHUNK, CHUNK)
+    amount = min(max(line.window // MIN_CHUNK_BYTES, 1) * MIN_CHUNK_BYTES, CHUNK_BYTES)
     match = {"if_generation_match": 0} if chunks.is_new else {}
-    file = blob.open("wb", chunk_size=amount, content_type=content_type, retry=repeated, timeout=SILENT, **match)
+    file = blob.open("wb", chunk_size=amount, content_type=content_type, retry=repeated, timeout=STALL_TIMEOUT, **match)
     with _given_up_on_failure(file):
         for chunk in chunks:
             with _translated():
@@ -102,7 +102,7 @@ def _given_up_on_failure(file: BlobWriter) -> Iterator[None]:
             if file._upload_and_transport:  # its own terminate() names the bucket's uploads, not this one
                 begun, transport = file._upload_and_transport
                 with contextlib.suppress(*NO_ANSWER):
-                    transport.delete(begun.resumable_url, timeout=SILENT)
+                    transport.delete(begun.resumable_url, timeout=STALL_TIMEOUT)
         finally:
             # Otherwise its last bytes would be sent: Python closes it when it is collected, and prints what that
             # raises from 3.13 on.

@@ -86,7 +86,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything above 600 bytes is a large member, and comes in chunks of 100."""
     for module in (tar, zip_archive):
         monkeypatch.setattr(module, "LARGE", 600)
-    monkeypatch.setattr(zip_archive, "SPAN", 600)
+    monkeypatch.setattr(zip_archive, "SPAN_BYTES", 600)
     monkeypatch.setattr(decompress, "UNPACKED", 100)
 
 

@@ -23,7 +23,7 @@ import mounting
 import render
 import ways
 from course import free_port, running
-from pipeline.context import PHOTOS_AT_ONCE
+from pipeline.context import CONCURRENT_PHOTOS
 
 HERE = Path(render.__file__).parent
 FIGURES = measure.Figures(2.0, 1.0, 0.5, 100_000_000, 0, 1010, 5, 1010)
@@ -171,7 +171,7 @@ def test_a_worker_is_held_back_by_the_scarcest(size: float, cores: int, rate: fl
 def test_photos_are_held_back_by_the_requests_to_their_servers() -> None:
     cost = forecast.Cost(of_object=1.0, of_byte=1.0, of_photo=0.00001, class_a=1.0, class_b=0.0)
     found = forecast.worker_rate(forecast.Job("", 1000, 1e9, is_photos=True), cost, 2)
-    assert found[0] == pytest.approx(2 * PHOTOS_AT_ONCE / 0.05) and found[1] == "delay"
+    assert found[0] == pytest.approx(2 * CONCURRENT_PHOTOS / 0.05) and found[1] == "delay"
 
 
 def test_a_chart_is_xml_with_a_bar_and_a_value_for_each_way() -> None:

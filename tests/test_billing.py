@@ -13,7 +13,7 @@ from commands.command_line import parse
 from errors import UsageError
 from gcs import Destination, open_bucket
 from storage.bucket import Terms
-from storage.resumable_upload import CHUNK
+from storage.resumable_upload import CHUNK_BYTES
 from support.fake_gcs import GcsFront
 from support.fake_google import Google
 from support.program import Cli, message
@@ -54,7 +54,7 @@ def test_requests_of_every_kind(front: GcsFront, bucket: str, paid: str, monkeyp
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
     there = open_bucket(Destination(paid, terms=Terms("payer")))
     there.ready()
-    there.put("large", iter([b"1" * CHUNK, b"2"]))
+    there.put("large", iter([b"1" * CHUNK_BYTES, b"2"]))
     there.put("folder/", b"")
     there.put("small", b"1")
     assert there.get("small") == b"1" and len(list(there.list(""))) == 3

@@ -81,7 +81,7 @@ def test_no_byte_is_fetched_twice_but_the_seams(bench: Bench) -> None:
     fetched = sum(
         int(stop) - int(start) + 1 for start, stop in (header.removeprefix("bytes=").split("-") for header in wanted)
     )
-    assert len(data) <= fetched <= len(data) + 4 * (tar.LOOK_BACK + tar.BEYOND)
+    assert len(data) <= fetched <= len(data) + 4 * (tar.LOOK_BACK_BYTES + tar.READ_AHEAD_BYTES)
 
 
 # ── hostile and damaged archives ─────────────────────────────────────────────────────────────────
@@ -95,7 +95,7 @@ def test_of_two_members_of_one_name_the_last_wins(bench: Bench) -> None:
 
 
 def test_more_small_members_than_are_waited_for_at_once(api_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "PENDING", 3)
+    monkeypatch.setattr(uploads, "MAX_PENDING_BATCHES", 3)
     members = [(f"{number % 40}.jpg", b"%d" % number) for number in range(100)]
     assert api_bench.extract(api_bench.dataset(a_tar=tar_of(members))).objects == 40
     assert api_bench.objects() == dict(members)

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from archives import kinds, spans
-from archives.spans import ALWAYS_ALLOWED, Limits
-from archives.tar import LAST
+from archives.spans import ALWAYS_ALLOWED_BYTES, Limits
+from archives.tar import HALVED_SPANS
 from errors import ArchiveError
 from pipeline.options import RunOptions
 from support.archives import MB, File, Got, extract, frugal, replaced
@@ -36,7 +36,7 @@ TIGHT = Limits(ratio=10)
 @pytest.fixture
 def nothing_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits as they are for archives of gigabytes, a few thousand times smaller."""
-    monkeypatch.setattr(spans, "ALWAYS_ALLOWED", MB // 4)
+    monkeypatch.setattr(spans, "ALWAYS_ALLOWED_BYTES", MB // 4)
 
 
 def bombs() -> dict[str, bytes]:
@@ -73,7 +73,7 @@ def test_what_the_user_allows_is_no_bomb(bench: Bench) -> None:
 
 
 def test_a_small_archive_may_unpack_to_much() -> None:
-    assert Limits().most(1000) == ALWAYS_ALLOWED == 1 << 30
+    assert Limits().most(1000) == ALWAYS_ALLOWED_BYTES == 1 << 30
     assert extract(BOMBS["zip"]) == [Got("bomb.jpg", 4 * MB, bytes(4 * MB))]
 
 
@@ -188,7 +188,7 @@ def test_a_tar_that_claims_more_than_the_limit_is_not_begun() -> None:
     with frugal(), pytest.raises(ArchiveError, match=r"--max-unpacked"):
         kinds.plan(Tar(10**13, b"", "vast.tar"))
     with frugal():
-        assert len(kinds.plan(Tar(5 * 10**9, b"", "five.tar"))) == 597 + LAST  # halves
+        assert len(kinds.plan(Tar(5 * 10**9, b"", "five.tar"))) == 597 + HALVED_SPANS  # halves
 
 
 @pytest.mark.parametrize("limit", ["--max-ratio", "--max-unpacked"])

@@ -168,7 +168,7 @@ def test_a_server_that_refuses_everything_is_given_up(monkeypatch: pytest.Monkey
 
         with ThreadPoolExecutor(20) as pool:
             assert all("gave up after 8 attempts: status 503" in text for text in pool.map(fails, range(20)))
-        assert len(server.requests) < 20 * (retry.ATTEMPTS + retry.FREE_REFUSALS + 2)
+        assert len(server.requests) < 20 * (retry.MAX_ATTEMPTS + retry.MAX_FREE_REFUSALS + 2)
 
 
 def test_one_url_that_is_always_refused_ends_while_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_fetch_of_bytes_that_are_packed_on_the_way(server: SourceServer) -> None
 
 def test_a_header_that_comes_byte_by_byte_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes within the time-out, and the header never ends."""
-    monkeypatch.setattr(checked_connections, "LONGEST_HEADER", 0.5)
+    monkeypatch.setattr(checked_connections, "MAX_HEADER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as here, ThreadPoolExecutor() as pool:
         pool.submit(send_a_header_without_end, here)
         url = f"http://127.0.0.1:{here.getsockname()[1]}/a"

@@ -17,7 +17,7 @@ from errors import GoneError, SourceChangedError, SourceError
 from sources import retry
 from sources.http import HttpClient
 from sources.http_answers import Version
-from sources.http_source import PROGRESS, HttpSource
+from sources.http_source import PROGRESS_BYTES, HttpSource
 from sources.local_files import FileSource
 from sources.source import ConcatSource, Source, open_source
 from sources.spool import SpooledSource
@@ -111,10 +111,10 @@ def test_continued_at_the_byte_where_it_broke(cuts: list[int], start: int) -> No
 
 
 def test_progress_renews_patience(server: SourceServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    monkeypatch.setattr(retry, "MAX_ATTEMPTS", 2)
     server.files[PATH] = LONG
     source = opened(server)
-    server.plan(PATH, Plan(cut=PROGRESS), times=6)
+    server.plan(PATH, Plan(cut=PROGRESS_BYTES), times=6)
     assert source.read(0, len(LONG)) == LONG
     assert len(server.requests) == 7
 
@@ -124,7 +124,7 @@ def test_patience_ends(server: SourceServer, waits: list[float]) -> None:
     server.plan(PATH, Plan(cut=10))
     with pytest.raises(SourceError, match=rf"{server.url}{PATH} at byte 80: gave up after 8 attempts"):
         source.read(0, 5000)
-    assert len(server.requests) == retry.ATTEMPTS == 8
+    assert len(server.requests) == retry.MAX_ATTEMPTS == 8
     assert all(0.75 <= wait / 2 ** (index - 1) <= 1.25 for index, wait in enumerate(waits))
     assert len(waits) == 7
 

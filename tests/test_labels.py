@@ -26,7 +26,7 @@ from labels.notes import (
     read_annotation_note,
     read_image_note,
 )
-from labels.packed import PIECE, PackedBytes, PackedRows
+from labels.packed import ROWS_PER_PIECE, PackedBytes, PackedRows
 from sources.content_type import content_type
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────
@@ -203,9 +203,11 @@ def test_names(dataset: object, image: str, breed: str, annotation: str) -> None
 
 def test_what_is_packed_is_read_as_often_as_it_takes() -> None:
     text, rows = PackedBytes(), PackedRows[tuple[str, int]]()
-    for number in range(2 * PIECE + 1):
+    for number in range(2 * ROWS_PER_PIECE + 1):
         text.write(b"%d\n" % number)
         rows.add((f"ü\udc80\r\n{number}", number))
-    assert [b"".join(text)] * 2 == [b"".join(b"%d\n" % number for number in range(2 * PIECE + 1))] * 2
-    assert [len(piece) for piece in rows] == [PIECE, PIECE, 1]
-    assert list(chain.from_iterable(rows)) == [(f"ü\udc80\r\n{number}", number) for number in range(2 * PIECE + 1)]
+    assert [b"".join(text)] * 2 == [b"".join(b"%d\n" % number for number in range(2 * ROWS_PER_PIECE + 1))] * 2
+    assert [len(piece) for piece in rows] == [ROWS_PER_PIECE, ROWS_PER_PIECE, 1]
+    assert list(chain.from_iterable(rows)) == [
+        (f"ü\udc80\r\n{number}", number) for number in range(2 * ROWS_PER_PIECE + 1)
+    ]

@@ -15,20 +15,25 @@ from errors import BucketError, MemberError
 from gcs import Destination, open_bucket
 from storage import object_stores, resumable_upload
 from storage.bucket import Bucket
-from storage.line import FIRST, MOST, Line
-from storage.rate_limit import MANY, TIMEOUT, WriteLimits
+from storage.line import INITIAL_WINDOW_BYTES, MAX_WINDOW_BYTES, Line
+from storage.rate_limit import DEFAULT_PATIENCE, MIN_FAILING_WRITES, WriteLimits
 from support.fake_gcs import GcsFront
 from support.slow_line import SlowLine
 
 
 @contextmanager
 def behind_a_slow_line(
-    name: str, front: GcsFront, speed: int, seconds: int, patience: float = TIMEOUT, dies_after: float = math.inf
+    name: str,
+    front: GcsFront,
+    speed: int,
+    seconds: int,
+    patience: float = DEFAULT_PATIENCE,
+    dies_after: float = math.inf,
 ) -> Iterator[Bucket]:
     """A new bucket that is reached with so many bytes/s, so many seconds for a put, and without any progress."""
     with pytest.MonkeyPatch.context() as patch, SlowLine(front.url, speed, dies_after) as line:
         patch.setitem(object_stores.CLIENT, "timeout", timedelta(seconds=seconds))
-        patch.setattr(resumable_upload, "SILENT", seconds)
+        patch.setattr(resumable_upload, "STALL_TIMEOUT", seconds)
         patch.setenv("STORAGE_EMULATOR_HOST", line.url)
         there = open_bucket(Destination(f"gs://{name}", limits=WriteLimits(patience=patience)))
         there.ready()
@@ -80,7 +85,7 @@ def test_an_outage_on_a_slow_line_is_waited_for(front: GcsFront, bucket: str) ->
 def test_large_members_give_a_bucket_up_that_takes_nothing(front: GcsFront, bucket: str) -> None:
     front.fail("json.chunk", 503, times=10_000)
     with behind_a_slow_line(bucket, front, 50_000_000, 5, patience=3) as there:
-        errors = put_large(there, MANY + 4, 9 << 20)
+        errors = put_large(there, MIN_FAILING_WRITES + 4, 9 << 20)
     assert any(isinstance(each, BucketError) and "(--outage)" in str(each) for each in errors) and None not in errors
     assert not front.objects(bucket)
 
@@ -100,12 +105,12 @@ def sent(line: Line, now: list[float], speed: float, sizes: list[int]) -> None:
 def test_the_window_follows_the_line() -> None:
     now = [0.0]
     line = Line(lambda: now[0])
-    assert line.window == FIRST
+    assert line.window == INITIAL_WINDOW_BYTES
     line._in_flight = 1  # it is never idle
     sent(line, now, 300_000, [300_000] * 30)
     assert line.window == pytest.approx(3_000_000, rel=0.1)
     sent(line, now, 500_000_000, [2_000_000] * 2000)
-    assert line.window == MOST
+    assert line.window == MAX_WINDOW_BYTES
 
 
 def test_answers_that_come_together_make_no_line_faster() -> None:

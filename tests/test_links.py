@@ -214,9 +214,9 @@ def test_a_name_in_a_link_stays_as_it_is_when_it_is_written_down() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hard_links, "SPAN", 4000)
+    monkeypatch.setattr(hard_links, "SPAN_BYTES", 4000)
     monkeypatch.setattr(hard_links, "LARGE", 4000)
-    monkeypatch.setattr(hard_links, "GAP", 1000)
+    monkeypatch.setattr(hard_links, "MAX_GAP_BYTES", 1000)
 
 
 @pytest.mark.usefixtures("small")

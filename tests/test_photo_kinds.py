@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import context
-from pipeline.photos import LARGEST_PHOTO, USUAL_PHOTO
+from pipeline.photos import LARGEST_PHOTO, USUAL_PHOTO_BYTES
 from sources import sample
 from sources.content_type import content_type, describe, image_type, is_image, misnamed
 from sources.cut_images import cut_off
@@ -191,7 +191,7 @@ def test_a_photo_that_is_cut_off_at_the_source_is_listed(cli: Cli, tmp_path: Pat
 def test_a_large_photo_is_fetched_alone_and_one_that_is_too_large_is_listed(
     cli: Cli, tmp_path: Path, mirror: SourceServer
 ) -> None:
-    large = sample.picture(1) + bytes(USUAL_PHOTO)
+    large = sample.picture(1) + bytes(USUAL_PHOTO_BYTES)
     austin.serve(mirror, [large, large, sample.picture(2), sample.picture(3)])
     unsaid: dict[str, str | None] = {"Content-Length": None}
     mirror.plan(austin.path(2), Plan(headers=unsaid, cut=len(large)))
@@ -200,7 +200,7 @@ def test_a_large_photo_is_fetched_alone_and_one_that_is_too_large_is_listed(
     done = cli("-i", "--mirror", mirror.url, "--to", tmp_path)
     assert done.returncode == 3
     assert austin.photos(tmp_path) == {"7_1.png": large, "7_2.png": large}
-    why = f"expected at most {context.BYTES_AT_ONCE:,} bytes, got more"
+    why = f"expected at most {context.MAX_WAITING_BYTES:,} bytes, got more"
     assert austin.failures(tmp_path) == {
         f"7_{rank}.png": ("failed", f"{mirror.url}{austin.path(rank)}: {why}") for rank in (3, 4)
     }

@@ -31,7 +31,7 @@ from pipeline.results import Progress
 from report import progress_bar
 from report.humanize import amount, duration
 from report.log import JsonFormatter
-from report.progress_bar import DRAW_EVERY, Display, Line, Rate
+from report.progress_bar import DRAW_INTERVAL, Display, Line, Rate
 from sources.http import HttpClient
 from support.archives import MB, some_members, tar_of, zip_of
 from support.bench import Bench
@@ -74,7 +74,7 @@ def test_two_bars_that_do_not_flicker_and_go_away(tmp_path: Path, mirror: Source
     lines = (
         escaped.count("done, ") + escaped.count("sha256 ") + escaped.count("complete: ")
     )  # after each, both are drawn again
-    assert len(drawn) <= 2 * (seconds / DRAW_EVERY + lines + 8)
+    assert len(drawn) <= 2 * (seconds / DRAW_INTERVAL + lines + 8)
     last = escaped[escaped.rindex("not-images") :]
     assert all(len(line) <= columns for line in last.partition("where: ")[0].splitlines()), last
     assert "%" not in last and "\x1b" not in last
@@ -157,7 +157,7 @@ def documented(place: str) -> set[str]:
 
 
 def test_a_line_now_and_then_with_the_documented_fields(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_bar, "LINE_EVERY", 0.01)
+    monkeypatch.setattr(progress_bar, "LINE_INTERVAL", 0.01)
     display = Display(with_bars=False)
     with display.open():
         display.show(Progress("stanford", 100, None, 1_000_000, 4_000_000))

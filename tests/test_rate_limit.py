@@ -14,10 +14,10 @@ from errors import BucketError
 from gcs import Destination, open_bucket
 from storage.congestion import MIN_RATE, Congestion
 from storage.rate_limit import (
-    MANY,
+    DEFAULT_PATIENCE,
+    INITIAL_RATE,
     MAX_BACKOFF,
-    START,
-    TIMEOUT,
+    MIN_FAILING_WRITES,
     Failure,
     RateLimiter,
     WriteLimits,
@@ -72,11 +72,11 @@ def write(limiter: RateLimiter, clock: Clock, takes: float, is_refused: bool = F
 
 
 def test_writes_begin_at_what_google_allows(clock: Clock) -> None:
-    limiter, begin = limiter_of(START, clock), clock.now
-    for _ in range(2 * START):
+    limiter, begin = limiter_of(INITIAL_RATE, clock), clock.now
+    for _ in range(2 * INITIAL_RATE):
         limiter.acquire()
     assert clock.now - begin == pytest.approx(2, rel=0.01)
-    assert limiter.rate() == START  # nothing has been answered
+    assert limiter.rate() == INITIAL_RATE  # nothing has been answered
 
 
 def test_idle_time_is_not_made_up_for(clock: Clock) -> None:
@@ -89,32 +89,32 @@ def test_idle_time_is_not_made_up_for(clock: Clock) -> None:
 
 
 def test_what_is_not_used_does_not_grow(clock: Clock) -> None:
-    limiter = limiter_of(START, clock)
+    limiter = limiter_of(INITIAL_RATE, clock)
     for _ in range(2000):
         write(limiter, clock, 0.01)  # 100 a second
-    assert limiter.rate() == START
+    assert limiter.rate() == INITIAL_RATE
 
 
 def test_a_rate_that_is_used_grows_beyond_googles_ramp_but_at_most_by_two_thirds_in_three_seconds(clock: Clock) -> None:
-    limiter, rates = limiter_of(START, clock), list[float]()
+    limiter, rates = limiter_of(INITIAL_RATE, clock), list[float]()
     for second in range(20):
         while clock.now < 101 + second:
             limiter.delivered(limiter.acquire())
         rates.append(limiter.rate())
-    assert rates[-1] > 3 * START
+    assert rates[-1] > 3 * INITIAL_RATE
     assert all(later <= 1.67 * earlier for earlier, later in zip(rates, rates[3:], strict=False))
 
 
 def test_beyond_what_is_documented_it_grows_no_more_when_answers_take_longer() -> None:
     rates = list[float]()
     for slower in (1.0, 10.0):
-        control, now = Congestion(START, 1, 0.0), 0.0
+        control, now = Congestion(INITIAL_RATE, 1, 0.0), 0.0
         while now < 20:
             now = control.reserve(now).moment
             control.sent(now)
-            control.delivered(now - 0.05 * (slower if now > 5 and control.rate > 1.2 * START else 1), now)
+            control.delivered(now - 0.05 * (slower if now > 5 and control.rate > 1.2 * INITIAL_RATE else 1), now)
         rates.append(control.rate)
-    assert rates[0] > 2 * rates[1] > 2 * START
+    assert rates[0] > 2 * rates[1] > 2 * INITIAL_RATE
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.005, 0.015])
@@ -156,7 +156,7 @@ def test_a_machine_that_slept_tries_again(clock: Clock) -> None:
     def write() -> None:
         tries.append(clock.now)
         if len(tries) == 1:
-            clock.now += 10 * TIMEOUT
+            clock.now += 10 * DEFAULT_PATIENCE
             raise TimeoutError
 
     limiter_of(1000, clock).run(write, lambda _: PASSING)
@@ -169,12 +169,14 @@ def test_a_bucket_that_takes_no_writes_is_given_up(clock: Clock, caplog: pytest.
     def write() -> None:
         raise OSError("no route")
 
-    for _ in range(MANY - 1):
+    for _ in range(MIN_FAILING_WRITES - 1):
         with pytest.raises(OSError, match="no route"):
             limiter.run(write, lambda error: PASSING._replace(reason=str(error)))
     with pytest.raises(BucketError, match="took no writes for"):
         limiter.run(write, lambda error: PASSING._replace(reason=str(error)))
-    assert f"gs://b: no write succeeds: no route; trying for {TIMEOUT} s" in [each.message for each in caplog.records]
+    assert f"gs://b: no write succeeds: no route; trying for {DEFAULT_PATIENCE} s" in [
+        each.message for each in caplog.records
+    ]
 
 
 def test_an_outage_is_probed_and_then_it_goes_on_as_before(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,7 +193,7 @@ def test_an_outage_is_probed_and_then_it_goes_on_as_before(clock: Clock, caplog:
         write(limiter, clock, 0.0)
     assert limiter.rate() == pytest.approx(before, rel=0.2) and clock.now < begin + 32
     said = [(record.levelname, record.message) for record in caplog.records]
-    assert ("WARNING", f"gs://b: refuses all writes (429, 503); waiting for up to {TIMEOUT} s") in said
+    assert ("WARNING", f"gs://b: refuses all writes (429, 503); waiting for up to {DEFAULT_PATIENCE} s") in said
     assert sum(level == "WARNING" for level, _ in said) == 1 and any(
         "takes writes again, after" in it for _, it in said
     )
@@ -267,7 +269,7 @@ def test_it_ends_in_time(clock: Clock) -> None:
     limiter, writes, begin = limiter_of(INF, clock), Writes(*[REFUSED] * 10_000), clock.now
     with pytest.raises(RuntimeError):
         limiter.run(writes, writes.judge)
-    assert TIMEOUT - 2 * MAX_BACKOFF < clock.now - begin <= TIMEOUT
+    assert DEFAULT_PATIENCE - 2 * MAX_BACKOFF < clock.now - begin <= DEFAULT_PATIENCE
 
 
 def test_waiting_is_random_and_bounded() -> None:

@@ -190,8 +190,8 @@ class Full(dict[str, bytes]):
 def test_an_interrupted_span_is_continued(
     memory: Memory, server: SourceServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(parts, "SHORTEST", 0)
-    monkeypatch.setattr(parts, "SHARE", 0)
+    monkeypatch.setattr(parts, "MIN_PART_SECONDS", 0)
+    monkeypatch.setattr(parts, "PART_SHARE", 0)
     full = memory.buckets["mem://full"] = Full(400)
     destination, members = Destination("mem://full"), some_members(900, 1000)
     with start_cluster(WorkerConfig(destination, connections=1)) as workers:

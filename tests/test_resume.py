@@ -207,7 +207,7 @@ def test_a_large_member_and_its_covered_pieces_are_compared_too(bench: Bench) ->
 @pytest.mark.parametrize("is_inner", [True, False])
 def test_a_tar_in_the_tar_goes_on_from_its_parts(bench: Bench, is_inner: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A false start writes parts, too; what the chain proves wrong goes with them."""
-    monkeypatch.setattr(parts, "SHORTEST", 0)
+    monkeypatch.setattr(parts, "MIN_PART_SECONDS", 0)
     filler = some_members(500, 60_000)
     inner = tar_of(filler)
     members = [("x.jpg", b"1"), ("inner.tar", inner) if is_inner else filler[0], *filler[1:], ("last.jpg", b"2")]
@@ -230,8 +230,8 @@ def writer(written: list[JournalEntry], begin: int = 0) -> PartWriter:
 
 
 def test_parts_are_in_order_whatever_is_stored_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "SHORTEST", 0)
-    monkeypatch.setattr(parts, "SHARE", 0)
+    monkeypatch.setattr(parts, "MIN_PART_SECONDS", 0)
+    monkeypatch.setattr(parts, "PART_SHARE", 0)
     written: list[JournalEntry] = []
     to = writer(written)
     to.add(1, [ROWS[1]], Mark(2048))
@@ -247,7 +247,7 @@ def test_parts_are_in_order_whatever_is_stored_first(monkeypatch: pytest.MonkeyP
 
 
 def test_nothing_after_a_member_that_failed_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "SHORTEST", 0)
+    monkeypatch.setattr(parts, "MIN_PART_SECONDS", 0)
     written: list[JournalEntry] = []
     to = writer(written)
     to.add(0, [ROWS[0]], Mark(1024))

@@ -23,7 +23,7 @@ import commands.shards
 from commands.shards import make_shards
 from datasets import Dataset, Layout
 from errors import DamagedError
-from labels.shards import SIZE, Sample, Shard, shards
+from labels.shards import SHARD_BYTES, Sample, Shard, shards
 from manifest.seal import unseal
 from pipeline.results import Result
 from sources import sample
@@ -35,7 +35,7 @@ from support.program import ROOT, Cli, clean_environment, files_under, message
 
 NAMES = ("stanford", "tsinghua", "austin", "oxford")
 # The program with shards of 4 KB: 36 of Austin.
-SMALL = "import sys, commands.shards as shards; shards.SIZE = 4096; import cli; sys.exit(cli.main())"
+SMALL = "import sys, commands.shards as shards; shards.SHARD_BYTES = 4096; import cli; sys.exit(cli.main())"
 # The same; it ends as the tenth shard begins.
 KILLED = """
 import itertools, os, pipeline.shards as made
@@ -137,7 +137,7 @@ def test_each_shard_has_a_share_of_each_label_and_is_about_as_large() -> None:
     for shard in made:
         labels = Counter(each.path.partition("/")[0] for each in shard.samples)
         assert len(labels) == 10 and min(labels.values()) > 4
-    assert len(shards(lines, SIZE)) == 1 and shards([], SIZE) == []
+    assert len(shards(lines, SHARD_BYTES)) == 1 and shards([], SHARD_BYTES) == []
 
 
 def test_an_ending_is_that_of_the_bytes() -> None:
@@ -196,7 +196,7 @@ def test_a_killed_run_goes_on(place: str, cli: Cli, tmp_path: Path, front: GcsFr
 @pytest.fixture
 def mini(any_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """A complete dataset of 12 images, with shards of 3 KB."""
-    monkeypatch.setattr(commands.shards, "SIZE", 3000)
+    monkeypatch.setattr(commands.shards, "SHARD_BYTES", 3000)
     members = [(f"images/n1-a/{number}.jpg", sample.picture(number)) for number in range(12)]
     made = replace(any_bench.dataset(a_tar=tar_of(members)), layout=Layout("mini/images/", "mini/boxes/{stem}.xml"))
     assert any_bench.extract(made).state == "complete"

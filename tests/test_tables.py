@@ -22,7 +22,7 @@ from commands.verify import verify
 from datasets import DATASETS, Dataset, Layout
 from errors import SourceError
 from labels.noted import NotedRows
-from labels.packed import PIECE
+from labels.packed import ROWS_PER_PIECE
 from labels.table import tables
 from manifest.journal import VERSION, JournalEntry
 from manifest.records import Row, Rows
@@ -290,7 +290,7 @@ def test_a_dataset_that_an_older_version_completed_gets_a_table_by_repair(
 
 def test_images_find_their_annotations_whatever_the_order_of_the_names(tmp_path: Path) -> None:
     """ "a-b.jpg" comes before "a.jpg", but "a" before "a-b"."""
-    stems = [f"{number:04d}{end}" for number in range(2 * PIECE) for end in ("", "-b", " c", "!")]
+    stems = [f"{number:04d}{end}" for number in range(2 * ROWS_PER_PIECE) for end in ("", "-b", " c", "!")]
     rows = [Row(f"mini/images/{stem}.jpg", 1, 1, "", 0, note="jpeg 1 1") for stem in stems]
     rows += [Row(f"mini/boxes/{stem}", 1, 1, "", 0, note=f'[["{stem}",1,1,1,1]]') for stem in stems[::3]]
     noted = NotedRows(replace(LAYOUT, annotation="mini/boxes/{stem}"))

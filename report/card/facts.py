@@ -17,18 +17,18 @@ from typing import Any
 
 from datasets import Dataset, Layout
 from labels.layout import annotation_of, group, is_annotation, is_photo
-from labels.notes import LARGEST_ANNOTATION
+from labels.notes import MAX_ANNOTATION_BYTES
 from labels.selection import Filter
 from manifest.counters import CountWithExamples, ReasonCounter
 from manifest.records import Row, Rows
 from report.card.thumbnails import Preview, preview
 from storage.bucket import Bucket
 
-SAMPLE = 240  # images read back at most, in even steps through the manifest, so that all breeds are among them
-SHARE = 20  # of a smaller dataset, one image in SHARE is read back
+MAX_SAMPLE = 240  # images read back at most, in even steps through the manifest, so that all breeds are among them
+SAMPLE_STEP = 20  # of a smaller dataset, one image in SAMPLE_STEP is read back
 THUMBNAILS = 12  # images of the contact sheet
-LARGEST = 16 << 20  # bytes; larger images are not read back
-IN_MEMORY = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
+MAX_IMAGE_BYTES = 16 << 20  # bytes; larger images are not read back
+MAX_PARALLEL_BYTES = 64 << 20  # bytes read back in parallel, at most: for usual images the whole sample
 MAX_GROUPS = 200  # groups shown by name; of more, only their sizes are shown
 BINS = 24
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
@@ -137,7 +137,7 @@ class Survey:
         self.expected.add(hash(annotation_of(self.layout, row.path)))
         content = _content(row)
         (self.repeated if content in self.contents else self.contents).add(content)
-        if row.size <= LARGEST:
+        if row.size <= MAX_IMAGE_BYTES:
             self.sample.add(row)
 
     def _name(self, row: Row) -> None:
@@ -165,13 +165,13 @@ class _Sample:
         """Consider the next row for the sample."""
         if self._passed % self._every == 0:
             self._rows.append(row)
-            if len(self._rows) == 4 * SAMPLE:
+            if len(self._rows) == 4 * MAX_SAMPLE:
                 self._rows, self._every = self._rows[::2], 2 * self._every
         self._passed += 1
 
     def rows(self) -> list[Row]:
-        """Return at most SAMPLE rows; of a small dataset one in SHARE, but enough for the contact sheet."""
-        count = min(SAMPLE, max(self._passed // SHARE, THUMBNAILS), len(self._rows))
+        """Return at most MAX_SAMPLE rows; of a small dataset one in SAMPLE_STEP, but enough for the contact sheet."""
+        count = min(MAX_SAMPLE, max(self._passed // SAMPLE_STEP, THUMBNAILS), len(self._rows))
         return [self._rows[index * len(self._rows) // count] for index in range(count)]
 
 
@@ -186,15 +186,15 @@ def read_previews(bucket: Bucket, survey: Survey) -> list[Preview]:
         annotation = _small(bucket, name) if is_shown and hash(name) in survey.annotations else b""
         return preview(row.path, bucket.get(row.path) or b"", annotation, is_shown)
 
-    with ThreadPoolExecutor(min(bucket.max_in_flight, IN_MEMORY // largest)) as pool:
+    with ThreadPoolExecutor(min(bucket.max_in_flight, MAX_PARALLEL_BYTES // largest)) as pool:
         return list(pool.map(read, chosen))
 
 
 def _small(bucket: Bucket, name: str) -> bytes:
-    """Return an annotation, or nothing if it is larger than LARGEST_ANNOTATION."""
+    """Return an annotation, or nothing if it is larger than MAX_ANNOTATION_BYTES."""
     data = b""
     for chunk in bucket.read(name) or ():
         data += chunk
-        if len(data) > LARGEST_ANNOTATION:
+        if len(data) > MAX_ANNOTATION_BYTES:
             return b""
     return data

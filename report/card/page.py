@@ -13,13 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from datasets import Layout
 from labels.layout import group, label
-from manifest.counters import EXAMPLES, CountWithExamples
+from manifest.counters import MAX_EXAMPLES, CountWithExamples
 from manifest.records import GONE, NOT_AN_IMAGE
 from report.card.thumbnails import Preview
 from report.humanize import amount
 
 CHART = {"width": 300, "height": 120, "below": 18, "ticks": 4}  # of a histogram; `below` is the line for its scale
-FEW = 8  # groups that are shown in one column
+ONE_COLUMN_GROUPS = 8  # groups that are shown in one column
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Check:
 
     @property
     def names(self) -> list[str]:
-        each = EXAMPLES // len(self.found) or 1
+        each = MAX_EXAMPLES // len(self.found) or 1
         return [name for some in self.found.values() for name in some.examples[:each]]
 
     @property
@@ -71,7 +71,7 @@ def _environment(layout: Layout) -> Environment:
         "number": "{:g}".format, "label": label, "group": partial(group, layout),
         "basename": lambda path: path.rpartition("/")[2], "base64": lambda data: base64.b64encode(data).decode(),
     }  # fmt: skip
-    environment.globals |= {**formats, **CHART, "few": FEW}
+    environment.globals |= {**formats, **CHART, "few": ONE_COLUMN_GROUPS}
     return environment
 
 

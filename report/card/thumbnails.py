@@ -12,8 +12,8 @@ from labels.annotations import Box
 from labels.notes import boxes_note, read_annotation_note
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # some other readers of Pillow start programs
-EDGE = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
-QUALITY = 78
+THUMBNAIL_PIXELS = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
+JPEG_QUALITY = 78
 MAX_PIXELS = 24_000_000  # of an image that is decoded: 72 MB, of which there is one at a time
 _decoding = threading.Lock()
 
@@ -45,7 +45,7 @@ def preview(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Previe
 def _thumbnail(image: Image.Image) -> bytes:
     file = io.BytesIO()
     with _decoding:
-        image.draft("RGB", (EDGE, EDGE))  # a JPEG is decoded at a fraction of its size
-        image.thumbnail((EDGE, EDGE))
-        image.convert("RGB").save(file, "JPEG", quality=QUALITY)
+        image.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))  # a JPEG is decoded at a fraction of its size
+        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
