@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache, partial
 from pathlib import Path
 
 import google_crc32c
@@ -16,7 +17,7 @@ import google_crc32c
 from errors import BucketError, MemberError, escaped
 from storage.bucket import UNREADABLE, Bucket, BucketState, Data, Lease, Stored, reason
 from storage.lock import locked_file
-from storage.part_files import chunks, folder, part_name, sync_files, write
+from storage.part_files import chunks, folder, is_in_place, part_name, sync_files, write
 
 FATAL_ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -25,6 +26,7 @@ FATAL_ERRNOS = frozenset({
 
 # Errors for a directory entry that is not a file, which counts as missing.
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+MAX_OPEN_FOLDERS = 8  # folders; consecutive files mostly share theirs
 MAX_ATTEMPTS = 3  # of a write whose unfinished file or empty folder another run removes meanwhile
 log = logging.getLogger("spotted")
 
@@ -40,6 +42,7 @@ class FolderBucket(Bucket):
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, str(root)
         self._at = str(root)  # the path below which files are opened
+        self._opened = lru_cache(MAX_OPEN_FOLDERS)(partial(folder, self._at, is_made=True))
 
     def ready(self) -> None:
         probe = part_name()
@@ -72,23 +75,25 @@ class FolderBucket(Bucket):
         return locked_file(self._at, name)
 
     def _make(self, name: str) -> None:
-        with folder(self._at, name, is_made=True):
-            pass
+        folder(self._at, name, is_made=True)
 
     def _persist(self, name: str, data: Data) -> None:
-        if not isinstance(data, bytes):
-            self._write(name, data)
-            return
-        for _ in range(MAX_ATTEMPTS - 1):
-            with contextlib.suppress(FileNotFoundError):
-                self._write(name, (data,))
-                return
-        self._write(name, (data,))
+        chunks, tries = ((data,), MAX_ATTEMPTS) if isinstance(data, bytes) else (data, 1)
+        while True:
+            tries -= 1
+            try:
+                return self._write(name, chunks)
+            except FileNotFoundError:
+                if not tries:
+                    raise
 
     def _write(self, name: str, data: Iterable[bytes]) -> None:
         path, _, file = name.rpartition("/")
-        with folder(self._at, path, is_made=True) as at:
-            write(at, file, data)
+        at = self._opened(path)
+        if not is_in_place(at, f"{self._at}/{path}"):
+            self._opened.cache_clear()
+            at = self._opened(path)
+        write(at, file, data)
 
     def get(self, name: str) -> bytes | None:
         found = self.read(name)
@@ -104,8 +109,7 @@ class FolderBucket(Bucket):
 
     def list(self, prefix: str, marks: Sequence[str] = ()) -> Iterator[Stored]:
         try:
-            with folder(self._at, prefix):
-                pass
+            folder(self._at, prefix)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -161,8 +165,7 @@ class FolderBucket(Bucket):
         for name in names:
             path, _, file = name.rstrip("/").rpartition("/")
             try:
-                with folder(self._at, path) as at:
-                    (os.rmdir if name.endswith("/") else os.unlink)(file, dir_fd=at)
+                (os.rmdir if name.endswith("/") else os.unlink)(file, dir_fd=folder(self._at, path))
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # a folder with files is no placeholder
                     raise BucketError(f"{self.root}/{name}: cannot be removed: {reason(error)}") from error
@@ -175,4 +178,5 @@ class FolderBucket(Bucket):
             raise BucketError(f"{self.root}: cannot be brought to the disk: {reason(error)}") from error
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Close the folders that were kept open."""
+        self._opened.cache_clear()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from errors import BusyError, escaped
 from storage.bucket import Lease, reason
-from storage.part_files import folder
+from storage.part_files import folder, is_in_place
 
 log = logging.getLogger("spotted")
 
@@ -82,22 +82,22 @@ def now() -> float:
 def locked_file(root: str, name: str) -> Iterator[Lease]:
     """Lock a file below `root` while the context lasts; raises BusyError if another process holds the lock."""
     path, _, file = name.rpartition("/")
-    with folder(root, path, is_made=True) as at:
-        descriptor = _locked(at, file, f"{root}/{name}")
-        try:
-            with open(os.open(file, os.O_WRONLY | os.O_TRUNC | SAFE, dir_fd=at), "w") as lock:
-                json.dump(myself(), lock)
-            yield Lease()
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(file, dir_fd=at)
-            os.close(descriptor)
+    at = folder(root, path, is_made=True)
+    descriptor = _locked(at, file, f"{root}/{name}")
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_TRUNC | SAFE, dir_fd=at), "w") as lock:
+            json.dump(myself(), lock)
+        yield Lease()
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(file, dir_fd=at)
+        os.close(descriptor)
 
 
 def _locked(at: int, file: str, where: str) -> int:
     while True:
         descriptor = _flock(at, file, where)
-        if _is_at(at, file, descriptor):
+        if is_in_place(descriptor, file, at):  # another run may have removed it at its end
             return descriptor
         os.close(descriptor)
 
@@ -117,13 +117,6 @@ def _flock(at: int, file: str, where: str, access: int = os.O_RDONLY) -> int:
             return _flock(at, file, where, os.O_RDWR)
         log.warning(UNHELD, where, reason(error))
     return descriptor
-
-
-def _is_at(at: int, file: str, descriptor: int) -> bool:
-    """Whether the name still belongs to this open file, which another run may have removed at its end."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.stat(file, dir_fd=at, follow_symlinks=False), os.fstat(descriptor))
-    return False
 
 
 def _holder(text: bytes) -> Holder:

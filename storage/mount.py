@@ -15,7 +15,7 @@ from errors import BucketError, MemberError
 from storage.bucket import METADATA_PREFIX, Bucket, BucketState, Data, Lease, Stored, reason
 from storage.directory import FATAL_ERRNOS, FolderBucket
 from storage.gcsfuse import is_fuse
-from storage.part_files import fill, part_name, removed_on_failure
+from storage.part_files import discard, fill, part_name
 
 
 class MountedBucket(Bucket):
@@ -137,10 +137,13 @@ class MountFolder(FolderBucket):
         with crowds.enter(_LOOKING), contextlib.suppress(OSError):
             os.stat(path)
             os.unlink(path)
-        with removed_on_failure(path):
+        try:
             with crowds.enter(_MAKING):
                 file = _open(path)
             fill(file, data)
+        except BaseException:
+            discard(path)
+            raise
 
 
 def _open(path: str) -> int:

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -24,38 +23,39 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def part_name() -> str:
     """Return an unguessable name for an unfinished file."""
-    return PARTIAL_PREFIX + secrets.token_hex(12)
+    return PARTIAL_PREFIX + os.urandom(12).hex()
 
 
-@contextlib.contextmanager
-def folder(root: str, path: str, is_made: bool = False) -> Iterator[int]:
-    """Open a folder below `root` and yield its descriptor; create it if `is_made`. Raises OSError, ELOOP for a link."""
+class Folder(int):
+    """The descriptor of an open folder. It is closed with the last reference to it: threads may share it."""
+
+    def __del__(self) -> None:
+        os.close(self)
+
+
+def folder(root: str, path: str, is_made: bool = False) -> Folder:
+    """Open a folder below `root`; create it if `is_made`. Raises OSError, ELOOP for a link."""
     at = _root(root, is_made)
-    try:
-        for name in filter(None, path.split("/")):
-            below = _below(at, name, is_made)
-            os.close(at)
-            at = below
-        yield at
-    finally:
-        os.close(at)
+    for name in filter(None, path.split("/")):
+        at = _below(at, name, is_made)
+    return at
 
 
-def _root(root: str, is_made: bool) -> int:
+def _root(root: str, is_made: bool) -> Folder:
     """Open the folder that the user named; links on the way to it are followed."""
     try:
-        return os.open(root, FOLDER)
+        return Folder(os.open(root, FOLDER))
     except FileNotFoundError:
         if not is_made:
             raise
         os.makedirs(root, exist_ok=True)
-        return os.open(root, FOLDER)
+        return Folder(os.open(root, FOLDER))
 
 
-def _below(at: int, name: str, is_made: bool) -> int:
+def _below(at: int, name: str, is_made: bool) -> Folder:
     for is_last in (not is_made, True):
         try:
-            return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=at)
+            return Folder(os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=at))
         except FileNotFoundError:
             if is_last:
                 raise
@@ -70,11 +70,18 @@ def _below(at: int, name: str, is_made: bool) -> int:
     raise AssertionError
 
 
+def is_in_place(descriptor: int, path: str, at: int | None = None) -> bool:
+    """Whether the name still belongs to this open file or folder: another program may remove, rename or replace it."""
+    try:
+        return os.path.samestat(os.stat(path, dir_fd=at, follow_symlinks=False), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def chunks(root: str, name: str) -> Iterator[bytes]:
     """Read a regular file in chunks; raises OSError if it cannot be opened or is not a regular file."""
     path, _, file = name.rpartition("/")
-    with folder(root, path) as at:
-        descriptor = os.open(file, READ, dir_fd=at)
+    descriptor = os.open(file, READ, dir_fd=folder(root, path))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a plain file")
@@ -90,20 +97,18 @@ def _read(descriptor: int) -> Iterator[bytes]:
 def write(at: int, name: str, data: Iterable[bytes]) -> None:
     """Write a file under a temporary name, then rename it."""
     part = part_name()
-    with removed_on_failure(part, at):
+    try:
         fill(os.open(part, NEW, 0o666, dir_fd=at), data)
         os.rename(part, name, src_dir_fd=at, dst_dir_fd=at)
-
-
-@contextlib.contextmanager
-def removed_on_failure(path: str, at: int | None = None) -> Iterator[None]:
-    """Remove the file if the block raises."""
-    try:
-        yield
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path, dir_fd=at)
+        discard(part, at)
         raise
+
+
+def discard(path: str, at: int | None = None) -> None:
+    """Remove a file that could not be finished."""
+    with contextlib.suppress(OSError):
+        os.unlink(path, dir_fd=at)
 
 
 def fill(file: int, data: Iterable[bytes]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from errors import BucketError, MemberError
-from storage.directory import FolderBucket
+from storage.directory import MAX_OPEN_FOLDERS, FolderBucket
 from storage.names import PARTIAL_PREFIX
 from support.program import Cli, clean_environment, command, files_under
 
@@ -44,6 +45,32 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path: Path) -> None
     with pytest.raises(BucketError, match="a/b/c: cannot be removed: a symbolic link"):
         bucket.delete(["a/b/c"])
     assert bucket.get("a/b/c") is None and files_under(tmp_path / "elsewhere") == {}
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "link"])
+def test_a_folder_that_changes_between_two_writes_gets_no_more_files(change: str, tmp_path: Path) -> None:
+    bucket, folder, away = FolderBucket(tmp_path / "out"), tmp_path / "out/a/b", tmp_path / "away"
+    bucket.put("a/b/1", b"1")
+    folder.rename(away)
+    if change == "removed":
+        shutil.rmtree(away)
+    if change == "link":
+        folder.symlink_to(away)
+        with pytest.raises(MemberError, match="a symbolic link lies where its folder should"):
+            bucket.put("a/b/2", b"2")
+    else:
+        bucket.put("a/b/2", b"2")
+        assert files_under(folder) == {"2": b"2"}
+    assert files_under(away) == ({} if change == "removed" else {"1": b"1"})
+
+
+def test_folders_are_open_only_while_they_are_written_to(tmp_path: Path) -> None:
+    bucket, before = FolderBucket(tmp_path), len(os.listdir("/proc/self/fd"))
+    for number in range(100):
+        bucket.put(f"a/{number}/b/1", b"1")
+    assert len(os.listdir("/proc/self/fd")) <= before + MAX_OPEN_FOLDERS
+    bucket.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_link_in_the_place_of_a_file_is_replaced_and_what_it_names_is_not(cli: Cli, out: Path) -> None:
