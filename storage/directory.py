@@ -78,13 +78,15 @@ class FolderBucket(Bucket):
         folder(self._at, name, is_made=True)
 
     def _persist(self, name: str, data: Data) -> None:
-        chunks, tries = ((data,), MAX_ATTEMPTS) if isinstance(data, bytes) else (data, 1)
-        while True:
-            tries -= 1
+        if not isinstance(data, bytes):
+            self._write(name, data)
+            return
+        for tries_left in reversed(range(MAX_ATTEMPTS)):
             try:
-                return self._write(name, chunks)
+                self._write(name, (data,))
+                return
             except FileNotFoundError:
-                if not tries:
+                if not tries_left:
                     raise
 
     def _write(self, name: str, data: Iterable[bytes]) -> None:

@@ -37,25 +37,29 @@ def folder(root: str, path: str, is_made: bool = False) -> Folder:
     """Open a folder below `root`; create it if `is_made`. Raises OSError, ELOOP for a link."""
     at = _root(root, is_made)
     for name in filter(None, path.split("/")):
-        at = _below(at, name, is_made)
-    return at
+        try:
+            below = _below(at, name, is_made)
+        finally:
+            os.close(at)  # now: a traceback would keep a Folder open, and a mount busy
+        at = below
+    return Folder(at)
 
 
-def _root(root: str, is_made: bool) -> Folder:
+def _root(root: str, is_made: bool) -> int:
     """Open the folder that the user named; links on the way to it are followed."""
     try:
-        return Folder(os.open(root, FOLDER))
+        return os.open(root, FOLDER)
     except FileNotFoundError:
         if not is_made:
             raise
         os.makedirs(root, exist_ok=True)
-        return Folder(os.open(root, FOLDER))
+        return os.open(root, FOLDER)
 
 
-def _below(at: int, name: str, is_made: bool) -> Folder:
+def _below(at: int, name: str, is_made: bool) -> int:
     for is_last in (not is_made, True):
         try:
-            return Folder(os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=at))
+            return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=at)
         except FileNotFoundError:
             if is_last:
                 raise

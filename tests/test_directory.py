@@ -112,6 +112,32 @@ def test_every_file_is_made_anew_under_a_name_that_cannot_be_guessed(cli: Cli, t
     assert min(len(name) for name, _, _ in opened) >= len(PARTIAL_PREFIX) + 24
 
 
+MOVE = """
+import os, sys
+made = []
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(".spotted-part-") and arguments[2] & os.O_CREAT:
+        made.append(arguments[0])
+        if len(made) == 20:
+            os.rename(os.environ["MOVED"], os.environ["MOVED"] + "-away")
+            if os.environ["LINK"]:
+                os.symlink(os.environ["MOVED"] + "-away", os.environ["MOVED"])
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.parametrize(("link", "status"), [("", 0), ("link", 3)])
+def test_what_went_into_a_folder_that_was_moved_does_not_count(link: str, status: int, cli: Cli, out: Path) -> None:
+    (out.parent / "sitecustomize.py").write_text(MOVE)
+    moved = out.parent / "again/stanford/Images"
+    done = cli(*STANFORD, "--to", out.parent / "again", PYTHONPATH=str(out.parent), MOVED=str(moved), LINK=link)
+    assert done.returncode == status and moved.with_name("Images-away").is_dir()
+    if not link:
+        assert "objects again, which the listing lacks" in done.stderr and files_under(moved) == files_under(
+            out / PHOTO
+        )
+
+
 # ── what is no file, or cannot be read ───────────────────────────────────────────────────────────
 
 
