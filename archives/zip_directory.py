@@ -225,8 +225,6 @@ def _unwrapped(reader: Reader, records: list[Record], start: int) -> list[Record
 
 
 def _grown(record: Record, offset: int, stop: int) -> Record:
-    packed = (
-        record.packed
-        + (stop - offset - LOCAL_HEADER_BYTES - len(record.raw_name) - record.packed) // WRAPAROUND * WRAPAROUND
-    )
+    room = stop - offset - LOCAL_HEADER_BYTES - len(record.raw_name)
+    packed = record.packed + (room - record.packed) // WRAPAROUND * WRAPAROUND
     return record._replace(offset=offset, packed=packed, size=record.size if record.method else packed)

@@ -85,9 +85,8 @@ class PartWriter:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        return now - self._written >= max(
-            MIN_PHOTO_PART_SECONDS if self._numbered else MIN_PART_SECONDS, PART_SHARE * (now - self._started)
-        )
+        least = MIN_PHOTO_PART_SECONDS if self._numbered else MIN_PART_SECONDS
+        return now - self._written >= max(least, PART_SHARE * (now - self._started))
 
     def _part(self) -> JournalEntry:
         rows, self._rows, self._is_writing = self._rows, [], True

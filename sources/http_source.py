@@ -21,9 +21,8 @@ from sources.spool import spooled
 log = logging.getLogger("spotted")
 
 PROGRESS_BYTES = 1 << 16  # bytes that a connection must bring for the next failure to count as the first
-MIN_CHUNK = (
-    CHUNK_BYTES // 16
-)  # bytes of a chunk from a slow source: a member is stored when the chunk with its end has come
+# Of a chunk from a slow source: a member is stored when the chunk with its end has come.
+MIN_CHUNK_BYTES = CHUNK_BYTES // 16
 SLOW_CHUNK_SECONDS = 0.08  # seconds for a chunk, from which on the next one is smaller
 MAX_WRONG_RANGES = 2  # wrong answers to a Range request, one after the other, until the file is requested as a whole
 
@@ -66,7 +65,7 @@ class HttpSource:
                 tries.wait(f"{self.name} at byte {position:,}", error)
 
     def _range(self, start: int, stop: int) -> Iterator[bytes]:
-        left, amount = stop - start, 4 * MIN_CHUNK
+        left, amount = stop - start, 4 * MIN_CHUNK_BYTES
         with self._ask(start, stop) as response:
             body, begin = self.client.body(response), time.monotonic()
             while left and (chunk := body.read(amount)):
@@ -137,5 +136,5 @@ class HttpSource:
 def _amount_after(amount: int, seconds: float) -> int:
     """Return the size of the next chunk, by the duration of the last."""
     if seconds > SLOW_CHUNK_SECONDS:
-        return max(amount // 2, MIN_CHUNK)
+        return max(amount // 2, MIN_CHUNK_BYTES)
     return min(2 * amount, CHUNK_BYTES) if seconds < SLOW_CHUNK_SECONDS / 4 else amount

@@ -158,17 +158,14 @@ class Congestion:
 
     def _look(self, now: float) -> None:
         window, elapsed = self._window, now - self._window.begin
+        answers = window.answers * max(1, WINDOW_SECONDS / max(elapsed, SLOT_SECONDS))  # of a whole window
         if self._is_outage(now):
             self._begin_outage(now)
         elif self._is_flooded(elapsed):
             self._cut(now, is_whole=False)
         elif elapsed >= (WINDOW_SECONDS if window.refused else CLEAN_WINDOW_SECONDS):
             self._judge(now, elapsed)
-        elif (
-            not self._cuts
-            and elapsed >= SLOT_SECONDS
-            and self._exceeds(window.answers * max(1, WINDOW_SECONDS / elapsed))
-        ):
+        elif not self._cuts and elapsed >= SLOT_SECONDS and self._exceeds(answers):
             self._cut(now, is_whole=False)
 
     def _exceeds(self, answers: float) -> bool:
@@ -207,9 +204,8 @@ class Congestion:
             return False
         latency = self._window.latency / self._window.timed
         self._shortest = min(self._shortest, latency)
-        return self.rate >= self._known and latency > max(
-            SLOWER_FACTOR * self._shortest, self._shortest + SLOWER_SECONDS
-        )
+        usual = max(SLOWER_FACTOR * self._shortest, self._shortest + SLOWER_SECONDS)
+        return self.rate >= self._known and latency > usual
 
     # ── congestion ───────────────────────────────────────────────────────────────────────────────
 

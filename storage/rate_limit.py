@@ -22,9 +22,8 @@ log = logging.getLogger("spotted")
 # Google's guideline: start at 1,000 writes/s, double them at most every 20 minutes, and send fewer after 429 or 503
 # (https://cloud.google.com/storage/docs/request-rate). A warm bucket accepts more.
 INITIAL_RATE = 1000
-HIERARCHICAL_FACTOR = (
-    8  # times that, with a hierarchical namespace (https://cloud.google.com/storage/docs/hns-overview)
-)
+# With a hierarchical namespace, 8 times that (https://cloud.google.com/storage/docs/hns-overview).
+HIERARCHICAL_FACTOR = 8
 DOUBLING_SECONDS = 20 * 60  # seconds
 WAIT_SLICE = 0.25  # seconds after which a waiting thread checks whether the rate has changed
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds
@@ -78,10 +77,8 @@ class RateLimiter:
     ) -> None:
         self.name, self._clock, self._sleep = name, clock, sleep
         self._lock = threading.Lock()
-        self._congestion, self._patience = (
-            Congestion(limits.rate or INITIAL_RATE, limits.writers, clock()),
-            limits.patience,
-        )
+        self._congestion = Congestion(limits.rate or INITIAL_RATE, limits.writers, clock())
+        self._patience = limits.patience
         self._recent = deque[float]()  # when the last second's writes were sent
         self._writes = self._refused = self._peak = 0
         self._failing, self._failing_since, self._is_reported = 0, 0.0, False  # writes since one was answered well

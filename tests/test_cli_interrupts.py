@@ -77,8 +77,11 @@ import gc, signal, sys, threading, cli
 def interrupt(phase, info):
     if "pipeline.worker" in sys.modules and threading.current_thread() is threading.main_thread():
         gc.callbacks.remove(interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.raise_signal(signal.SIGINT)
 gc.callbacks.append(interrupt)
+signal.signal(signal.SIGALRM, lambda *_: gc.collect())  # in the main thread, as all handlers
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
