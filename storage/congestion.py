@@ -158,20 +158,23 @@ class Congestion:
 
     def _look(self, now: float) -> None:
         window, elapsed = self._window, now - self._window.begin
-        answers = window.answers * max(1, WINDOW_SECONDS / max(elapsed, SLOT_SECONDS))  # of a whole window
         if self._is_outage(now):
             self._begin_outage(now)
         elif self._is_flooded(elapsed):
             self._cut(now, is_whole=False)
         elif elapsed >= (WINDOW_SECONDS if window.refused else CLEAN_WINDOW_SECONDS):
             self._judge(now, elapsed)
-        elif not self._cuts and elapsed >= SLOT_SECONDS and self._exceeds(answers):
+        elif not self._cuts and self._exceeds_early(elapsed):
             self._cut(now, is_whole=False)
 
     def _exceeds(self, answers: float) -> bool:
         """Whether the window has more refusals than chance explains."""
         mean = answers * (self._noise + TOLERATED_SHARE)
         return self._window.refused > max(mean + MAX_DEVIATIONS * math.sqrt(mean), MIN_REFUSALS)
+
+    def _exceeds_early(self, elapsed: float) -> bool:
+        """Whether the part of a window so far has more refusals than chance explains in a whole one."""
+        return elapsed >= SLOT_SECONDS and self._exceeds(self._window.answers * max(1, WINDOW_SECONDS / elapsed))
 
     def _is_flooded(self, elapsed: float) -> bool:
         window = self._window

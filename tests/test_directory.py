@@ -113,12 +113,10 @@ def test_every_file_is_made_anew_under_a_name_that_cannot_be_guessed(cli: Cli, t
 
 
 MOVE = """
-import os, sys
-made = []
-def hook(event, arguments):
+import itertools, os, sys
+def hook(event, arguments, count=itertools.count(1)):
     if event == "open" and str(arguments[0]).startswith(".spotted-part-") and arguments[2] & os.O_CREAT:
-        made.append(arguments[0])
-        if len(made) == 20:
+        if next(count) == 20:
             os.rename(os.environ["MOVED"], os.environ["MOVED"] + "-away")
             if os.environ["LINK"]:
                 os.symlink(os.environ["MOVED"] + "-away", os.environ["MOVED"])
