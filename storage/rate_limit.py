@@ -153,9 +153,9 @@ class RateLimiter:
                 wait = max(backoff(tries), failure.retry_after)
                 if not failure.is_passing:
                     raise
-                self._fails(failure, is_first=tries == 0)
-                is_late = self._clock() + wait > begin + self._patience
-                if is_late and tries + 1 >= MIN_ATTEMPTS:
+                is_last = self._clock() + wait > begin + self._patience and tries + 1 >= MIN_ATTEMPTS
+                self._fails(failure, is_first=tries == 0, is_last=is_last)
+                if is_last:
                     raise
                 log.debug("%s: trying again in %.1f s: %s", self.name, wait, failure.reason)
             else:
@@ -164,16 +164,16 @@ class RateLimiter:
             tries += 1
             self._sleep(wait)
 
-    def _fails(self, failure: Failure, is_first: bool) -> None:
+    def _fails(self, failure: Failure, is_first: bool, is_last: bool) -> None:
         with self._lock:
             now = self._clock()
             self._failing_since = self._failing_since if self._failing else now
             self._failing += is_first
-            is_new = now - self._failing_since >= WARN_AFTER and not self._is_reported
+            is_new = (is_last or now - self._failing_since >= WARN_AFTER) and not self._is_reported
             self._is_reported = self._is_reported or is_new
             is_known = self._congestion.outage_since is not None  # by its refusals, and logged
         if is_new and not is_known:
-            log.warning("%s: no write succeeds: %s; trying for %d s", self.name, shown(failure.reason), self._patience)
+            log.warning("%s: writes fail: %s; trying for %d s", self.name, shown(failure.reason), self._patience)
         self._check_patience()
 
     def _check_patience(self) -> None:
