@@ -9,7 +9,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,10 +115,21 @@ def scheme_of(to: str) -> Scheme:
     return scheme
 
 
-@lru_cache(maxsize=4)
 def open_bucket(destination: Destination) -> Bucket:
-    """Open a destination, once in each process; raises UsageError for an invalid name."""
+    """Open a destination; raises UsageError for an invalid name."""
     return scheme_of(destination.to).open(destination)
+
+
+class Opened(NamedTuple):
+    """A destination that is ready to be written: for other processes, and opened in this one."""
+
+    destination: Destination
+    bucket: Bucket
+
+    @classmethod
+    def of(cls, destination: Destination) -> Opened:
+        """Open a destination."""
+        return cls(destination, open_bucket(destination))
 
 
 def mount_point(destination: Destination) -> Path:
@@ -128,17 +138,17 @@ def mount_point(destination: Destination) -> Path:
 
 
 @contextlib.contextmanager
-def ready(
-    wanted: Destination, via: str, is_elsewhere: bool = False, keeps_mount: bool = False
-) -> Iterator[Destination]:
+def ready(wanted: Destination, via: str, is_elsewhere: bool = False, keeps_mount: bool = False) -> Iterator[Opened]:
     """Prepare a destination for writing: create a bucket that does not exist, mount it while the context lasts.
 
     `via` "auto" mounts if FUSE works and the workers are on this machine (`is_elsewhere`: on a cluster). With
     `keeps_mount` the bucket stays mounted. Raises BucketError.
     """
-    to, bucket = wanted.to, open_bucket(wanted)
+    to, opened = wanted.to, Opened.of(wanted)
+    bucket = opened.bucket
     bucket.ready()
-    destination = replace(wanted, terms=wanted.terms._replace(is_hierarchical=bucket.has_folders))
+    if bucket.has_folders != wanted.terms.is_hierarchical:  # which decides the initial rate
+        opened = Opened.of(replace(wanted, terms=wanted.terms._replace(is_hierarchical=bucket.has_folders)))
     with contextlib.ExitStack() as stack:
         if scheme_of(to).is_mountable and via != "api":
             try:
@@ -146,28 +156,26 @@ def ready(
                     raise BucketError("the workers of the cluster have no mount")
                 if bucket.keeps:  # the probe of a mount and unfinished files would stay in it
                     raise BucketError(f"{to}: {bucket.keeps}: expected --via api, a mount needs a bucket that lets go")
-                destination = _mounted(destination, stack, keeps_mount)
+                opened = _mounted(opened.destination, stack, keeps_mount)
                 hint = "; --via api would be several times faster" if via == "auto" else ""
-                log.info("%s: writing through the mount at %s%s", to, mount_point(destination), hint)
+                log.info("%s: writing through the mount at %s%s", to, mount_point(wanted), hint)
             except BucketError as error:
                 if via == "mount":
                     raise
                 log.info("%s: writing through the API, faster than a mount (%s)", to, error)
-        yield destination
+        yield opened
 
 
-def _mounted(api: Destination, stack: contextlib.ExitStack, keeps_mount: bool) -> Destination:
+def _mounted(api: Destination, stack: contextlib.ExitStack, keeps_mount: bool) -> Opened:
     with contextlib.ExitStack() as attempt:
         name, prefix = bucket_and_prefix(api.to)
         source = Mountable(name, prefix, api.terms.billing_project)
         attempt.enter_context(mounted(source, mount_point(api), keeps_mount))
-        destination = replace(api, via="mount")
-        bucket = open_bucket(destination)
-        attempt.callback(open_bucket.cache_clear)
-        attempt.callback(bucket.close)
-        bucket.ready()
+        opened = Opened.of(replace(api, via="mount"))
+        attempt.callback(opened.bucket.close)
+        opened.bucket.ready()
         stack.enter_context(attempt.pop_all())
-    return destination
+    return opened
 
 
 def bucket_and_prefix(url: str) -> tuple[str, str]:

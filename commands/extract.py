@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from datasets import Dataset
 from errors import BucketError, BusyError, ClusterError, ExtractionError, shown
-from gcs import Destination, open_bucket, ready
+from gcs import Destination, Opened, ready
 from pipeline.cluster import start_cluster
+from pipeline.context import WorkerContext
 from pipeline.job import Job
 from pipeline.options import RunOptions, WorkerConfig
 from pipeline.progress import Report
@@ -81,18 +82,16 @@ def open_to_write(options: RunOptions, session: Session) -> Job:
         limits=WriteLimits(options.write_rate, patience=options.outage),
         terms=options.terms._replace(is_hierarchical=options.hierarchical),
     )
-    destination = session.stack.enter_context(ready(wanted, options.via, bool(options.scheduler), options.keep_mount))
-    return start_workers(options, destination, session)
+    opened = session.stack.enter_context(ready(wanted, options.via, bool(options.scheduler), options.keep_mount))
+    return start_workers(options, opened, session)
 
 
-def start_workers(options: RunOptions, destination: Destination, session: Session) -> Job:
+def start_workers(options: RunOptions, opened: Opened, session: Session) -> Job:
     """Start the workers; --sample adds its mirror to the options."""
-    config = WorkerConfig.of(options, destination)
+    context = WorkerContext(WorkerConfig.of(options, opened.destination), opened.bucket, session.interrupted)
     options = with_mirror(options, session.stack)
-    cluster = session.stack.enter_context(
-        start_cluster(config, options.workers, options.scheduler, session.interrupted, places(options))
-    )
-    return Job(options, open_bucket(destination), cluster, session.report, card)
+    cluster = session.stack.enter_context(start_cluster(context, options.workers, options.scheduler, places(options)))
+    return Job(options, cluster, session.report, card)
 
 
 def places(options: RunOptions) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from commands.extract import Session, Work, start_workers
 from datasets import DATASETS, Dataset
 from errors import DamagedError
-from gcs import Destination, open_bucket
+from gcs import Destination, Opened
 from labels.selection import Filter
 from manifest.compare import matches
 from manifest.records import Row, Rows
@@ -62,12 +62,11 @@ class Found:
 
 def open_run(options: RunOptions, session: Session) -> Work:
     """Open the bucket and, with --deep, the workers."""
-    destination = Destination(options.to, terms=options.terms)
-    bucket = open_bucket(destination)
-    bucket.probe()  # fails fast: obstore, which reads the manifest, would retry for minutes
+    opened = Opened.of(Destination(options.to, terms=options.terms))
+    opened.bucket.probe()  # fails fast: obstore, which reads the manifest, would retry for minutes
     if not options.deep:
-        return lambda dataset: verify(dataset, bucket, options.known)
-    job = start_workers(options, destination, session)
+        return lambda dataset: verify(dataset, opened.bucket, options.known)
+    job = start_workers(options, opened, session)
     return lambda dataset: verify_deep(dataset, job)
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +49,6 @@ class Cluster:
     """The dask workers of a run."""
 
     client: Client
-    config: WorkerConfig
     context: WorkerContext  # of this process, whether or not it is a worker
     is_local: bool  # whether this process is the only worker
     run: str  # name of the run's plugin in every worker, and of its topic of progress events
@@ -74,27 +72,22 @@ class Cluster:
 
 @contextmanager
 def start_cluster(
-    config: WorkerConfig,
-    workers: int = 0,
-    scheduler: str = "",
-    stop: threading.Event | None = None,
-    places: Iterable[str] = (),
+    context: WorkerContext, workers: int = 0, scheduler: str = "", places: Iterable[str] = ()
 ) -> Iterator[Cluster]:
     """Start dask in this process or with `workers` processes, or connect to the cluster at `scheduler`.
 
-    `stop` ends the units in this process soon once it is set. Every worker of a cluster must be able to read `places`.
+    `context` is that of this process. Every worker of a cluster must be able to read `places`.
     """
-    run, threads = f"spotted-{uuid4().hex}", config.readers + SPARE_UNITS
-    own = ContextPlugin(run, config, stop)
+    run, config = f"spotted-{uuid4().hex}", context.config
+    own = ContextPlugin(run, config, context)
     with dask.config.set(DASK):
-        with _client(threads, workers, scheduler, own) as client:
+        with _client(config.readers + SPARE_UNITS, workers, scheduler, own) as client:
             if scheduler:
                 _wait_for_workers(client, scheduler)
                 check_workers(client, places)
             if workers or scheduler:
-                config = _prepare_workers(client, run, config)
-                own.context = WorkerContext(config, stop)
-            cluster = Cluster(client, config, own.context, not (workers or scheduler), run)
+                _prepare_workers(client, run, config)
+            cluster = Cluster(client, context, not (workers or scheduler), run)
             yield cluster
             _log_writes(cluster)
             if scheduler:
@@ -103,24 +96,22 @@ def start_cluster(
             client.cluster.close()
 
 
-def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int = PREPARATIONS) -> WorkerConfig:
-    """Create the context in each worker and forward its log; returns the workers' configuration."""
+def _prepare_workers(client: Client, run: str, config: WorkerConfig, tries: int = PREPARATIONS) -> None:
+    """Create the context in each worker and forward its log."""
     # Each process starts with its share of the rate, and grows into what the others leave. They need not communicate:
     # an overloaded bucket refuses all of them alike (storage/congestion.py).
-    count = len(client.nthreads())
-    at = config.destination
-    config = replace(config, destination=replace(at, limits=at.limits._replace(writers=count)))
+    count, at = len(client.nthreads()), config.destination
+    destination = replace(at, limits=at.limits._replace(writers=count))
+    # This process reads only while the workers do not, so its limit is all of --bwlimit.
+    share = replace(config, destination=destination, bwlimit=-(-config.bwlimit // max(count, 1)))
     try:
-        # This process reads only while the workers do not, so its limit is all of --bwlimit.
-        share = replace(config, bwlimit=-(-config.bwlimit // max(count, 1)))
         client.register_plugin(ContextPlugin(run, share))
         client.run(log.setLevel, log.level)
         client.forward_logging(log.name)
     except OSError as error:  # a worker ended meanwhile; the next attempt has the remaining ones
         if tries == 1:
             raise_lost(error)
-        return _prepare_workers(client, run, config, tries - 1)
-    return config
+        _prepare_workers(client, run, config, tries - 1)
 
 
 def _wait_for_workers(client: Client, scheduler: str) -> None:
@@ -149,7 +140,7 @@ def check_workers(client: Client, places: Iterable[str]) -> None:
 
 
 def _log_writes(cluster: Cluster) -> None:
-    to = cluster.config.destination.to
+    to = cluster.context.config.destination.to
     try:
         stats = cluster.client.run(_write_stats, cluster.run).values()
     except OSError as error:  # a worker or the scheduler has ended; all objects are verified by now

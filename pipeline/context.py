@@ -21,7 +21,7 @@ from pipeline.machine import at_once
 from pipeline.options import RunOptions, WorkerConfig
 from sources import network
 from sources.http import HttpClient
-from storage.bucket import Data, Lease
+from storage.bucket import Bucket, Data, Lease
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,11 +63,12 @@ class WorkerContext:
     `stop` ends all its units soon once it is set; `digests` are the checksums of the archives that it reads whole.
     """
 
-    def __init__(self, config: WorkerConfig, stop: threading.Event | None = None) -> None:
+    def __init__(self, config: WorkerConfig, bucket: Bucket, stop: threading.Event | None = None) -> None:
+        self.config = config
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
         self.lease: Lease | None = None  # of the run in this process
         network.share()  # on a cluster each worker has an environment of its own
-        self.bucket, self.started = open_bucket(config.destination), time.monotonic()
+        self.bucket, self.started = bucket, time.monotonic()
         self.http = http_client(config)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
         photos = at_once(config.connections or CONCURRENT_PHOTOS, share=2)
@@ -111,15 +112,18 @@ class WorkerContext:
 
 
 class ContextPlugin(WorkerPlugin):
-    """Creates the context of one run in a dask worker; the run names the plugin, as runs may share a cluster."""
+    """Creates the context of one run in a dask worker; the run names the plugin, as runs may share a cluster.
 
-    def __init__(self, name: str, config: WorkerConfig, stop: threading.Event | None = None) -> None:
-        self.name, self.config, self.stop = name, config, stop
+    A worker in this process has the `context` that is there already.
+    """
+
+    def __init__(self, name: str, config: WorkerConfig, context: WorkerContext | None = None) -> None:
+        self.name, self.config, self._context = name, config, context
 
     def setup(self, worker: Worker) -> None:
         """Create the context; dask calls this in the worker's process."""
         tune_process()
-        self.context = WorkerContext(self.config, self.stop)
+        self.context = self._context or WorkerContext(self.config, open_bucket(self.config.destination))
 
 
 def context_of(worker: Worker, run: str) -> WorkerContext:

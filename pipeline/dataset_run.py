@@ -180,7 +180,7 @@ class DatasetRun:
         units = list(self.again(each, found, self.entries))
         for unit in units:
             self.progress.read_again(unit)
-        max_in_flight = self.cluster.config.readers + SPARE_UNITS
+        max_in_flight = self.cluster.context.config.readers + SPARE_UNITS
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:

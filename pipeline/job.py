@@ -30,13 +30,17 @@ class CardWriter(Protocol):
 
 
 class Job(NamedTuple):
-    """The options, destination and workers of a run; `report` receives the progress, `card` writes the cards."""
+    """The options and workers of a run; `report` receives the progress, `card` writes the cards."""
 
     options: RunOptions
-    bucket: Bucket
     cluster: Cluster
     report: Report
     card: CardWriter
+
+    @property
+    def bucket(self) -> Bucket:
+        """The destination, as it is open in this process."""
+        return self.cluster.context.bucket
 
     def with_filter(self, filter_: Filter) -> Job:
         """Return the same job for other objects."""

@@ -21,10 +21,10 @@ from errors import ArchiveError, ClusterError, ExtractionError, SourceChangedErr
 from gcs import Destination
 from pipeline import cluster, uploads
 from pipeline.cluster import start_cluster
-from pipeline.options import RunOptions, WorkerConfig
+from pipeline.options import RunOptions
 from storage.names import PARTIAL_PREFIX
 from support.archives import MB, some_members, tar_of, zip_of
-from support.bench import Bench
+from support.bench import Bench, context_of
 from support.fake_gcs import GcsFront
 from support.source_server import Plan, SourceServer
 
@@ -299,9 +299,10 @@ def test_a_machine_that_slept_has_not_lost_its_worker(bench: Bench) -> None:
 
 def test_a_cluster_without_workers_is_waited_for_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WORKER_TIMEOUT", 0.2)
+    to = Destination(str(tmp_path))
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:  # noqa: SIM117
         with pytest.raises(ExtractionError, match=r"the scheduler has no workers, after 0\.2 s; start some with"):
-            with start_cluster(WorkerConfig(Destination(str(tmp_path))), scheduler=empty.scheduler_address):
+            with start_cluster(context_of(to), scheduler=empty.scheduler_address):
                 pytest.fail("no worker is there")
 
 
@@ -312,8 +313,8 @@ def test_workers_that_never_come_back_end_the_run(
     server.plan("/a.tar", Plan(), times=3)  # what is read of it beforehand
     server.plan("/a.tar", Plan(drip=0.01))
     destination = Destination(str(tmp_path / "out"))
-    with start_cluster(WorkerConfig(destination), workers=1) as workers:
-        bench = Bench(server, destination, workers)
+    with start_cluster(context_of(destination), workers=1) as workers:
+        bench = Bench(server, workers)
         dataset = bench.dataset(a_tar=tar_of(some_members(300, 10_000)))
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(bench.extract, dataset)

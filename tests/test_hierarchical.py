@@ -64,21 +64,21 @@ def test_a_flat_one_stays_flat_and_is_missed_for_it(cli: Cli, front: GcsFront, b
 @pytest.mark.parametrize("denied", [[], ["json.bucket.get"]], ids=["by its description", "by its layout"])
 def test_how_it_is_recognised(front: GcsFront, hierarchical: str, denied: list[str]) -> None:
     front.deny(*denied)
-    with ready(Destination(hierarchical), "api") as destination:
-        assert destination.terms.is_hierarchical and open_bucket(destination).has_folders
+    with ready(Destination(hierarchical), "api") as opened:
+        assert opened.destination.terms.is_hierarchical and opened.bucket.has_folders
     assert front.counts["json.bucket.layout"] == len(denied)
 
 
 def test_a_layout_that_may_not_be_read_either_is_taken_for_a_flat_one(front: GcsFront, hierarchical: str) -> None:
     front.deny("json.bucket.get", "json.bucket.layout")
-    with ready(Destination(hierarchical), "api") as destination:
-        assert not destination.terms.is_hierarchical and not open_bucket(destination).has_folders
+    with ready(Destination(hierarchical), "api") as opened:
+        assert not opened.destination.terms.is_hierarchical and not opened.bucket.has_folders
 
 
 def test_a_worker_asks_nothing(front: GcsFront, hierarchical: str) -> None:
-    with ready(Destination(hierarchical), "api") as destination:
+    with ready(Destination(hierarchical), "api") as opened:
         front.reset()
-        open_bucket(Destination(hierarchical, terms=destination.terms)).put("a", b"1")
+        open_bucket(opened.destination).put("a", b"1")
     assert front.counts.keys() == {"xml.put"}
 
 

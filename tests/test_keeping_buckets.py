@@ -35,7 +35,7 @@ def kept(front: GcsFront, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Bucke
 
 @pytest.fixture
 def kept_bench(api_bench: Bench, front: GcsFront) -> Bench:
-    front.keeping.add(api_bench.destination.to.removeprefix("gs://"))
+    front.keeping.add(api_bench.bucket.url.removeprefix("gs://"))
     return api_bench
 
 
@@ -243,7 +243,7 @@ def test_repair_stores_what_is_missing_and_says_what_it_cannot_replace(
     assert api_bench.extract(dataset).state == "complete"
     api_bench.bucket.delete(["mini/f1/1.jpg", "mini/f2/"])
     api_bench.bucket.put("mini/f2/2.jpg", b"another")
-    front.keeping.add(api_bench.destination.to.removeprefix("gs://"))
+    front.keeping.add(api_bench.bucket.url.removeprefix("gs://"))
     with caplog.at_level("WARNING", "spotted"):
         found = repair(dataset, api_bench.job())
     assert [row.path for row in found.missing] == ["mini/f2/2.jpg"]

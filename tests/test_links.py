@@ -23,9 +23,8 @@ from manifest.records import FAILED, LINKED, REFUSED, STORED, Row, Rows
 from pipeline import hard_links
 from pipeline.cluster import start_cluster
 from pipeline.hard_links import resolve, spans_with
-from pipeline.options import WorkerConfig
 from support.archives import some_members
-from support.bench import Bench, failures
+from support.bench import Bench, context_of, failures
 from support.source_server import SourceServer
 from support.tars import END, block, extended, member, padded, record
 
@@ -177,8 +176,8 @@ def test_a_lost_link_is_repaired(kind: str, bench: Bench) -> None:
 
 def test_processes_share_the_links(server: SourceServer, tmp_path: Path) -> None:
     destination = Destination(str(tmp_path / "out"))
-    with start_cluster(WorkerConfig(destination, connections=2), workers=2) as workers:
-        bench = Bench(server, destination, workers)
+    with start_cluster(context_of(destination, connections=2), workers=2) as workers:
+        bench = Bench(server, workers)
         packed = CASES["of an earlier span"] + END
         assert bench.extract(bench.dataset(a_tar=packed, b_tar_gz=gzip.compress(packed, 1))).state == "complete"
         assert bench.objects() == {**dict(FILLER), "n1/a": b"a", "far": b"a"}

@@ -24,7 +24,6 @@ from gcs import Destination
 from manifest.journal import JournalEntry
 from pipeline import progress
 from pipeline.cluster import start_cluster
-from pipeline.options import WorkerConfig
 from pipeline.planner import plan
 from pipeline.progress import DatasetProgress
 from pipeline.results import Progress
@@ -34,7 +33,7 @@ from report.log import JsonFormatter
 from report.progress_bar import DRAW_INTERVAL, Display, Line, Rate
 from sources.http import HttpClient
 from support.archives import MB, some_members, tar_of, zip_of
-from support.bench import Bench
+from support.bench import Bench, context_of
 from support.program import ROOT, Cli, clean_environment, command
 from support.source_server import Plan, SourceServer
 
@@ -106,8 +105,8 @@ def test_it_moves_on_a_cluster_too(server: SourceServer, tmp_path: Path) -> None
     server.plan("/a.zip", Plan(), times=3)  # what is read of it beforehand
     server.plan("/a.zip", Plan(drip=0.0016))
     destination = Destination(str(tmp_path / "out"))
-    with start_cluster(WorkerConfig(destination, connections=1), workers=1) as workers:
-        bench = Bench(server, destination, workers)
+    with start_cluster(context_of(destination, connections=1), workers=1) as workers:
+        bench = Bench(server, workers)
         bench.extract(bench.dataset(a_zip=zip_of([("a.bin", os.urandom(2 * MB)), ("b.bin", os.urandom(MB))])))
     assert len({event.bytes for event in bench.events}) > 2
     last = bench.events[-1]

@@ -25,14 +25,13 @@ from archives.archive_kind import ArchiveKind
 from archives.spans import Member, Piece, Reader, Span, SpanBoundary
 from commands.command_line import parse
 from errors import BucketError, UsageError
-from gcs import Destination, Scheme, Way, open_bucket
+from gcs import Destination, Scheme, Way
 from pipeline import parts
 from pipeline.cluster import start_cluster
-from pipeline.options import WorkerConfig
 from sources import sample
 from storage.bucket import Bucket, Data, Stored
 from support.archives import some_members
-from support.bench import Bench
+from support.bench import Bench, context_of
 from support.miniature import expected_objects
 from support.source_server import SourceServer
 
@@ -110,13 +109,12 @@ class MemoryBucket(Bucket):
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
-    """Both are registered; what the kind makes of a URL is not kept for another test."""
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    """Both are registered."""
     found = Memory()
     monkeypatch.setattr(kinds, "KINDS", (Records(), *kinds.KINDS))
     monkeypatch.setattr(gcs, "SCHEMES", {**gcs.SCHEMES, "mem://": found})
-    yield found
-    open_bucket.cache_clear()
+    return found
 
 
 def pack(members: Iterable[tuple[str, bytes]]) -> bytes:
@@ -194,15 +192,16 @@ def test_an_interrupted_span_is_continued(
     monkeypatch.setattr(parts, "PART_SHARE", 0)
     full = memory.buckets["mem://full"] = Full(400)
     destination, members = Destination("mem://full"), some_members(900, 1000)
-    with start_cluster(WorkerConfig(destination, connections=1)) as workers:
-        bench = Bench(server, destination, workers)
+    with start_cluster(context_of(destination, connections=1)) as workers:
+        bench = Bench(server, workers)
         dataset = bench.dataset(a_bin=pack(members))
         with pytest.raises(BucketError, match="no room"):
             bench.extract(dataset)
     assert 100 < len(bench.objects()) < 400 and any(re.search(r"\.\d+\.json", name) for name in full)
     full.room = 10_000
-    with start_cluster(WorkerConfig(destination, connections=1)) as workers, caplog.at_level(logging.INFO, "spotted"):
-        bench = Bench(server, destination, workers)
+    caplog.set_level(logging.INFO, "spotted")
+    with start_cluster(context_of(destination, connections=1)) as workers:
+        bench = Bench(server, workers)
         assert bench.extract(dataset).state == "complete"
     assert "continuing: " in caplog.text and "parts of " in caplog.text
     assert bench.objects() == dict(members)

@@ -16,6 +16,7 @@ import pytest
 from datasets import Archive, Dataset
 from gcs import Destination, open_bucket
 from pipeline.cluster import Cluster, start_cluster
+from pipeline.context import WorkerContext
 from pipeline.job import Job
 from pipeline.options import RunOptions, WorkerConfig
 from pipeline.results import Progress, Result
@@ -41,16 +42,21 @@ def failures(bench: Bench) -> dict[str, str]:
     return {row["path"]: row["reason"] for row in csv.DictReader(io.StringIO(table))}
 
 
-class Bench:
-    """A source server, a destination and workers, and what it takes to extract archives with them."""
+def context_of(destination: Destination, connections: int | None = None) -> WorkerContext:
+    """This process's context of a run into a destination."""
+    return WorkerContext(WorkerConfig(destination, connections), open_bucket(destination))
 
-    def __init__(self, server: SourceServer, destination: Destination, workers: Cluster) -> None:
-        self.server, self.destination, self.workers = server, destination, workers
+
+class Bench:
+    """A source server and workers, and what it takes to extract archives with them."""
+
+    def __init__(self, server: SourceServer, workers: Cluster) -> None:
+        self.server, self.workers = server, workers
         self.events: list[Progress] = []
 
     @property
     def bucket(self) -> Bucket:
-        return open_bucket(self.destination)
+        return self.workers.context.bucket
 
     def dataset(self, pin: bool = False, **files: bytes) -> Dataset:
         """A dataset of these archives, a_tar standing for a.tar."""
@@ -66,7 +72,7 @@ class Bench:
         return extract(dataset, self.job(options))
 
     def job(self, options: RunOptions = RunOptions()) -> Job:  # noqa: B008 - frozen
-        return Job(options, self.bucket, self.workers, self.events.append, card)
+        return Job(options, self.workers, self.events.append, card)
 
     def objects(self) -> dict[str, bytes | None]:
         listed = [stored.name for stored in self.bucket.list("mini/") if not stored.name.endswith("/")]
@@ -86,8 +92,8 @@ def server() -> Iterator[SourceServer]:
 @pytest.fixture
 def bench(server: SourceServer, tmp_path: Path) -> Iterator[Bench]:
     destination = Destination(str(tmp_path / "out"))
-    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
-        yield Bench(server, destination, workers)
+    with start_cluster(context_of(destination, connections=4)) as workers:
+        yield Bench(server, workers)
 
 
 @pytest.fixture
@@ -95,8 +101,8 @@ def api_bench(server: SourceServer, front: GcsFront, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
     destination = Destination(f"gs://test-{uuid.uuid4().hex[:12]}", "api")
     open_bucket(destination).ready()
-    with start_cluster(WorkerConfig(destination, connections=4)) as workers:
-        yield Bench(server, destination, workers)
+    with start_cluster(context_of(destination, connections=4)) as workers:
+        yield Bench(server, workers)
 
 
 @pytest.fixture(params=["bench", "api_bench"], ids=["folder", "api"])
