@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from archives.spans import Limits
 from datasets import DATASETS, GROUPS, select
 from errors import UsageError
-from labels.selection import Filter
+from manifest.selection import Filter
 from pipeline.options import DEFAULT_TO, RunOptions
 from sources.datasets_file import read_datasets
 

@@ -15,8 +15,8 @@ from commands.plan_view import print_moves, print_plan
 from datasets import Archive, Dataset
 from errors import BucketError, ExtractionError, SourceError
 from gcs import Destination, open_bucket
-from labels.selection import Filter
 from manifest.journal import JournalEntry, checksum_id
+from manifest.selection import Filter
 from manifest.store import ManifestStore
 from pipeline.choosing import check_unfinished, check_wider
 from pipeline.context import http_client

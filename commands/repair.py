@@ -12,10 +12,10 @@ from commands.extract import Session, Work, open_to_write
 from commands.verify import Found, compare
 from datasets import Dataset, sharing
 from errors import ArchiveError, MemberError, redact
-from labels.noted import NotedRows
-from labels.write import write_tables
 from manifest.compare import last_wins
 from manifest.journal import JournalEntry
+from manifest.labels.noted import NotedRows
+from manifest.labels.write import write_tables
 from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.choosing import open_dataset

@@ -11,9 +11,9 @@ from typing import Any
 from commands.extract import Session, Work, open_to_write
 from datasets import Dataset
 from errors import BucketError, DamagedError, ExtractionError, MemberError
-from labels.shards import SHARD_BYTES, Shard, shards
-from labels.table import JSONL, sealed
 from manifest.compare import matches
+from manifest.labels.shards import SHARD_BYTES, Shard, shards
+from manifest.labels.table import JSONL, sealed
 from manifest.seal import seal
 from manifest.store import ManifestStore
 from pipeline.dispatch import run

@@ -11,9 +11,9 @@ from commands.extract import Session, Work, start_workers
 from datasets import DATASETS, Dataset
 from errors import DamagedError
 from gcs import Destination, Opened
-from labels.selection import Filter
 from manifest.compare import matches
 from manifest.records import Row, Rows
+from manifest.selection import Filter
 from manifest.store import ManifestStore
 from pipeline.choosing import open_dataset
 from pipeline.differences import DIFFERENT, MISSING, UNREAD, against_sources, difference

@@ -37,7 +37,7 @@ class Row(NamedTuple):
     offset: int  # bytes into the archive; 0 for a photo
     outcome: str = STORED
     reason: str = ""  # why it is not stored; of a stored member, how its name and its bytes disagree
-    note: str = ""  # what the table of images needs from its bytes (labels/notes.py)
+    note: str = ""  # what the table of images needs from its bytes (manifest/labels/notes.py)
 
     @property
     def is_folder(self) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from datasets import Dataset
 from errors import ExtractionError, SourceChangedError, SourceError
-from labels.selection import EVERYTHING, Filter
 from manifest.journal import JournalEntry
+from manifest.selection import EVERYTHING, Filter
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.dataset_run import DatasetRun

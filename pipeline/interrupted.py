@@ -10,8 +10,8 @@ import google_crc32c
 from archives.spans import Pax, Span
 from archives.tar import NOWHERE
 from errors import redact
-from labels.notes import facts_note
 from manifest.journal import JournalEntry
+from manifest.labels.notes import facts_note
 from manifest.records import Row, Rows
 from pipeline.unit import Unit
 from sources.photo_tables import Photo

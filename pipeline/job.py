@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from datasets import Dataset
-from labels.selection import Filter
 from manifest.records import Row, Rows
+from manifest.selection import Filter
 from manifest.store import ManifestStore
 from pipeline.cluster import Cluster
 from pipeline.options import RunOptions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from archives.spans import LIMITS, Limits
 from datasets import DATASETS, Dataset
-from labels.selection import EVERYTHING, Filter
+from manifest.selection import EVERYTHING, Filter
 from storage.bucket import Terms
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from archives.archive_kind import ArchiveKind
 from archives.spans import Limits
 from datasets import Archive, Dataset
 from errors import GoneError, SourceError
-from labels.selection import ALL, EVERYTHING, Filter, Selection
+from manifest.selection import ALL, EVERYTHING, Filter, Selection
 from pipeline.unit import PhotoWork, SpanWork, Unit
 from sources.checksum_list import ChecksumList
 from sources.http import HttpClient

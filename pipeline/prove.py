@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from labels.noted import NotedRows
 from manifest.compare import Resolved, matches
 from manifest.counters import ReasonCounter
+from manifest.labels.noted import NotedRows
 from manifest.records import FAILED, Row, Rows
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import compared

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 from errors import ExtractionError, IncompleteError
-from labels.selection import EVERYTHING, Filter
 from manifest.records import REFUSED, Row
+from manifest.selection import EVERYTHING, Filter
 
 
 @dataclass

@@ -9,10 +9,10 @@ from typing import Any
 
 from datasets import Dataset
 from errors import ArchiveError, BusyError
-from labels.selection import Filter
 from manifest.compare import last_wins, matches, outer_join
 from manifest.journal import JournalEntry
 from manifest.records import Rows
+from manifest.selection import Filter
 from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.choosing import check_unfinished, check_wider, note_filter, open_dataset

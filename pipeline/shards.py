@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import google_crc32c
 
 from errors import BucketError, DamagedError, ExtractionError, MemberError
-from labels.shards import END, Sample, Shard
 from manifest.journal import JournalEntry
+from manifest.labels.shards import END, Sample, Shard
 from manifest.records import Row, Rows
 from pipeline.context import WorkerContext
 from pipeline.progress import ReportUnit, UnitProgress

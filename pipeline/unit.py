@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from archives.spans import Span
-from labels.selection import ALL, EVERYTHING, Filter, Selection
 from manifest.journal import JournalEntry
 from manifest.records import Row
+from manifest.selection import ALL, EVERYTHING, Filter, Selection
 from sources.photo_tables import Photo
 from sources.source import Source
 

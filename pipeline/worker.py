@@ -16,8 +16,8 @@ import google_crc32c
 from archives.spans import Buffer, Member, SpanBoundary
 from archives.tar import NOWHERE
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
-from labels.notes import IMAGE, facts_note, note_of
 from manifest.journal import JournalEntry
+from manifest.labels.notes import IMAGE, facts_note, note_of
 from manifest.records import FAILED, REFUSED, STORED, Row, Rows
 from pipeline.context import WorkerContext
 from pipeline.hard_links import linked

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from errors import redact
-from labels.write import write_tables
 from manifest.counters import ReasonCounter
+from manifest.labels.write import write_tables
 from manifest.records import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.dataset_run import DatasetRun

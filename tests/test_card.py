@@ -19,7 +19,7 @@ from PIL import Image
 
 from datasets import Dataset, Layout
 from errors import BucketError
-from labels.layout import label
+from manifest.layout import label
 from pipeline.options import RunOptions
 from pipeline.results import Result
 from report.card.facts import BINS, Histogram, round_step

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from datasets import DATASETS, Layout
-from labels.croissant import CONTEXT, FIELDS
+from manifest.labels.croissant import CONTEXT, FIELDS
 from sources import sample
 from support.archives import tar_of
 from support.bench import Bench

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from datasets import DATASETS
-from labels.selection import Filter
+from manifest.selection import Filter
 from support.archives import some_members, tar_of, zip_of
 from support.fake_gcs import GcsFront
 from support.miniature import expected_objects, sums

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets import AUSTIN, DATASETS, OXFORD, STANFORD, TSINGHUA, Layout
-from labels.annotations import COMPACT, Box, boxes, facts, parsed_boxes, plain_boxes
-from labels.headers import read_size
-from labels.layout import annotation_of, group, is_annotation, is_photo, label
-from labels.notes import (
+from manifest.labels.annotations import COMPACT, Box, boxes, facts, parsed_boxes, plain_boxes
+from manifest.labels.headers import read_size
+from manifest.labels.notes import (
     Annotation,
     ImageHeader,
     boxes_note,
@@ -26,7 +25,8 @@ from labels.notes import (
     read_annotation_note,
     read_image_note,
 )
-from labels.packed import ROWS_PER_PIECE, PackedBytes, PackedRows
+from manifest.labels.packed import ROWS_PER_PIECE, PackedBytes, PackedRows
+from manifest.layout import annotation_of, group, is_annotation, is_photo, label
 from sources.content_type import content_type
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from labels.mat import cell_texts
+from manifest.labels.mat import cell_texts
 from support.program import ROOT, clean_environment, command
 
 READING_PYTHON = os.environ.get("READING_PYTHON", str(ROOT / ".cache/reading/bin/python"))

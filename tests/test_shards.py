@@ -23,7 +23,7 @@ import commands.shards
 from commands.shards import make_shards
 from datasets import Dataset, Layout
 from errors import DamagedError
-from labels.shards import SHARD_BYTES, Sample, Shard, shards
+from manifest.labels.shards import SHARD_BYTES, Sample, Shard, shards
 from manifest.seal import unseal
 from pipeline.results import Result
 from sources import sample

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from datasets import AUSTIN, DATASETS, OXFORD, STANFORD, TSINGHUA, Split
 from errors import SourceError
-from labels.mat import cell_texts
-from labels.splits import compare_counts, read_splits
+from manifest.labels.mat import cell_texts
+from manifest.labels.splits import compare_counts, read_splits
 from sources import sample
 from storage.directory import FolderBucket
 from support.archives import tar_of

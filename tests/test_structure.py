@@ -17,7 +17,6 @@ RANKS = (
     "commands",
     "report",
     "pipeline",
-    "labels",
     "manifest",
     "gcs",
     "storage",

@@ -21,10 +21,10 @@ from commands.repair import repair
 from commands.verify import verify
 from datasets import DATASETS, Dataset, Layout
 from errors import SourceError
-from labels.noted import NotedRows
-from labels.packed import ROWS_PER_PIECE
-from labels.table import tables
 from manifest.journal import VERSION, JournalEntry
+from manifest.labels.noted import NotedRows
+from manifest.labels.packed import ROWS_PER_PIECE
+from manifest.labels.table import tables
 from manifest.records import Row, Rows
 from manifest.seal import seal, unseal
 from manifest.store import ManifestStore

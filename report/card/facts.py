@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasets import Dataset, Layout
-from labels.layout import annotation_of, group, is_annotation, is_photo
-from labels.notes import MAX_ANNOTATION_BYTES
-from labels.selection import Filter
 from manifest.counters import CountWithExamples, ReasonCounter
+from manifest.labels.notes import MAX_ANNOTATION_BYTES
+from manifest.layout import annotation_of, group, is_annotation, is_photo
 from manifest.records import Row, Rows
+from manifest.selection import Filter
 from report.card.thumbnails import Preview, preview
 from storage.bucket import Bucket
 

@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from datasets import Layout
-from labels.layout import group, label
 from manifest.counters import MAX_EXAMPLES, CountWithExamples
+from manifest.layout import group, label
 from manifest.records import GONE, NOT_AN_IMAGE
 from report.card.thumbnails import Preview
 from report.humanize import amount

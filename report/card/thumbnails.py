@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from labels.annotations import Box
-from labels.notes import boxes_note, read_annotation_note
+from manifest.labels.annotations import Box
+from manifest.labels.notes import boxes_note, read_annotation_note
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # some other readers of Pillow start programs
 THUMBNAIL_PIXELS = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens

@@ -13,7 +13,7 @@ from pathlib import Path
 from support.source_server import SourceServer
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("archives", "commands", "labels", "manifest", "pipeline", "report", "sources", "storage")
+ROOMS = ("archives", "commands", "manifest", "pipeline", "report", "sources", "storage")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from datasets import Dataset
-from labels.table import CSV, JSONL, KINDS, TableFile
+from manifest.labels.table import CSV, JSONL, KINDS, TableFile
 
 FILE = "croissant.json"
 KIND = "application/ld+json"

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from labels.annotations import COMPACT, Box, boxes, facts
-from labels.headers import Size, read_size
+from manifest.labels.annotations import COMPACT, Box, boxes, facts
+from manifest.labels.headers import Size, read_size
 from sources.content_type import content_type
 
 IMAGE = "image/"

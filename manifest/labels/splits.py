@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from datasets import Dataset, Layout, Split
-from labels.layout import group
-from labels.mat import cell_texts
-from labels.selection import EVERYTHING, Filter
+from manifest.labels.mat import cell_texts
+from manifest.layout import group
+from manifest.selection import EVERYTHING, Filter
 from storage.bucket import Bucket
 
 log = logging.getLogger("spotted")

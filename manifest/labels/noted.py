@@ -12,8 +12,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from datasets import Layout
-from labels.layout import annotation_of, group, is_annotation, is_photo
-from labels.notes import (
+from manifest.labels.notes import (
     ANNOTATION_TOO_LARGE,
     MAX_ANNOTATION_BYTES,
     Annotation,
@@ -23,7 +22,8 @@ from labels.notes import (
     read_annotation_note,
     read_image_note,
 )
-from labels.packed import PackedRows
+from manifest.labels.packed import PackedRows
+from manifest.layout import annotation_of, group, is_annotation, is_photo
 from manifest.records import Row
 from storage.bucket import Bucket, encode_crc32c
 

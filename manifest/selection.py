@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from datasets import Layout
-from labels.layout import annotated, group, is_annotation, is_photo
+from manifest.layout import annotated, group, is_annotation, is_photo
 
 
 @dataclass(frozen=True)

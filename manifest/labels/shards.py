@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 
-from labels.splits import UNLISTED
+from manifest.labels.splits import UNLISTED
 from storage.bucket import decode_crc32c, encode_crc32c
 
 SHARD_BYTES = 256 << 20  # bytes of a shard, about

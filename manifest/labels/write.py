@@ -6,13 +6,13 @@ import logging
 from typing import Any
 
 from datasets import Dataset
-from labels.croissant import FILE as CROISSANT
-from labels.croissant import KIND as CROISSANT_KIND
-from labels.croissant import croissant
-from labels.noted import NotedRows
-from labels.selection import EVERYTHING, Filter
-from labels.splits import compare_counts, read_splits, split_fields
-from labels.table import COLUMNS, KINDS, Tally, sealed, tables
+from manifest.labels.croissant import FILE as CROISSANT
+from manifest.labels.croissant import KIND as CROISSANT_KIND
+from manifest.labels.croissant import croissant
+from manifest.labels.noted import NotedRows
+from manifest.labels.splits import compare_counts, read_splits, split_fields
+from manifest.labels.table import COLUMNS, KINDS, Tally, sealed, tables
+from manifest.selection import EVERYTHING, Filter
 from manifest.store import ManifestStore
 
 log = logging.getLogger("spotted")

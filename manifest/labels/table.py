@@ -14,11 +14,11 @@ from typing import Any
 
 import google_crc32c
 
-from labels.annotations import COMPACT, Box
-from labels.layout import label
-from labels.noted import NotedImage, NotedRows
-from labels.packed import PackedBytes
 from manifest.counters import MAX_EXAMPLES
+from manifest.labels.annotations import COMPACT, Box
+from manifest.labels.noted import NotedImage, NotedRows
+from manifest.labels.packed import PackedBytes
+from manifest.layout import label
 from storage.bucket import Bucket, encode_crc32c
 
 COLUMNS = (
