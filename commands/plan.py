@@ -18,9 +18,11 @@ from gcs import Destination, open_bucket
 from manifest.journal import JournalEntry, checksum_id
 from manifest.selection import Filter
 from manifest.store import ManifestStore
+from pipeline.carried import carried
 from pipeline.choosing import check_unfinished, check_wider
 from pipeline.context import http_client
 from pipeline.existing import ExistingState, check_kind, existing_state, readable_manifest
+from pipeline.interrupted import covered
 from pipeline.options import READERS, RunOptions
 from pipeline.planner import ArchiveLocation, PlannedArchive, locate, narrowed, plan_archive, plan_photos
 from pipeline.unit import Unit, is_whole
@@ -225,7 +227,11 @@ class _Survey:
         if is_same and all(entry and is_whole(entry) for entry in stored):
             return
         self.work.checksums += 1
-        size = planned.source.size if self.options.is_spread else sum(entry.size for entry in stored if entry)
+        whole = {entry.unit: entry for entry in stored if entry and is_whole(entry)}
+        done = carried(planned, {**whole, **covered(planned.units, whole)}, self.existing.kept)
+        size = sum(entry.size for entry in stored[done.units :] if entry)
+        if self.options.is_spread:
+            size = planned.source.size - done.position
         if size:
             self.work.bytes += size
             cause = "several processes read it" if self.options.is_spread else "an earlier run stored them"

@@ -39,6 +39,11 @@ def checksum_id(archive: str) -> str:
     return f"{archive}/sha256"
 
 
+def state_id(archive: str) -> str:
+    """The id of the entry with the state of an archive's checksum after the pieces that are stored."""
+    return f"{archive}/sha256-state"
+
+
 @dataclass(frozen=True)
 class JournalEntry:
     """The rows of a unit or of a part of it, and the fingerprint of its source.
@@ -56,7 +61,12 @@ class JournalEntry:
     retries: int = 0  # repeated requests to sources in its process meanwhile; not written
     begin: int = 0  # of a part: where it begins
     upto: int | None = None  # of a part: where it ends, in bytes of the archive; None: a whole unit
-    sha256: str = ""  # of the whole archive, in the entry of its comparison
+    sha256: str = ""  # of the whole archive, in the entry of its comparison; in that of its state, the state
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every member is stored, or refused for good; only such an entry is written for a whole unit."""
+        return not self.error and not (self.rows.bad and any(row.outcome == FAILED for row in self.rows))
 
     @property
     def failure(self) -> str:

@@ -16,8 +16,9 @@ from datasets import Dataset
 from errors import RereadError, SourceError
 from manifest.checksums import Digest
 from manifest.journal import JournalEntry, checksum_id
-from manifest.records import FAILED, Rows
+from manifest.records import Rows
 from manifest.store import ManifestStore
+from pipeline.carried import NOTHING, Carried, StateWriter
 from pipeline.cluster import SPARE_UNITS
 from pipeline.dispatch import run
 from pipeline.existing import Listing
@@ -51,7 +52,9 @@ class DatasetRun:
         part = "not compared: not all of it was read"
         self.checks = {each.archive.file: part for each in self.planned if not each.is_whole}  # of their checksums
         self.wrong = list[tuple[PlannedArchive, str]]()  # archives whose checksum is not the published one, with theirs
+        self.carried: dict[str, Carried] = {}  # archive → what earlier runs have of its checksum
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
+        self._states = StateWriter(store)
         self.false_starts: set[str] = set()  # objects of spans that began at the wrong place
         self.lease: Lease | None = None
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units), None if store else {})
@@ -79,7 +82,7 @@ class DatasetRun:
                 self._record(unit, entry)
                 if entry.error:
                     log.warning("%s: %s: %s", self.dataset.name, unit.id, entry.error)
-                    self._drop_digest(unit)
+                    self._cut_digest(unit)
                 self._pass_on(unit)
 
     def _record(self, unit: Unit, entry: JournalEntry) -> None:
@@ -119,20 +122,31 @@ class DatasetRun:
             elif self.options.no_checksum:
                 self.checks[file] = "not compared: --no-checksum"
             elif self.compares(each) and self.cluster.is_local:
-                self.cluster.context.digests[each.source.name] = Digest()
+                self._begin_digest(each)
                 self._unread[file] = {unit.id for unit in todo if unit.archive == file}
+                self._compare_if_read(each)
 
-    def _drop_digest(self, unit: Unit) -> None:
-        if unit.work.span:  # bytes after the missing ones would wait in memory for them
-            self.cluster.context.digests.pop(unit.work.source.name, None)
+    def _begin_digest(self, each: PlannedArchive) -> Digest:
+        digest = self.carried.get(each.archive.file, NOTHING).digest()
+        self.cluster.context.digests[each.source.name] = digest
+        return digest
+
+    def _cut_digest(self, unit: Unit) -> None:
+        if unit.work.span and (digest := self.cluster.context.digests.get(unit.work.source.name)):
+            digest.cut(unit.work.span.start)
 
     def _pass_on(self, unit: Unit) -> None:
-        """Compare an archive's checksum after the last of its units."""
-        unread = self._unread.get(unit.archive, set())
-        unread.discard(unit.id)
-        if self._unread.get(unit.archive) == set():
-            del self._unread[unit.archive]
+        """Compare an archive's checksum after the last of its units; write its state down before."""
+        if unit.archive in self._unread:
+            self._unread[unit.archive].discard(unit.id)
             each = next(each for each in self.planned if each.archive.file == unit.archive)
+            if digest := self.cluster.context.digests.get(each.source.name):
+                self._states.write(each, self.entries, digest)
+            self._compare_if_read(each)
+
+    def _compare_if_read(self, each: PlannedArchive) -> None:
+        if not self._unread[each.archive.file]:
+            del self._unread[each.archive.file]
             self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, None))
 
     def _compare_checksum(self, each: PlannedArchive, digest: Digest | None) -> None:
@@ -165,18 +179,17 @@ class DatasetRun:
         return self.wrong
 
     def _is_read(self, each: PlannedArchive) -> bool:
-        entries = [self.entries[unit.id] for unit in each.units]
-        failed = (row.outcome == FAILED for entry in entries if entry.rows.bad for row in entry.rows)
-        return not any(entry.error for entry in entries) and not any(failed)
+        return all(self.entries[unit.id].is_done for unit in each.units)
 
     def _read_again(self, each: PlannedArchive) -> None:
+        digest = self._begin_digest(each)
         log.info(
-            "%s: %s: reading its %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
-            self.dataset.name, each.archive.file, each.source.size,
+            "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
+            self.dataset.name, each.archive.file, each.source.size - digest.position,
         )  # fmt: skip
-        digest = self.cluster.context.digests[each.source.name] = Digest()
         held = covered(each.units, {unit: entry for unit, entry in self.entries.items() if entry.rows.count})
-        found = (self.units[unit.id] for unit in each.units if unit.id not in held)
+        rest = each.units[self.carried.get(each.archive.file, NOTHING).units :]
+        found = (self.units[unit.id] for unit in rest if unit.id not in held)
         units = list(self.again(each, found, self.entries))
         for unit in units:
             self.progress.read_again(unit)
@@ -186,6 +199,7 @@ class DatasetRun:
                 if entry.error:
                     raise SourceError(entry.error)
                 self.progress.record(unit, entry)
+                self._states.write(each, self.entries, digest)
         self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, digest))
 
     def _run_again(self, unit: Unit) -> JournalEntry:

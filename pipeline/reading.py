@@ -76,16 +76,19 @@ class CountingReader:
         self.context.readers.submit(piece.fill, self._chunks(start, stop))
         return piece
 
-    def finish(self, end: int) -> None:
-        """Wait for the remaining bytes and feed them to the digest, up to `end`.
+    def finish(self, begin: int, end: int) -> None:
+        """Wait for the remaining bytes and feed those from `begin` to `end` to the digest.
 
-        Bytes after `end` belong to the next span, which reads them itself.
+        Bytes before and after them belong to the neighbours, which read them themselves: the digest is that of the
+        bytes that are stored.
         """
+        if self.digest:
+            self.digest.mark(end)
         while self._pieces:
             start, piece = self._pieces.pop()
             data = piece[:]
             if self.digest:
-                self.digest.feed(start, data[: max(end - start, 0)])
+                self.digest.feed(max(start, begin), data[max(begin - start, 0) : max(end - start, 0)])
 
     def close(self) -> None:
         """Stop reading."""

@@ -12,6 +12,7 @@ from manifest.compare import last_wins
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
+from pipeline.carried import carried
 from pipeline.choosing import FILTER
 from pipeline.dataset_run import DatasetRun
 from pipeline.existing import Listing, existing_state, readable_manifest
@@ -56,6 +57,7 @@ def resume(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalE
         run.entries |= covered(each.units, run.entries)
     _log_what_is_done(run, parts)
     _reuse_checksums(run, journal)
+    run.carried = {each.archive.file: carried(each, run.entries, journal) for each in run.planned if run.compares(each)}
     photos = (rest_of_photos(unit, parts.get(unit.id), existing.vouched) for unit in run.photo_units)
     todo = [*_to_do(run, parts), *(unit for unit in photos if unit.id not in run.entries)]
     return Resumed(todo, existing.loose, earlier)
@@ -129,10 +131,11 @@ def _to_do(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]
 
 
 def _compared_units(run: DatasetRun, each: PlannedArchive, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-    stored = {**parts, **run.entries}
-    size = sum(stored[unit.id].size for unit in each.units if unit.id in stored)
-    log.info(
-        "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
-        run.dataset.name, each.archive.file, size,
-    )  # fmt: skip
-    return run.again(each, each.units, stored)
+    stored, units = {**parts, **run.entries}, each.units[run.carried[each.archive.file].units :]
+    size = sum(stored[unit.id].size for unit in units if unit.id in stored)
+    if size:
+        log.info(
+            "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
+            run.dataset.name, each.archive.file, size,
+        )  # fmt: skip
+    return run.again(each, units, stored)

@@ -57,7 +57,7 @@ def run_unit(
         return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=retries)
     entry = _entry(unit, rows, link, context.http.drain_retries())
     if wanted is None and not is_whole(unit.so_far):
-        if all(row.outcome != FAILED for row in rows):
+        if entry.is_done:
             context.record(unit.dataset, entry)
         elif parts:
             parts.flush()
@@ -155,7 +155,7 @@ class _Task:
                     batches.add(linked(row, work.prefix, member.link), None, mark)
                 else:
                     self._member(row, member, member.refusal or refusal, batches, mark)
-            source.finish(max(link.end, work.span.stop))
+            source.finish(max(link.first or 0, work.span.start), max(link.end, work.span.stop))
             return batches.finish()
         finally:
             source.close()

@@ -311,7 +311,7 @@ def test_workers_that_never_come_back_end_the_run(
 ) -> None:
     monkeypatch.setitem(cluster.DASK, "distributed.scheduler.no-workers-timeout", "1s")
     server.plan("/a.tar", Plan(), times=3)  # what is read of it beforehand
-    server.plan("/a.tar", Plan(drip=0.01))
+    server.plan("/a.tar", Plan(drip=0.05))
     destination = Destination(str(tmp_path / "out"))
     with start_cluster(context_of(destination), workers=1) as workers:
         bench = Bench(server, workers)
