@@ -32,7 +32,7 @@ INTRODUCTION = """\
 {connections} connections to the source, {delay:.0f} ms a request to the bucket; SIGKILL, then the same command. Made by
 benchmarks/resuming.py, {date}. *Twice*: bytes read beyond those of an
 undisturbed run, by what the killed run had read; below zero is what the server had sent and the run had not yet read.
-*With the checksum*: the same where a SHA-256 is published, for which what was stored is read again and compared.
+*With the checksum*: the same where a SHA-256 is published, for which the pieces that were being read are read again.
 
 | bytes/s a connection | killed after | it had read | twice | share | with the checksum |
 |---|---|---|---|---|---|"""

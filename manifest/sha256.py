@@ -31,9 +31,7 @@ def _library() -> ctypes.CDLL | None:
     """Open OpenSSL's library; None where it is missing, lacks these functions, or has numbers in another byte order."""
     with contextlib.suppress(OSError):
         library = ctypes.CDLL(LIBRARY)
-        if sys.byteorder == "little" and all(
-            hasattr(library, f"SHA256_{name}") for name in ("Init", "Update", "Final")
-        ):
+        if sys.byteorder == "little" and all(hasattr(library, name) for name in FUNCTIONS):
             return library
     return None
 
