@@ -152,7 +152,8 @@ def _entry(record: Record, name: str, end: int) -> ZipEntry:
     if record.method == STORED and not record.flags & ENCRYPTED:
         size = record.packed  # as unzip does; the CRC-32 shows whether it is right
     places, is_sure = (record.offset, record.packed, size), not record.is_damaged
-    entry = ZipEntry(name, record.raw_name, *places, record.crc, record.method, _refusal(record), 0, is_sure)
+    refusal = _refusal(record) if size or not name.endswith("/") else ""  # a folder without data is only its name
+    entry = ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
     return entry if 0 <= record.offset <= end - LOCAL_HEADER_BYTES - record.packed else _placed(entry)
 
 
@@ -221,6 +222,8 @@ def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iter
     first: Buffer = b""
     while len(first) < LOCAL_HEADER.size + len(entry.raw_name) and (chunk := next(chunks, b"")):
         first = bytes(first) + bytes(chunk) if first else chunk
+    if entry.stop == entry.offset:
+        raise MemberError("damaged: it overlaps the next member")
     signature, name, extra = LOCAL_HEADER.unpack_from(bytes(first[: LOCAL_HEADER.size]).ljust(LOCAL_HEADER.size, b"\0"))
     if signature != b"PK\3\4":
         raise MemberError(f"damaged: no local header at byte {entry.offset:,}")
