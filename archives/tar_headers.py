@@ -230,9 +230,8 @@ class HeaderReader:
         link = _name(pax.get("linkpath"), long.get(LONG_LINK), header.link)
         at = self._after_map(at) if header.is_extended else at
         kind, size = header.kind, 0
-        has_data = not (kind in WITHOUT_DATA or name.endswith("/")) or self._has_data(
-            pax.get("size") or header.size, at
-        )
+        has_none = kind in WITHOUT_DATA or (kind in FILES and name.endswith("/"))
+        has_data = not has_none or self._has_data(pax.get("size") or header.size, at)
         if kind == HARD_LINK and header.is_posix and has_data:
             kind = REGULAR
         if has_data:

@@ -170,8 +170,8 @@ def _refusal(record: Record) -> str:
 
 def _kind_refusal(record: Record) -> str:
     kind = stat.S_IFMT(unix_mode(record))
-    if kind in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFIFO and record.raw_name == b"-"):
-        return ""  # a pipe of this name: what Info-ZIP was given on its standard input
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFIFO and record.size):
+        return ""  # a pipe with data: what Info-ZIP or 7z was given on its standard input
     return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
 
 

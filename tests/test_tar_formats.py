@@ -64,6 +64,7 @@ FORMATS = {
     "a folder with a size and no data": block(b"d/", 1, b"\0", magic=V7) + member("d/f", b"1"),
     "a folder": block(b"d", 0, b"5") + member("d/f", b"1"),
     "a dump of a folder": block(b"d/", 4, b"D", magic=GNU) + padded(b"Yf\0\0") + member("d/f", b"1"),
+    "a dump of an empty folder": block(b"d/", 1, b"D", magic=GNU) + padded(b"\0") + member("d/f", b"1"),
     "a volume's label": block(b"label", 0, b"V", magic=GNU) + member("f", b"1"),
     "a base-256 size": block(b"f", b"\x80" + (3).to_bytes(11, "big")) + padded(b"abc"),
     "a size without an end": block(b"f", b"000000000003") + padded(b"abc"),
