@@ -192,7 +192,7 @@ def bucket_and_prefix(url: str) -> tuple[str, str]:
             " a-z, 0-9, '-', '_', '.', beginning and ending with a letter or digit"
         )
     prefix, refusal = object_name("", path)
-    if path and (refusal or prefix != path or f"/{METADATA_PREFIX}" in f"/{path}/"):
+    if path and (refusal or prefix != path or "\\" in path or f"/{METADATA_PREFIX}" in f"/{path}/"):
         raise UsageError(
             f"{url}: not a prefix that objects can have: expected gs://bucket/folder/folder, without empty folders,"
             f" '.', '..', backslashes, control characters and '{METADATA_PREFIX}'"

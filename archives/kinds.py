@@ -46,7 +46,8 @@ def plan(reader: Reader, span: int = SPAN_BYTES, limits: Limits = LIMITS) -> lis
     what, cure = _foreign(reader), "unpack it, pack the files as tar, tar.gz or zip, and give these with --mirror"
     if what:
         raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got {what}: {cure}")
-    raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got something else")
+    got = "something else" if reader.size else "an empty file"
+    raise ArchiveError(f"{reader.name}: expected a tar or zip archive, got {got}")
 
 
 def _foreign(reader: Reader) -> str:

@@ -37,7 +37,7 @@ class Tar(ArchiveKind):
     is_resumable = reads_extents = is_seekable = True
 
     def recognises(self, reader: Reader, head: bytes) -> bool:
-        return parse(head) is not None or head == bytes(BLOCK)
+        return parse(head) is not None or (head == bytes(BLOCK) and _is_blank(reader))
 
     def plan(self, reader: Reader, span: int, most: int) -> list[Span]:
         check_unpacked(reader.name, reader.size, most)
@@ -69,6 +69,11 @@ class Tar(ArchiveKind):
                 return index, Span(self, span.start, span.stop, begin=here.end, pax=here.pax)
         report_end(name, here)
         return None
+
+
+def _is_blank(reader: Reader) -> bool:
+    """Return whether there are only zeros: other bytes after the first block are a zip or a disk image."""
+    return not any(chunk.strip(b"\0") for chunk in reader.stream(0, reader.size))
 
 
 def _starts(size: int, span: int) -> Iterator[int]:
@@ -156,14 +161,16 @@ def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, i
 def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
     """Accept the archive's end at `start`, or raise ArchiveError; its members need `whole` bytes."""
     block = file.read(start, start + BLOCK)
-    if any(block):
+    if not start and not block.startswith(b"\0"):
+        raise ArchiveError(f"{file.name}: expected a compressed tar, got something else that is compressed")
+    if any(block if len(block) == BLOCK else block.strip(b"\0 \t\r\n\x1a")):  # a line end is no cut-off header
         what = "a damaged header" if len(block) == BLOCK else "the end of the file"
         raise ArchiveError(
             f"{file.name}: expected a tar header or the end-of-archive block at byte {start:,}, got {what}"
         )
-    if not block and (not start or file.length < whole):
+    if not block and file.length < whole:
         raise ArchiveError(f"{file.name}: cut off: no end-of-archive block at byte {start:,}")
-    link.ended = bool(block)
+    link.ended = bool(block) and not any(block)
     after = file.read(start, start + LOOK_BEYOND_BYTES)
     at = next((at for at in range(0, len(after), BLOCK) if any(after[at : at + BLOCK])), 0)
     link.another = start + at if parse(after[at : at + BLOCK]) else 0
@@ -171,6 +178,8 @@ def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
 
 def _member(file: ArchiveFile, entry: TarEntry) -> Member:
     where = entry.name, entry.size, entry.offset
+    if entry.damage:
+        return Member(*where, None, entry.damage)
     if entry.is_folder:
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
     if refusal := tar_refusal(entry):

@@ -22,7 +22,7 @@ FILES = frozenset({REGULAR, b"\0", b"7"})  # 7: contiguous, on systems that had 
 FOLDERS = (b"5", b"D")  # D: GNU's dump of a folder, whose data are the names in it
 HARD_LINK, SYMBOLIC_LINK, SPARSE, CONTINUED = b"1", b"2", b"S", b"M"
 DEVICES = (b"3", b"4", b"6")
-WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # regardless of their size field
+WITHOUT_DATA = (HARD_LINK, SYMBOLIC_LINK, *DEVICES, b"5")  # whatever their size, if a header follows
 LONG_NAME, LONG_LINK, GLOBAL = b"L", b"K", b"g"
 PAX = (b"x", b"X")  # X: Solaris, before the standard
 PASSED_OVER = (b"V", b"A")  # a volume's label, and Solaris' access lists
@@ -32,9 +32,9 @@ PAX_THAT_MATTERS = ("path", "linkpath", "size", "GNU.sparse.", "SCHILY.realsize"
 SPARSE_KEYS = PAX_THAT_MATTERS[3:]
 SPARSE_GOES_ON = 504  # the byte of a block of a sparse map that says so
 
-_CHECKSUM = re.compile(rb"[ \t]*([0-7]{1,8})[ \0]*")
+_CHECKSUM = re.compile(rb"[ \t]*([0-7]{1,8})(?:[ \0].*)?", re.DOTALL)
 _OCTAL = re.compile(rb"[ \t]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
-_RECORD = re.compile(rb"([0-9]{1,7}) ([^=\n]+)=")
+_RECORD = re.compile(rb" *([0-9]{1,7}) ([^=\n]*)=")
 _MINUS = bytes(range(128, 256))
 
 
@@ -60,6 +60,7 @@ class TarEntry(NamedTuple):
     is_sparse: bool
     offset: int  # where the data begin
     end: int  # where the data end; the next header is at the next full block
+    damage: str = ""  # of its pax header, whose records may have another name and size
 
     @property
     def is_folder(self) -> bool:
@@ -126,21 +127,22 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def parse_pax(archive: str, body: bytes, at: int) -> dict[str, str]:
-    """Parse the records of a pax header that matter; a record is its length, a space, key, "=", value, line end."""
-    found, begin = dict[str, str](), 0
+def parse_pax(body: bytes, found: dict[str, str]) -> str:
+    """Add the records of a pax header that matter, and return the beginning of the first that is damaged, or "".
+
+    A record is its length, a space, key, "=", value, line end.
+    """
+    begin = 0
     while begin < len(body) and body[begin]:
         match = _RECORD.match(body, begin)
         end = begin + int(match[1]) if match else 0
         if not match or not match.end() < end <= len(body) or body[end - 1] != ord("\n"):
-            raise ArchiveError(
-                f"{archive}: bad pax header before byte {at:,}: {escaped(str(body[begin : begin + 40]))}"
-            )
+            return escaped(str(body[begin : begin + 40]))
         key = match[2].decode("utf-8", "surrogateescape")
         if key.startswith(PAX_THAT_MATTERS):
             found[key] = body[match.end() : end - 1].decode("utf-8", "surrogateescape")
         begin = end
-    return found
+    return ""
 
 
 def _size(archive: str, value: str, at: int) -> int:
@@ -178,22 +180,25 @@ class HeaderReader:
         return self._read(header, start)
 
     def _read(self, header: Header | None, start: int) -> tuple[TarEntry | None, int]:
-        at, own, long = start, dict[str, str](), dict[bytes, bytes]()
+        at, own, long, damage = start, dict[str, str](), dict[bytes, bytes](), ""
         while header:
             at += BLOCK
             if header.kind not in EXTENDED:
                 entry = self._entry(header, at, {**self.pax, **own} if own or self.pax else own, long)
-                return entry, entry.offset + padded(entry.end - entry.offset)
-            is_bare = header.kind in PASSED_OVER and not self._has_data(header, at)
+                return entry._replace(damage=damage), entry.offset + padded(entry.end - entry.offset)
+            is_bare = header.kind in PASSED_OVER and not self._has_data(header.size, at)
             body = b"" if is_bare else self._body(header, at)
             at += padded(len(body))
             self._check_length(start, at)
             if header.kind in (LONG_NAME, LONG_LINK):
                 long[header.kind] = body.partition(b"\0")[0]
             elif header.kind not in PASSED_OVER:
-                (self.pax if header.kind == GLOBAL else own).update(parse_pax(self.archive, body, at))
+                bad = parse_pax(body, self.pax if header.kind == GLOBAL else own)
+                if bad and header.kind == GLOBAL:
+                    raise ArchiveError(f"{self.archive}: bad pax header before byte {at:,}: {bad}")
+                damage = f"bad pax header: {bad}" if bad else damage
             header = parse(self.read_bytes(at, at + BLOCK))
-        if own or long or (at > start and not self.read_bytes(at, at + 1)):
+        if own or long or damage or (at > start and not self.read_bytes(at, at + 1)):
             raise ArchiveError(f"{self.archive}: cut off: an extended header without its member at byte {start:,}")
         return None, at
 
@@ -225,9 +230,11 @@ class HeaderReader:
         link = _name(pax.get("linkpath"), long.get(LONG_LINK), header.link)
         at = self._after_map(at) if header.is_extended else at
         kind, size = header.kind, 0
-        if kind == HARD_LINK and header.is_posix and self._has_data(header, at):
+        has_none = kind in WITHOUT_DATA or (kind in FILES and name.endswith("/"))
+        has_data = not has_none or self._has_data(pax.get("size") or header.size, at)
+        if kind == HARD_LINK and header.is_posix and has_data:
             kind = REGULAR
-        if kind not in WITHOUT_DATA and not (name.endswith("/") and not self._has_data(header, at)):
+        if has_data:
             size = _size(self.archive, pax["size"], at) if pax.get("size") else self._checked(header.size, at)
         if kind == SPARSE or (pax and any(key.startswith(SPARSE_KEYS) for key in pax)):
             said = pax.get("GNU.sparse.realsize") or pax.get("GNU.sparse.size")
@@ -246,10 +253,10 @@ class HeaderReader:
             self._check_length(start, at)
         return at
 
-    def _has_data(self, header: Header, at: int) -> bool:
-        """Return whether data follow a folder or a hard link, which usually have none (pax can add the file's).
+    def _has_data(self, size: str | int | None, at: int) -> bool:
+        """Return whether data follow a link, a folder or a device, which usually have none (pax can add a link's).
 
         Most writers' sizes mean nothing here; as in libarchive, there are no data if a header follows.
         """
-        block = self.read_bytes(at, at + BLOCK) if header.size else b""
+        block = self.read_bytes(at, at + BLOCK) if size else b""
         return any(block) and parse(block) is None

@@ -152,7 +152,8 @@ def _entry(record: Record, name: str, end: int) -> ZipEntry:
     if record.method == STORED and not record.flags & ENCRYPTED:
         size = record.packed  # as unzip does; the CRC-32 shows whether it is right
     places, is_sure = (record.offset, record.packed, size), not record.is_damaged
-    entry = ZipEntry(name, record.raw_name, *places, record.crc, record.method, _refusal(record), 0, is_sure)
+    refusal = _refusal(record) if size or not name.endswith("/") else ""  # a folder without data is only its name
+    entry = ZipEntry(name, record.raw_name, *places, record.crc, record.method, refusal, 0, is_sure)
     return entry if 0 <= record.offset <= end - LOCAL_HEADER_BYTES - record.packed else _placed(entry)
 
 
@@ -169,8 +170,8 @@ def _refusal(record: Record) -> str:
 
 def _kind_refusal(record: Record) -> str:
     kind = stat.S_IFMT(unix_mode(record))
-    if kind in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFIFO and record.raw_name == b"-"):
-        return ""  # a pipe of this name: what Info-ZIP was given on its standard input
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFIFO and record.size):
+        return ""  # a pipe with data: what Info-ZIP or 7z was given on its standard input
     return "a symbolic link" if kind == stat.S_IFLNK else "a device, pipe or socket"
 
 
@@ -221,6 +222,8 @@ def _packed(entry: ZipEntry, chunks: Iterator[Buffer], spelled: Spelled) -> Iter
     first: Buffer = b""
     while len(first) < LOCAL_HEADER.size + len(entry.raw_name) and (chunk := next(chunks, b"")):
         first = bytes(first) + bytes(chunk) if first else chunk
+    if entry.stop == entry.offset:
+        raise MemberError("damaged: it overlaps the next member")
     signature, name, extra = LOCAL_HEADER.unpack_from(bytes(first[: LOCAL_HEADER.size]).ljust(LOCAL_HEADER.size, b"\0"))
     if signature != b"PK\3\4":
         raise MemberError(f"damaged: no local header at byte {entry.offset:,}")

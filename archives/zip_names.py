@@ -26,11 +26,13 @@ def names(archive: str, records: Sequence[Record]) -> list[str]:
     _report(archive, records, found)
     if any("\\" in name for name in found):
         found = _with_slashes(archive, records, found)
-    empty = {name for record, name in zip(records, found, strict=True) if not record.size and name and name[-1] != "/"}
+    empty = {
+        name for record, name in zip(records, found, strict=True) if _is_empty(record) and name and name[-1] != "/"
+    }
     if empty:
         above = empty & _folders(found)
         found = [
-            name + "/" if name in empty and not record.size and _is_folder(record, name in above) else name
+            name + "/" if name in empty and _is_empty(record) and (name in above or _is_folder(record)) else name
             for record, name in zip(records, found, strict=True)
         ]
     return found
@@ -56,10 +58,13 @@ def _decoded(record: Record) -> str:
 
 
 def _unicode_path(record: Record) -> str:
-    """Return the name of Info-ZIP's field, if its CRC-32 is that of the raw name; else ""."""
+    """Return the name of Info-ZIP's field, if it is UTF-8 and its CRC-32 is that of the raw name; else ""."""
     field = next((data for kind, data in fields(record.extra) if kind == UNICODE_PATH), b"")
     is_meant = field[:5] == b"\1" + zlib.crc32(record.raw_name).to_bytes(4, "little")
-    return field[5:].decode("utf-8", "ignore").partition("\0")[0] if is_meant else ""
+    try:
+        return field[5:].decode().partition("\0")[0] if is_meant else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def _report(archive: str, records: Sequence[Record], found: list[str]) -> None:
@@ -85,11 +90,14 @@ def _with_slashes(archive: str, records: Sequence[Record], found: list[str]) -> 
     return out
 
 
-def _is_folder(record: Record, is_above: bool) -> bool:
-    """Return whether its attributes say so or, if it has none, whether other names are below it."""
+def _is_empty(record: Record) -> bool:
+    return not (record.size and record.packed)
+
+
+def _is_folder(record: Record) -> bool:
     if mode := unix_mode(record):
         return stat.S_ISDIR(mode)
-    return bool(record.attributes & MSDOS_FOLDER) or (not record.attributes and is_above)
+    return bool(record.attributes & MSDOS_FOLDER)
 
 
 def unix_mode(record: Record) -> int:

@@ -23,8 +23,11 @@ Named = Mapping[str, Sequence[Row]]  # name → its members, in the order of the
 
 
 def linked(row: Row, prefix: str, link: str) -> Row:
-    """Return the row of a hard link to the member `link`; its reason is that member's object name."""
-    target, refusal = object_name(prefix, link)
+    """Return the row of a hard link to the member `link`; its reason is that member's object name.
+
+    A slash at its beginning is removed, as by tar: it names a member, never a file of this machine.
+    """
+    target, refusal = object_name(prefix, link.lstrip("/"))
     if refusal:
         return row._replace(outcome=REFUSED, reason=f"a hard link to {escaped(link)!r}: {refusal}")
     return row._replace(outcome=LINKED, reason=target)

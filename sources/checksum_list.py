@@ -46,7 +46,7 @@ class ChecksumList:
             if line.startswith(SIGNATURE):
                 break
             if not FRAMES.fullmatch(line):
-                self._add(number, line.rstrip())
+                self._add(number, line.strip())
 
     def _add(self, number: int, line: str) -> None:
         if found := PLAIN.fullmatch(line) or POWERSHELL.fullmatch(line):

@@ -32,9 +32,9 @@ def object_name(prefix: str, name: str) -> tuple[str, str]:
 
 
 def _refusal(name: str, parts: list[str], full: str) -> str:
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+    if parts and re.match(r"[/\\]|[A-Za-z]:", name):
         return "an absolute name"
-    if ".." in parts or "\\" in name:
+    if ".." in re.split(r"[/\\]", name):
         return "a name that leads out of its folder"
     if not full.isprintable() and re.search(r"[\x00-\x1f\x7f-\x9f]", full):
         return "a name with a control character"

@@ -29,7 +29,9 @@ NAMES = {
     "a/..": OUT,
     "..": OUT,
     "a\\..\\..\\out.jpg": OUT,
-    "\\\\host\\share\\out.jpg": OUT,
+    "..\\out.jpg": OUT,
+    "\\\\host\\share\\out.jpg": ABSOLUTE,
+    "\\out.jpg": ABSOLUTE,
     "/etc/cron.d/out": ABSOLUTE,
     "//host/out.jpg": ABSOLUTE,
     "C:/out.jpg": ABSOLUTE,
@@ -94,6 +96,7 @@ ODD = [
     "per%20cent%2Fslash.jpg",
     "a#b?c=d&e.jpg",
     "star*[1]{2}~.jpg",
+    "back\\slash.jpg",
     "quote'\"`.jpg",
     "-rf",
     "~root",
@@ -156,6 +159,14 @@ def test_a_file_and_a_folder_of_one_name(bench: Bench, kind: str, turned: bool) 
 def test_a_folder_that_has_data_is_reported(bench: Bench, packed: bytes) -> None:
     result = bench.extract(bench.dataset(a_tar=packed + (b"" if packed.startswith(b"PK") else END)))
     assert (result.status, failures(bench)) == (3, {"mini/a/": "a folder that has data"})
+
+
+@pytest.mark.parametrize("name", ["/", "./", "//", "/./"])
+@pytest.mark.parametrize("kind", PACKS)
+def test_a_folder_that_is_the_archives_own_root_is_no_name(any_bench: Bench, kind: str, name: str) -> None:
+    packed = PACKS[kind]([File(name, b""), File("a.jpg", b"1")])
+    assert any_bench.extract(only(any_bench, kind, packed)).state == "complete"
+    assert any_bench.objects() == {"a.jpg": b"1"}
 
 
 # ── links and devices ────────────────────────────────────────────────────────────────────────────

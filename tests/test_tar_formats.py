@@ -19,6 +19,7 @@ from support.archive_kinds import KINDS, SOUND, TARS
 from support.archives import SPANS, Memory, extract, truth
 from support.program import unlock
 from support.tars import END, block, changed, extended, member, padded, record, signed
+from support.zips import pack_zip
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", b""
 
@@ -63,16 +64,20 @@ FORMATS = {
     "a folder with a size and no data": block(b"d/", 1, b"\0", magic=V7) + member("d/f", b"1"),
     "a folder": block(b"d", 0, b"5") + member("d/f", b"1"),
     "a dump of a folder": block(b"d/", 4, b"D", magic=GNU) + padded(b"Yf\0\0") + member("d/f", b"1"),
+    "a dump of an empty folder": block(b"d/", 1, b"D", magic=GNU) + padded(b"\0") + member("d/f", b"1"),
     "a volume's label": block(b"label", 0, b"V", magic=GNU) + member("f", b"1"),
     "a base-256 size": block(b"f", b"\x80" + (3).to_bytes(11, "big")) + padded(b"abc"),
     "a size without an end": block(b"f", b"000000000003") + padded(b"abc"),
     "a size with spaces": block(b"f", b"         3  ") + padded(b"abc"),
     "a sum of signed bytes": signed(block("é".encode(), 1)) + padded(b"1"),
     "a sum without its NUL": resummed(block(b"f", 1), b"%07o ") + padded(b"1"),
+    "a sum with something after its NUL": resummed(block(b"f", 1), b"%06o\0x") + padded(b"1"),
+    "a folder with data": block(b"d/", 5, b"5") + padded(b"names") + member("d/f", b"1"),
     "a GNU long name": extended(b"L", b"n" * 150 + b"\0") + member("n" * 99, b"1"),
     "a pax name and size": extended(b"x", record("path", "é" * 70) + record("size", "3"))
     + block(b"f", 1) + padded(b"abc"),
     "a Solaris pax name": extended(b"X", record("path", "p" * 120)) + member("f", b"1"),
+    "a pax record without a key": extended(b"x", record("", "v") + record("path", "p")) + member("f", b"1"),
     "a pax record without a value": extended(b"x", record("path", "")) + member("f", b"1"),
     "pax records that change nothing": extended(b"x", record("mtime", "x") + record("uid", "-1")) + member("f", b"1"),
     "a global pax header": extended(b"g", record("comment", "c" * 900)) + member("f", b"1"),
@@ -80,6 +85,9 @@ FORMATS = {
 
 DISPUTED = {
     ("a folder with a size and no data", "tar"),  # loses the member after it
+    ("a sum with something after its NUL", "bsdtar"),  # takes it for damage, as 7z and tarfile do not
+    ("a folder with data", "tar"),  # says that it skips to the next header, with status 2
+    ("a pax record without a key", "bsdtar"),  # ends there
     ("a Solaris pax name", "bsdtar"),  # libarchive 3.6 takes it for a file
     ("a pax record without a value", "tar"),  # takes it for a file without a name
 }
@@ -217,6 +225,38 @@ def test_a_compressed_tar_without_end_blocks(kind: str, caplog: pytest.LogCaptur
         extract(ONE[kind](bare[:-1500]))
 
 
+@pytest.mark.parametrize("pack", [bytes, *ONE.values()], ids=["tar", *ONE])
+@pytest.mark.parametrize("tail", [b"\r\n", b"\n", b" \0\x1a"])
+def test_a_line_end_instead_of_end_blocks(
+    tail: bytes, pack: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = member("a", b"1") + member("b", b"2")
+    for span in SPANS:
+        assert [got.data for got in extract(pack(bare + tail), span)] == [b"1", b"2"]
+    assert caplog.messages.count(
+        "memory.bin: it ends with its last member, without blocks of zeros; every member is whole"
+    ) == len(SPANS)
+    with pytest.raises(ArchiveError, match="at byte 2,048, got the end of the file"):
+        extract(pack(bare + b"c.jpg"))
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 100_000])
+def test_zeros_are_an_empty_tar_only_if_nothing_else_follows(zeros: int) -> None:
+    assert extract(bytes(zeros)) == []
+    packed = pack_zip()(SOUND)
+    assert extract(bytes(zeros) + packed) == truth(packed)
+    for rest in (TAR, b"\1"):
+        with pytest.raises(ArchiveError, match="expected a tar or zip archive, got something else"):
+            extract(bytes(zeros) + rest)
+
+
+@pytest.mark.parametrize("kind", ONE)
+@pytest.mark.parametrize("data", [b"", b"text", gzip.compress(TAR), b"text" * 900], ids=range(4))
+def test_what_is_compressed_and_no_tar(data: bytes, kind: str) -> None:
+    with pytest.raises(ArchiveError, match="expected a compressed tar, got something else that is compressed"):
+        extract(ONE[kind](data))
+
+
 def test_a_little_that_unpacks_to_much_is_handed_on_piece_by_piece() -> None:
     packed = gzip.compress(bytes(50 << 20))
     assert max(map(len, unpack("a", "gz", iter([packed])))) <= UNPACKED
@@ -234,9 +274,13 @@ def test_a_little_that_unpacks_to_much_is_handed_on_piece_by_piece() -> None:
 ])  # fmt: skip
 def test_other_formats_are_named_with_what_to_do(head: bytes, name: str) -> None:
     packed = head.ljust(40_000, b"?")
-    packed = b"?" + packed[1:] if not head[0] else packed
     with pytest.raises(ArchiveError, match=rf"got an? .*{name}.*: unpack it, pack the files as tar, tar\.gz or zip"):
         kinds.plan(Memory(packed))
+
+
+def test_an_empty_file_is_named() -> None:
+    with pytest.raises(ArchiveError, match="expected a tar or zip archive, got an empty file"):
+        kinds.plan(Memory(b""))
 
 
 def test_a_disk_image_of_macos() -> None:

@@ -54,7 +54,7 @@ def test_a_directory_that_disagrees_with_the_member(at: int, size: int) -> None:
     ("mode", "reason"),
     [
         (stat.S_IFLNK | 0o777, "a symbolic link"),
-        (stat.S_IFIFO | 0o644, "a device, pipe or socket"),
+        (stat.S_IFBLK | 0o644, "a device, pipe or socket"),
         (stat.S_IFCHR | 0o644, "a device, pipe or socket"),
         (stat.S_IFSOCK | 0o644, "a device, pipe or socket"),
     ],

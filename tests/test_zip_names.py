@@ -44,6 +44,7 @@ CP437 = "Köter.jpg".encode("cp437")
         (CP437, 0, unicode_path(CP437, "犬.jpg", version=2), "Köter.jpg"),
         (CP437, 0, unicode_path(CP437, "犬.jpg")[:-1], "Köter.jpg"),
         (CP437, 0, unicode_path(CP437, ""), "Köter.jpg"),
+        (b"?.jpg", 0, unicode_path(b"?.jpg", "ö.jpg").replace("ö".encode(), b"\xf6?"), "?.jpg"),
         ("Köter.jpg".encode(), UTF_8, b"", "Köter.jpg"),
         ("Köter.jpg".encode(), 0, b"", "Köter.jpg"),
         ("藏獒.jpg".encode(), 0, b"", "藏獒.jpg"),
@@ -53,7 +54,8 @@ CP437 = "Köter.jpg".encode("cp437")
     ],
     ids=[
         "field", "field of an ASCII name", "field after another", "field and flag", "field of another name",
-        "field of version 2", "field cut off", "field without a name", "flag", "no flag", "no flag, Chinese", "DOS",
+        "field of version 2", "field cut off", "field without a name", "field that is not UTF-8",
+        "flag", "no flag", "no flag, Chinese", "DOS",
         "flag, but not UTF-8", "NUL",
     ],
 )  # fmt: skip
@@ -162,12 +164,26 @@ def test_a_folder_by_its_attributes_that_has_data_is_a_file() -> None:
     assert (got.name, got.data) == ("n1", b"data")
 
 
-def test_an_empty_entry_without_attributes_that_others_are_in_is_a_folder() -> None:
-    assert names(ZipRecord(b"n1"), ZipRecord(b"n1/n2/a.jpg", b"1"), ZipRecord(b"n2")) == [
-        "n1/",
-        "n1/n2/a.jpg",
-        "n2",
-    ]
+@pytest.mark.parametrize("attributes", [0, 0x20, (stat.S_IFREG | 0o644) << 16, (stat.S_IFDIR | 0o755) << 16])
+@pytest.mark.parametrize("system", range(20))
+def test_an_empty_entry_that_others_are_in_is_a_folder(system: int, attributes: int) -> None:
+    entry = ZipRecord(b"n1", system=system, attributes=attributes)
+    assert names(entry, ZipRecord(b"n1/n2/a.jpg", b"1"), ZipRecord(b"n2")) == ["n1/", "n1/n2/a.jpg", "n2"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ZipRecord(b"n1/", flags=1),
+        ZipRecord(b"n1/", method=9),
+        ZipRecord(b"n1/", method=99),
+        ZipRecord(b"n1/", attributes=(stat.S_IFLNK | 0o777) << 16),
+        ZipRecord(b"n1", size=4096, system=FAT, attributes=0x10),
+    ],
+    ids=["encrypted", "Deflate64", "AES", "a link's mode", "a size"],
+)
+def test_a_folder_without_data_needs_no_unpacking(entry: ZipRecord) -> None:
+    assert [(got.name, got.data, got.refusal) for got in extract(pack([entry]))] == [("n1/", b"", "")]
 
 
 # ── beside other programs ────────────────────────────────────────────────────────────────────────

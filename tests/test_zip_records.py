@@ -51,7 +51,7 @@ ODD = {
     "another name in the local header": replace(B, local_name=b"another name"),
     "a size that a stored member cannot have": replace(B, method=0, data=b"second" * 50, size=1 << 31),
     "numbers that are full, and no zip64 field": replace(B, flags=0x800),
-    "a pipe called -": replace(B, attributes=(stat.S_IFREG | 0o644) << 16),
+    "a pipe with data, as 7z -si writes it": replace(B, attributes=(stat.S_IFIFO | 0o644) << 16),
 }
 
 
@@ -78,6 +78,7 @@ REFUSED = {
     "a wrong CRC-32": (replace(B, crc=1), "damaged: expected 300 bytes of CRC-32 00000001"),
     "a wrong size": (replace(B, size=299), "damaged: expected 299 bytes"),
     "a link": (replace(B, attributes=LINK), "a symbolic link"),
+    "a pipe": (ZipRecord(b"b.jpg", attributes=(stat.S_IFIFO | 0o644) << 16), "a device, pipe or socket"),
 }
 
 

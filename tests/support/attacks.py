@@ -45,6 +45,24 @@ REFUSED = {
         extended(b"x", b"".join(record(*pair) for pair in SPARSE_1_0)) + member("s", b"999999999\n" * 99),
     ),
     "star's and Solaris' sparse": (HOLES, extended(b"x", record("SUN.holesdata", " 0 5")) + member("s", b"hello")),
+    "pax size of 5,000 digits": (
+        f"bad pax header: b'{'9' * 40}'",
+        extended(b"x", record("a", "b") + b"9" * 5000 + b" size=1\n") + member("s"),
+    ),
+    "80,000 digits": (f"bad pax header: b'{'1' * 40}'", extended(b"x", b"1" * 80_000) + member("s")),
+    "pax record of no length": ("bad pax header: b'0 path=a\\n'", extended(b"x", b"0 path=a\n") + member("s", b"1")),
+    "pax record that is too long": (
+        "bad pax header: b'99 path=a\\n'",
+        extended(b"x", record("size", "3") + b"99 path=a\n") + block(b"s", 600) + padded(b"abc"),
+    ),
+    "pax record without a line end, of a folder": (
+        "bad pax header: b'9 path=a9'",
+        extended(b"x", b"9 path=a9") + block(b"s", 0, b"5"),
+    ),
+    "pax record without a value, of a link": (
+        "bad pax header: b'7 path\\n'",
+        extended(b"x", b"7 path\n") + block(b"s", 0, b"1"),
+    ),
     "the rest of a file": (
         "the rest of a file that begins in another volume of the archive",
         block(b"s", 600, b"M", magic=b"ustar  ") + bytes(1024),
@@ -65,15 +83,12 @@ ATTACKS = {
     "huge size": block(b"a", HUGE),
     "huge size beside a small pax size": extended(b"x", record("size", "9" * 18)) + member("a"),
     "negative pax size": extended(b"x", record("size", "-1024")) + member("a"),
-    "pax size of 5,000 digits": extended(b"x", record("a", "b") + b"9" * 5000 + b" size=1\n") + member("a"),
-    "pax record of no length": extended(b"x", b"0 path=a\n") + member("a"),
     "sparse map that goes on after the end": block(
         b"a", 0, b"S", magic=b"ustar  ", rest=SPARSE + b"\1" + b"00000001000\0"
     ),
     "5,000 long names": extended(b"L", b"a") * 5000 + member("a"),
     "5,000 pax headers": extended(b"x", record("a", "b")) * 5000 + member("a"),
     "5,000 global headers": extended(b"g", record("a", "b")) * 5000 + member("a"),
-    "80,000 digits": extended(b"x", b"1" * 80_000) + member("a"),
     "long name of nothing": extended(b"L", b"a"),
     **{f"negative size of {kind!r}": block(b"a", NEGATIVE, kind) + member("a") for kind in (b"L", b"K", b"x", b"g")},
     **{f"huge size of {kind!r}": block(b"a", HUGE, kind) + member("a") for kind in (b"L", b"K", b"x", b"g")},
