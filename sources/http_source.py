@@ -109,6 +109,8 @@ class HttpSource:
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:
         got = Version.of(response)
+        if response.status_code == 200 and not any(got):
+            return  # a page, say of a server that is busy: no range, and it says nothing of the file
         has_size = size in (self.size, None)
         if has_size and self.validators.is_same(got):
             return
