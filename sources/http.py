@@ -137,8 +137,8 @@ class HttpClient:
             raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
         except (requests.RequestException, ValueError) as error:  # a redirect to no URL, headers that contradict
             raise SourceError(f"{url}: {innermost(error)}") from error
-        if response.status_code == 203:  # 200, by a proxy that has changed something (RFC 9110, 15.3.4)
-            response.status_code = 200
+        if response.status_code == 203 or ("Range" not in headers and answers.is_all(response)):
+            response.status_code = 200  # 203: by a proxy that has changed something (RFC 9110, 15.3.4)
         # A link's place is there for a time, and then answers by an error, a page, or a redirect to one.
         good = (206 if "Range" in headers else 200, *THROTTLED_STATUSES)
         if known != url and (response.history or response.status_code not in good):

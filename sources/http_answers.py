@@ -121,6 +121,11 @@ def content_range(response: requests.Response) -> tuple[int, int | None]:
     return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
 
 
+def is_all(response: requests.Response) -> bool:
+    """Return whether the answer is a part that is the whole file."""
+    return response.status_code == 206 and content_range(response) == (0, content_length(response))
+
+
 def retry_after(response: requests.Response) -> float:
     """Return the seconds to wait by Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if there is none."""
     try:

@@ -98,6 +98,8 @@ class HttpSource:
             raise SourceChangedError(
                 f"{self.name}: changed while it was read (status {response.status_code}); run again"
             )
+        if response.status_code == 403:  # it was readable: some servers refuse so what is too many connections
+            raise retry.ThrottledError(answers.status_of(response), self.client.hosts.of(response.url))
         answers.check_status(self.name, response)
         answers.check_encoding(self.name, response)
         first, size = answers.content_range(response)

@@ -40,7 +40,7 @@ FIELDS = {
 
 
 INTEGER = re.compile(r"\s*(-?\d{1,18})(?:\.0*)?\s*", re.ASCII)  # pandas writes whole numbers with ".0"
-DECIMAL = re.compile(r"\s*-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*", re.ASCII)
+DECIMAL = re.compile(r"\s*-?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d{1,3})?\s*", re.ASCII)
 HTTP = re.compile(r"(https?)://([^/?#]*@)?([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
 PLAIN = re.compile(r"https?://[a-z0-9][a-z0-9.-]*/[\w%/.-]*", re.ASCII)  # what nearly all URLs are like
 AS_THEY_ARE = "%/:?#[]@!$&'()*+,;=~"  # characters of a URL that quote() would encode

@@ -72,6 +72,7 @@ def test_what_only_looks_odd_is_read(dogs: str | bytes, photos: str | bytes) -> 
         (DOGS.replace("7,Rex", "7_0,Rex"), PHOTOS, "dogs, line 2: expected a number as AnimalInternal-ID, got '7_0'"),
         (DOGS.replace("40.5", "inf"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float, got 'inf'"),
         (DOGS.replace("40.5", "-nan"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float, got '-nan'"),
+        (DOGS.replace("40.5", "1" * 60_000 + "x"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float"),
         (DOGS.replace("40.5", "1e999"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float"),
         (DOGS, f"{PHOTOS}8,https://x/{LONG}\n", "photos, line 4: expected at most 65,536 characters, got 100,"),
         (DOGS, "", "photos: expected a column AnimalInternal-ID, got nothing"),

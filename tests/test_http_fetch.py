@@ -107,7 +107,10 @@ OK, ALMOST = (b"HTTP/1.1 %d x\r\nContent-Length: 5000\r\n\r\n" % status + DATA f
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 
 
-@pytest.mark.parametrize("noise", [ALMOST, HINTS + OK, HINTS * 2 + b"HTTP/1.1 199 x\r\n\r\n" + OK])
+PART = b"HTTP/1.1 206 x\r\nContent-Range: bytes 0-4999/5000\r\nContent-Length: 5000\r\n\r\n" + DATA
+
+
+@pytest.mark.parametrize("noise", [ALMOST, PART, HINTS + OK, HINTS * 2 + b"HTTP/1.1 199 x\r\n\r\n" + OK])
 def test_fetch_of_answers_that_are_as_good_as_200(server: SourceServer, noise: bytes) -> None:
     server.plan(PATH, Plan(noise=noise))
     assert HttpClient().fetch(server.url + PATH) == DATA
