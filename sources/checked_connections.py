@@ -45,6 +45,9 @@ class _Answer(http.client.HTTPResponse):
         raw = _UntilDeadline(self.fp, time.monotonic() + MAX_HEADER_SECONDS)
         self.fp = io.BufferedReader(raw)
         super().begin()
+        while 101 < self.status < 200:  # others than 100, which http.client passes over (RFC 9110, 15.2)
+            self.headers = None  # type: ignore[assignment]  # or begin() would do nothing
+            super().begin()
         raw.deadline = math.inf  # what follows has a least rate: sources/body.py
 
 

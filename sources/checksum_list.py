@@ -19,7 +19,7 @@ POWERSHELL = re.compile(r"()SHA256\s+([0-9a-f]{64})\s+(\S.*)", re.IGNORECASE)
 OTHER = re.compile(
     r"\\?(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{96}|[0-9a-f]{128})[ \t]+[*^?]?\S.*"
     r"|\\?(?!SHA(?:2-)?-?256 ?\()[\w/-]+ ?\(.+\) ?= ?[\w+/=]+"
-    r"|(?!SHA256\s)[A-Z]+\w*\s+[0-9a-f]{32,128}\s+\S.*",
+    r"|(?!SHA256\s)[A-Z]\w*+\s+[0-9a-f]{32,128}\s+\S.*",
     re.IGNORECASE,
 )
 FRAMES = re.compile(

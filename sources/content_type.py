@@ -10,12 +10,14 @@ import re
 
 SIGNATURES = {
     "jpeg": rb"\xff\xd8\xff",
-    "png": rb"\x89PNG",
+    "png": rb"\x89PNG\r\n\x1a\n",  # whole, because its line ends show a transfer as text (W3C PNG, 5.2)
     "gif": rb"GIF8[79]a",
     "webp": rb"RIFF....WEBP",
     "tiff": rb"II\*\0|MM\0\*|II\+\0\x08\0\0\0|MM\0\+\0\x08\0\0",  # TIFF 6.0, section 2; a "+" is BigTIFF's
     "jxl": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",  # ISO/IEC 18181-2: a codestream alone, and in a container
     "jp2": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "psd": rb"8BPS\0[\x01\x02]",
+    "ico": rb"\0\0\x01\0[^\0]\0...\0",  # the number of images; width, height and colours of the first
     # Two letters make no BMP: its second header has one of a few sizes (OS/2 1 and 2, Windows 3 to 5), and one plane.
     "bmp": rb"BM.{12}(?:\x0c\0\0\0.{4}|[\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0.{8})\x01\0",
 }
@@ -36,7 +38,7 @@ ENDINGS = {
     ".tif": "image/tiff",
     ".svg": "image/svg+xml",
 }
-HEAD_BYTES = 2048  # bytes of a text that show what it is
+HEAD_BYTES = 1 << 14  # bytes of a text that show what it is: a licence may precede its root element
 # Longer marks first: UTF-32's begins with UTF-16's.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -45,11 +47,11 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-PROLOGUE = r"\s*(?:<\?xml.*?\?>\s*|<!--.*?-->\s*)*"
+PROLOGUE = r"\s*(?:<\?xml.*?\?>\s*|<!--.*?-->\s*)*+"  # possessive: or many comments would take years
 SVG = re.compile(rf"{PROLOGUE}(?:<!doctype\s+svg\b|<(?:[a-z]\w*:)?svg[\s/>])", re.IGNORECASE | re.DOTALL)
 JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[\[{"\]\d-])')
 HTML = re.compile(
-    rf"{PROLOGUE}<(?:!doctype\s+html|html|head|title|meta|link|style|script|body|table|div|center|h[1-6]|p|br|a)\b",
+    rf"{PROLOGUE}<(?:!doctype\s+html|html|head|title|meta|link|style|script|body|form|table|div|center|h[1-6]|p|br|a)\b",
     re.IGNORECASE | re.DOTALL,
 )
 CONTROLS = re.compile(r"[^\t\n\f\r\x1b\x20-\x7e\x80-\U0010ffff]")

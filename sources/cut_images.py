@@ -1,19 +1,24 @@
 """Find images that are cut off: downloads that broke off without an error.
 
 A file is called cut off only if its own structure proves it. Bytes after the end of an image are allowed: phones append
-to their photos. The end of TIFF and BMP cannot be found without decoding them.
+to their photos. The end of a TIFF cannot be found without decoding it.
 """
 
 from __future__ import annotations
 
+import re
+from functools import partial
+
 END_OF_IMAGE, START_OF_SCAN, END = b"\xd9", b"\xda", b"\xff\xd9"  # markers of a JPEG (ITU T.81, B.1.1.3)
-LACKS_END = "no end marker"
+LACKS_END, LACKS_PIXELS = "no end marker", "no pixels"
 APPLICATIONS = (b"JFIF\0", b"JFXX\0", b"Exif\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/", b"Adobe", b"MPF\0")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Boxes that follow the first one of HEIF, AVIF and JPEG XL files: only of these is the size believed.
 BOXES = frozenset(
     {b"ftyp", b"meta", b"mdat", b"moov", b"idat", b"free", b"skip", b"uuid", b"jxlc", b"jxlp", b"Exif", b"xml "}
 )
+OS2_HEADER, PLAIN_BMP = 12, (0, 3)  # bytes of the oldest second header; compressions without any
+SVG_END = re.compile(rb"</(?:\w+:)?svg\s*>|<(?:\w+:)?svg\b[^<>]*/>", re.IGNORECASE)
 CODESTREAM = b"\xff\x0a"  # of JPEG XL, which has no boxes
 PIXELS = frozenset({b"mdat", b"moov", b"idat", b"jxlc", b"jxlp"})
 MAX_META_BYTES = 1 << 16  # bytes in which the meta box is, which may hold the pixels of a small image
@@ -33,7 +38,7 @@ def _jpeg(data: bytes) -> str:
             at += 1
             continue
         if marker == END_OF_IMAGE:
-            return ""
+            return LACKS_PIXELS
         if body > len(data):
             at, is_proved = len(data), is_proved or at == 2
             break
@@ -52,8 +57,6 @@ def _is_application(body: bytes) -> bool:
 
 
 def _png(data: bytes) -> str:
-    if not data.startswith(PNG_SIGNATURE):
-        return "" if len(data) >= len(PNG_SIGNATURE) else "no IEND chunk"
     if not (PNG_SIGNATURE + b"\0\0\0\x0dIHDR").startswith(data[:16]):
         return ""
     at = len(PNG_SIGNATURE)
@@ -65,18 +68,19 @@ def _png(data: bytes) -> str:
 
 
 def _gif(data: bytes) -> str:
-    at = 13 + _colours(data[10:11])
+    at, has_pixels = 13 + _colours(data[10:11]), False
     while at < len(data):
         match data[at]:
             case 0x3B:
-                return ""
+                return "" if has_pixels else LACKS_PIXELS
             case 0x21:
                 at = _after_blocks(data, at + 2)
             case 0x2C:
-                at = _after_blocks(data, at + 11 + _colours(data[at + 9 : at + 10]))
+                at, has_pixels = _after_blocks(data, at + 11 + _colours(data[at + 9 : at + 10])), True
             case _:
                 return ""  # nothing that this can follow
-    return "no trailer"
+    # Some encoders write no trailer. Each image has an end of its own.
+    return "" if has_pixels and at == len(data) else "no trailer"
 
 
 def _colours(flags: bytes) -> int:
@@ -93,6 +97,26 @@ def _after_blocks(data: bytes, at: int) -> int:
 def _webp(data: bytes) -> str:
     size = 8 + int.from_bytes(data[4:8], "little")
     return f"{len(data):,} of {size:,} bytes" if len(data) < size else ""
+
+
+def _bmp(data: bytes) -> str:
+    number, wide = partial(int.from_bytes, byteorder="little"), 2 if data[14] == OS2_HEADER else 4
+    width, height = number(data[18 : 18 + wide]), number(data[18 + wide : 18 + 2 * wide], signed=wide > 2)
+    if wide > 2 and number(data[30:34]) not in PLAIN_BMP:
+        return ""
+    bits = width * number(data[20 + 2 * wide : 22 + 2 * wide])
+    size = number(data[10:14]) + (abs(height) - 1) * ((bits + 31) // 32 * 4) + (bits + 7) // 8
+    return f"{len(data):,} of {size:,} bytes" if len(data) < size else ""
+
+
+def _jp2(data: bytes) -> str:
+    return (
+        "" if END in data else LACKS_END
+    )  # in coded data, 0xFF is followed by less than 0x90 (ISO/IEC 15444-1, B.10.1)
+
+
+def _svg(data: bytes) -> str:
+    return "" if SVG_END.search(data.replace(b"\0", b"")) else "no end tag"
 
 
 def _boxes(data: bytes) -> str:
@@ -115,5 +139,8 @@ CHECKS = {
     "image/png": _png,
     "image/gif": _gif,
     "image/webp": _webp,
+    "image/bmp": _bmp,
+    "image/jp2": _jp2,
+    "image/svg+xml": _svg,
     **dict.fromkeys(("image/heic", "image/heif", "image/avif", "image/jxl"), _boxes),
 }

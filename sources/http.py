@@ -27,7 +27,7 @@ from sources.body import Bandwidth, Body
 from sources.checked_connections import CheckedAdapter
 from sources.hosts import Host, Hosts
 from sources.http_answers import PassingError
-from sources.http_status import FORBIDDEN_STATUSES, GONE_STATUSES, THROTTLED_STATUSES, obstore_status
+from sources.http_status import EMPTY_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import MAX_ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
 from sources.session import Border, OwnSession
@@ -43,11 +43,12 @@ log = logging.getLogger("spotted")
 CONNECT_TIMEOUT = 10  # seconds to connect
 DEFAULT_TIMEOUT = 30.0  # seconds without a byte, by default
 POOL_CONNECTIONS = 128  # connections kept per host; requests' own 10 would close the others after each answer
-EXPIRED = FORBIDDEN_STATUSES | GONE_STATUSES  # what a short-lived link answers once its time is over
 MAX_FILE_SECONDS = 3600  # seconds for such a file, once it has begun to come
 MAX_FILE_BYTES = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
 NO_PROXY = "http://127.0.0.1:0"
-GZIP = 16 + zlib.MAX_WBITS  # zlib's wbits for gzip
+ANY_HEADER = 32 + zlib.MAX_WBITS  # zlib's wbits for gzip and deflate
+UNPACKED = frozenset({"gzip", "x-gzip", "deflate"})
+PACKED = b"\x1f\x8b", b"\x78"  # how gzip and deflate begin
 HEADERS = {"User-Agent": "spotted-data-extraction", "Accept-Encoding": "identity"}
 
 T = TypeVar("T")
@@ -113,6 +114,8 @@ class HttpClient:
         host = self.hosts.of(self._redirects.get(url, url))
         with host.request(), self._answer(url, headers, host) as response:
             if response.status_code in THROTTLED_STATUSES:
+                if not host.is_answering():
+                    self._redirects.pop(url, None)  # as for a connection that fails
                 raise ThrottledError(answers.status_of(response), host, answers.retry_after(response))
             if response.status_code >= 400:
                 yield response
@@ -134,7 +137,11 @@ class HttpClient:
             raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
         except (requests.RequestException, ValueError) as error:  # a redirect to no URL, headers that contradict
             raise SourceError(f"{url}: {innermost(error)}") from error
-        if known != url and response.status_code in EXPIRED:
+        if response.status_code == 203 or ("Range" not in headers and answers.is_all(response)):
+            response.status_code = 200  # 203: by a proxy that has changed something (RFC 9110, 15.3.4)
+        # A link's place is there for a time, and then answers by an error, a page, or a redirect to one.
+        good = (206 if "Range" in headers else 200, *THROTTLED_STATUSES)
+        if known != url and (response.history or response.status_code not in good):
             response.close()
             self._redirects.pop(url, None)
             return self._answer(url, headers, host)
@@ -190,6 +197,8 @@ class HttpClient:
 
     def _fetch_once(self, url: str, max_size: int) -> bytes:
         with self.get(url, {}) as response:
+            if response.status_code in EMPTY_STATUSES:
+                return b""
             answers.check_status(url, response)
             if response.status_code != 200:
                 got = answers.status_of(response)
@@ -236,16 +245,25 @@ def _check_limit(name: str, size: int, max_size: int) -> None:
 
 
 def _unpacked(url: str, response: requests.Response, body: bytes, max_size: int) -> bytes:
-    """Unpack a body that was gzipped against the request, to at most one byte more than `max_size`."""
-    is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip")
-    if not is_packed or not body.startswith(b"\x1f\x8b") or urlsplit(url).path.endswith(".gz"):
+    """Unpack a body that was compressed against the request, to at most one byte more than `max_size`."""
+    codings = answers.codings(response)
+    if not UNPACKED.issuperset(codings) or not body.startswith(PACKED) or urlsplit(url).path.endswith(".gz"):
         answers.check_encoding(url, response)
         return body
-    unpack = zlib.decompressobj(GZIP)
-    try:
-        data = unpack.decompress(body, max_size + 1)
-    except zlib.error as error:
-        raise PassingError(f"a damaged gzip body: {error}") from error
-    if not unpack.eof and len(data) <= max_size:
-        raise PassingError("the gzip body ended early")
+    for _ in codings:
+        body = _inflated(body, max_size)
+    return body
+
+
+def _inflated(body: bytes, max_size: int) -> bytes:
+    data = b""
+    while body and len(data) <= max_size:  # gzip may have several members (RFC 1952, 2.2)
+        unpack = zlib.decompressobj(ANY_HEADER)
+        try:
+            data += unpack.decompress(body, max_size + 1 - len(data))
+        except zlib.error as error:
+            raise PassingError(f"a damaged gzip body: {error}") from error
+        if not unpack.eof and len(data) <= max_size:
+            raise PassingError("the gzip body ended early")
+        body = unpack.unused_data if unpack.unused_data.startswith(PACKED[0]) else b""
     return data

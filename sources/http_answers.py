@@ -10,10 +10,17 @@ import requests
 import urllib3
 
 from errors import GoneError, SourceError, escaped
+from sources.content_type import describe
 from sources.http_status import GONE_STATUSES, RETRYABLE_STATUSES
 
 MAX_RETRY_AFTER_SECONDS = 10**9  # seconds; what a server asks for beyond that is not counted
 NUMBER = "[0-9]{1,18}"  # of bytes, as a header may have it; more digits are none of a file
+# As RFC 9110, 14.4 has it, and as some servers do: "bytes=0-9/10", "bytes: 0-9/10", "0-9/10".
+CONTENT_RANGE = re.compile(rf"(?:bytes)?[ :=]*({NUMBER}) ?- ?{NUMBER} ?/ ?({NUMBER}|\*)", re.IGNORECASE)
+# Values of Content-Encoding that change the bytes (IANA's registry). Others, such as UTF-8, binary, bzip2 or S3's
+# aws-chunked, are of servers that mean something else by it.
+CODINGS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"})
+PAGES = {"a web page": "an HTML page", "JSON": "JSON", "an XML document": "an XML document"}
 
 
 class PassingError(Exception):
@@ -46,20 +53,24 @@ class Version(NamedTuple):
         """The value for If-Range, which allows no weak tag (RFC 9110, 13.1.5)."""
         return "" if self.etag.startswith("W/") else str(self)
 
+    @property
+    def _tag(self) -> str:
+        return self.etag.removeprefix("W/").strip('"')  # some servers behind one name leave the marks out
+
     def is_same(self, other: Version) -> bool:
         """Return whether both can be of one file: weak comparison of tags (RFC 9110, 8.8.3.2), or else of dates.
 
         The answer to a request with If-Range may come without its Last-Modified (RFC 9110, 15.3.7).
         """
         if self.etag and other.etag:
-            return self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
+            return self._tag == other._tag
         if self.modified and other.modified:
             return self.modified == other.modified
-        return not any(other)
+        return not any(self) or not any(other)
 
     def is_replica(self, other: Version) -> bool:
         """Return whether only the tags differ, as between several servers behind one name."""
-        return not self.is_same(other) and self.modified != "" and self.modified == other.modified
+        return not self.is_same(other) and self.modified == other.modified
 
 
 def check_status(url: str, response: requests.Response) -> None:
@@ -77,12 +88,19 @@ def status_of(response: requests.Response) -> str:
     return f"status {response.status_code} {escaped(response.reason or '')}"
 
 
+def codings(response: requests.Response) -> list[str]:
+    """Return the compressions of the body, in the order in which they were applied (RFC 9110, 8.4)."""
+    given = response.headers.get("Content-Encoding", "").lower().split(",")
+    return [each.strip() for each in given if each.strip() in CODINGS]
+
+
 def check_encoding(url: str, response: requests.Response) -> None:
     """Raise SourceError for an encoded body: its byte ranges would not be the file's."""
-    encoding = response.headers.get("Content-Encoding", "").strip() or "identity"
     # Apache's mod_mime calls a .tar.gz "Content-Encoding: x-gzip" though the bytes are the file's own.
-    if encoding.lower() != "identity" and not urlsplit(url).path.endswith((".gz", ".tgz")):
-        raise SourceError(f"{url}: expected the file as it is, got Content-Encoding {escaped(encoding)}")
+    paths = (urlsplit(url).path, urlsplit(response.url).path)
+    if codings(response) and not any(path.endswith((".gz", ".tgz")) for path in paths):
+        encoding = escaped(response.headers["Content-Encoding"])
+        raise SourceError(f"{url}: expected the file as it is, got Content-Encoding {encoding}")
 
 
 def check_length(expected: int | None, got: int) -> None:
@@ -99,8 +117,13 @@ def content_length(response: requests.Response) -> int | None:
 
 def content_range(response: requests.Response) -> tuple[int, int | None]:
     """Return the first byte (-1 without such a header) and the size of the whole file (None if unknown)."""
-    match = re.fullmatch(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)", response.headers.get("Content-Range", ""))
+    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     return (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
+
+
+def is_all(response: requests.Response) -> bool:
+    """Return whether the answer is a part that is the whole file."""
+    return response.status_code == 206 and content_range(response) == (0, content_length(response))
 
 
 def retry_after(response: requests.Response) -> float:
@@ -112,9 +135,9 @@ def retry_after(response: requests.Response) -> float:
 
 
 def check_not_html(name: str, head: bytes) -> None:
-    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)", head, re.IGNORECASE):
+    if what := PAGES.get(describe(head)):
         raise SourceError(
-            f"{name}: expected a file, got an HTML page (an error page or a dead share link);"
+            f"{name}: expected a file, got {what} (an error page or a dead share link);"
             " open it in a browser to see why, or take the file from elsewhere with --mirror"
         )
 

@@ -98,6 +98,8 @@ class HttpSource:
             raise SourceChangedError(
                 f"{self.name}: changed while it was read (status {response.status_code}); run again"
             )
+        if response.status_code == 403:  # it was readable: some servers refuse so what is too many connections
+            raise retry.ThrottledError(answers.status_of(response), self.client.hosts.of(response.url))
         answers.check_status(self.name, response)
         answers.check_encoding(self.name, response)
         first, size = answers.content_range(response)
@@ -109,6 +111,8 @@ class HttpSource:
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:
         got = Version.of(response)
+        if response.status_code == 200 and not any(got):
+            return  # a page, say of a server that is busy: no range, and it says nothing of the file
         has_size = size in (self.size, None)
         if has_size and self.validators.is_same(got):
             return

@@ -25,6 +25,8 @@ DOGS, PHOTOS = "apa_dogs.csv", "apa_photos.csv"
 WRONG_HOST, RIGHT_HOST = "//live-cdn.shelterluv.com/", "//www.shelterluv.com/"
 DOG, URL = "AnimalInternal-ID", "PhotoUrl"
 MISSING = frozenset({"", "NULL"})
+# In columns of numbers also what pandas and R write; elsewhere it could be a name.
+MISSING_NUMBERS = MISSING | {"NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "None"}
 # Column of dogs.csv → key of the annotation, in the annotation's order, and the type of its value.
 FIELDS = {
     "AnimalName": ("name", str),
@@ -38,7 +40,7 @@ FIELDS = {
 
 
 INTEGER = re.compile(r"\s*(-?\d{1,18})(?:\.0*)?\s*", re.ASCII)  # pandas writes whole numbers with ".0"
-DECIMAL = re.compile(r"\s*-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*", re.ASCII)
+DECIMAL = re.compile(r"\s*-?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d{1,3})?\s*", re.ASCII)
 HTTP = re.compile(r"(https?)://([^/?#]*@)?([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
 PLAIN = re.compile(r"https?://[a-z0-9][a-z0-9.-]*/[\w%/.-]*", re.ASCII)  # what nearly all URLs are like
 AS_THEY_ARE = "%/:?#[]@!$&'()*+,;=~"  # characters of a URL that quote() would encode
@@ -155,7 +157,7 @@ def _facts(dog: int, line: Line) -> dict[str, object]:
     facts = dict[str, object]()
     for column, (key, kind) in FIELDS.items():
         text = line.values[column]
-        value = "null" if text.strip() in MISSING else _value(text, kind)
+        value = "null" if text.strip() in (MISSING if kind is str else MISSING_NUMBERS) else _value(text, kind)
         if value is None:
             raise SourceError(
                 f"{DOGS}: dog {dog}: {column}: expected {kind.__name__}, got {escaped(text)!r} in line {line.number}"

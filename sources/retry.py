@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import random
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import requests
 import urllib3
 
-from errors import SourceError, printable
+from errors import SourceError, escaped, printable
 from sources.hosts import Host
 from sources.http_answers import PassingError
 
@@ -92,4 +93,7 @@ def innermost(error: BaseException) -> str:
         next((arg for arg in error.args if isinstance(arg, Exception)), None),
     ):
         error, by = inner, "the proxy: " if isinstance(inner, urllib3.exceptions.ProxyError) else by
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        why = f"expected an answer as HTTP has it, got {escaped(str(error))}"
+        return by + why
     return by + printable(re.sub(r"<?\w+(\.\w+)*( object at |\().*?[>)]: ", "", str(error))) or type(error).__name__

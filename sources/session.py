@@ -106,5 +106,7 @@ class OwnSession(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
+        if resp.status_code == 300:  # with the server's choice (RFC 9110, 15.4.1), which requests leaves to the user
+            target = resp.headers.get("Location")
         self._border.check(resp.request.url or "", target or "")
         return target

@@ -14,17 +14,19 @@ from dataclasses import dataclass, replace
 
 import requests
 
-from errors import SourceError
 from sources import http_answers as answers
 from sources import network
 from sources.http import CONNECT_TIMEOUT, HttpClient
 from sources.http_answers import Version
 from sources.http_source import HttpSource
+from sources.http_status import NO_RANGES
 from sources.local_files import FileSource, is_http, local_path
 from sources.retry import MAX_FIRST_ATTEMPTS, innermost
 from sources.spool import SpooledSource, spooled_from, whole
 
 log = logging.getLogger("spotted")
+
+HEAD = {"Range": "bytes=0-511"}  # of the first request for a file
 
 
 def unreachable(places: tuple[str, ...]) -> str:
@@ -94,8 +96,10 @@ def probe(url: str, client: HttpClient) -> Probe:
     return client.persist(url, lambda: _probe(url, client), MAX_FIRST_ATTEMPTS)
 
 
-def _probe(url: str, client: HttpClient) -> Probe:
-    with client.get(url, {"Range": "bytes=0-511"}) as response:
+def _probe(url: str, client: HttpClient, headers: dict[str, str] = HEAD) -> Probe:
+    with client.get(url, headers) as response:
+        if headers and response.status_code in NO_RANGES:
+            return _probe(url, client, {})
         answers.check_status(url, response)
         answers.check_not_html(url, client.body(response).read(512))
         if response.status_code == 206:
@@ -104,9 +108,9 @@ def _probe(url: str, client: HttpClient) -> Probe:
 
 
 def _open_http(url: str, size: int | None, client: HttpClient) -> Source:
-    with client.get(url, {"Range": "bytes=0-511"}) as response:
-        if response.status_code == 416:
-            raise SourceError(f"{url}: expected a file, got an empty one")
+    with client.get(url, HEAD) as response:
+        if response.status_code in NO_RANGES:
+            return whole(url, size, client)
         answers.check_status(url, response)
         if response.status_code == 200:
             return spooled_from(response, url, size, client)

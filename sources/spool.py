@@ -121,6 +121,8 @@ def spooled_from(response: requests.Response, url: str, size: int | None, client
     answers.check_encoding(url, response)
     body, length = client.body(response), answers.content_length(response)
     head = body.read(512)
+    if not head:
+        raise SourceError(f"{url}: expected a file, got an empty one")
     answers.check_not_html(url, head)
     if length is not None:
         answers.check_size(url, length, size)

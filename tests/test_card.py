@@ -317,7 +317,7 @@ def test_formats_that_no_dataset_has_are_not_given_to_their_readers() -> None:
     ("path", "data", "expected"),
     [
         ("a/b.jpg", b"\xff\xd8\xff\xe0", ""),
-        ("a/b.JPEG", b"\x89PNG", "PNG named .jpeg"),
+        ("a/b.JPEG", b"\x89PNG\r\n\x1a\n", "PNG named .jpeg"),
         ("a/b.png", b"", "not an image, but named .png"),
         ("a.jpg/b", b"<a/>", ""),
         ("a/.png", b"GIF8", ""),

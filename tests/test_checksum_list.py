@@ -83,6 +83,7 @@ def test_a_list_without_a_line_for_it(text: str) -> None:
         ("<!DOCTYPE html>", "expected lines as sha256sum writes them, got <!DOCTYPE html> in line 1"),
         (f"{NAME}: {SUM}", f"expected lines as sha256sum writes them, got {NAME}: {SUM} in line 1"),
         (SUM, f"expected lines as sha256sum writes them, got {SUM} in line 1"),
+        ("a" * 60_000, f"expected lines as sha256sum writes them, got {'a' * 200}… in line 1"),
     ],
 )
 def test_what_is_not_understood_is_named(text: str, expected: str) -> None:

@@ -71,7 +71,8 @@ def test_what_only_looks_odd_is_read(dogs: str | bytes, photos: str | bytes) -> 
         (DOGS + DOGS, PHOTOS, "dogs, line 4: expected a number as AnimalInternal-ID, got 'AnimalInternal-ID'"),
         (DOGS.replace("7,Rex", "7_0,Rex"), PHOTOS, "dogs, line 2: expected a number as AnimalInternal-ID, got '7_0'"),
         (DOGS.replace("40.5", "inf"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float, got 'inf'"),
-        (DOGS.replace("40.5", "nan"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float, got 'nan'"),
+        (DOGS.replace("40.5", "-nan"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float, got '-nan'"),
+        (DOGS.replace("40.5", "1" * 60_000 + "x"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float"),
         (DOGS.replace("40.5", "1e999"), PHOTOS, "dogs: dog 7: AnimalCurrentWeightPounds: expected float"),
         (DOGS, f"{PHOTOS}8,https://x/{LONG}\n", "photos, line 4: expected at most 65,536 characters, got 100,"),
         (DOGS, "", "photos: expected a column AnimalInternal-ID, got nothing"),
@@ -103,6 +104,13 @@ def test_what_is_wrong_is_named(dogs: str | bytes, photos: str | bytes, expected
 def test_urls(url: str, expected: str) -> None:
     (_, got, refusal), *_ = found(photos=PHOTOS.replace("https://www.shelterluv.com/a.jpg", url))
     assert (refusal == "the table names no http or https URL") if not expected else (got, refusal) == (expected, "")
+
+
+@pytest.mark.parametrize("missing", ["", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "None"])
+def test_a_number_that_is_missing(missing: str) -> None:
+    dogs = DOGS.replace("40.5,20150306", f"{missing},{missing}").replace("Rex", "NA")
+    facts = json.loads(join(dogs.encode(), PHOTOS.encode())[0].annotation)
+    assert (facts["weight_pounds"], facts["dob"], facts["name"]) == ("null", "null", "NA")
 
 
 def test_photos_of_unknown_dogs_are_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -83,6 +85,52 @@ def test_fetch_of_bytes_that_are_packed_on_the_way(server: SourceServer) -> None
     server.plan(PATH, Plan(headers={"Content-Encoding": "gzip"}))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*Content-Encoding gzip"):
         HttpClient().fetch(server.url + PATH)
+
+
+TWICE, PARTS = gzip.compress(gzip.compress(DATA)), gzip.compress(DATA[:9]) + gzip.compress(DATA[9:])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("UTF-8", DATA), ("none", DATA), ("aws-chunked", DATA), ("gzip, gzip", TWICE), ("gzip", PARTS),
+        ("aws-chunked,gzip", gzip.compress(DATA)), ("gzip", gzip.compress(DATA) + b"more"),
+        ("deflate", zlib.compress(DATA)),
+    ],
+)  # fmt: skip
+def test_fetch_of_any_encoding_that_can_be_read(server: SourceServer, encoding: str, body: bytes) -> None:
+    server.plan(PATH, Plan(body=body, headers={"Content-Encoding": encoding}))
+    assert HttpClient().fetch(server.url + PATH) == HttpClient().fetch_photo(server.url + PATH, 1 << 20) == DATA
+
+
+OK, ALMOST = (b"HTTP/1.1 %d x\r\nContent-Length: 5000\r\n\r\n" % status + DATA for status in (200, 203))
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+
+
+PART = b"HTTP/1.1 206 x\r\nContent-Range: bytes 0-4999/5000\r\nContent-Length: 5000\r\n\r\n" + DATA
+
+
+@pytest.mark.parametrize("noise", [ALMOST, PART, HINTS + OK, HINTS * 2 + b"HTTP/1.1 199 x\r\n\r\n" + OK])
+def test_fetch_of_answers_that_are_as_good_as_200(server: SourceServer, noise: bytes) -> None:
+    server.plan(PATH, Plan(noise=noise))
+    assert HttpClient().fetch(server.url + PATH) == DATA
+
+
+@pytest.mark.parametrize("status", [204, 205])
+def test_fetch_of_an_answer_without_a_body(server: SourceServer, status: int) -> None:
+    server.plan(PATH, Plan(noise=b"HTTP/1.1 %d x\r\n\r\n" % status))
+    assert HttpClient().fetch(server.url + PATH) == b""
+
+
+def test_fetch_follows_the_choice_of_the_server(server: SourceServer) -> None:
+    server.plan("/old", Plan(status=300, headers={"Location": PATH}))
+    assert HttpClient().fetch(server.url + "/old") == DATA
+
+
+def test_fetch_of_what_is_no_http(server: SourceServer) -> None:
+    server.plan(PATH, Plan(noise=b"ICY 200 OK\r\n" + bytes(70_000)))
+    with pytest.raises(SourceError, match=r"expected an answer as HTTP has it, got ICY 200 OK"):
+        HttpClient().fetch(server.url + PATH, attempts=1)
 
 
 def test_a_header_that_comes_byte_by_byte_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,7 +250,7 @@ def test_too_long_a_wait_is_not_waited(server: SourceServer, waits: list[float])
 # ── what cannot be had ───────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("status", [404, 410, 451])
 def test_gone(server: SourceServer, status: int) -> None:
     source = opened(server)
     server.plan(PATH, Plan(status=status))
@@ -260,7 +260,7 @@ def test_gone(server: SourceServer, status: int) -> None:
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize(("status", "tries"), [(401, 1), (403, 1), (400, 1), (500, 4), (502, 4), (408, 4)])
+@pytest.mark.parametrize(("status", "tries"), [(401, 1), (403, 1), (400, 2), (500, 4), (502, 4), (408, 4)])
 def test_refused(server: SourceServer, waits: list[float], status: int, tries: int) -> None:
     server.plan(PATH, Plan(status=status))
     with pytest.raises(SourceError, match=f"{server.url}{PATH}: .*{status}") as caught:
@@ -301,10 +301,23 @@ def test_bytes_that_are_packed_on_the_way(server: SourceServer, ranges: bool) ->
         open_source((server.url + PATH,), HttpClient())
 
 
-def test_an_encoding_that_is_the_files_own(server: SourceServer) -> None:
-    server.files["/data.tar.gz"] = DATA
-    server.plan("/data.tar.gz", Plan(headers={"Content-Encoding": "x-gzip"}))
-    assert opened(server, "/data.tar.gz").read(0, 5000) == DATA
+@pytest.mark.parametrize(
+    ("path", "encoding"),
+    [("/data.tar.gz", "x-gzip"), *((PATH, each) for each in ("x-bzip2", "UTF-8", "binary", "none", "aws-chunked"))],
+)
+def test_an_encoding_that_is_the_files_own_or_none(server: SourceServer, path: str, encoding: str) -> None:
+    server.files[path] = DATA
+    server.plan(path, Plan(headers={"Content-Encoding": encoding}))
+    server.redirect("/link", path)
+    assert opened(server, path).read(0, 5000) == opened(server, "/link").read(0, 5000) == DATA
+
+
+@pytest.mark.parametrize("what", ["JSON", "an XML document", "an HTML page"])
+def test_what_comes_in_place_of_a_file_is_named(server: SourceServer, what: str) -> None:
+    bodies = {"JSON": b'{"error": "quota"}', "an XML document": b"<Error/>", "an HTML page": b"<form>Password"}
+    server.files[PATH] = bodies[what]
+    with pytest.raises(SourceError, match=f"{server.url}{PATH}: expected a file, got {what}"):
+        open_source((server.url + PATH,), HttpClient())
 
 
 @pytest.mark.parametrize("value", ["bytes 0-511/*", "nonsense", None], ids=["size unknown", "nonsense", "none"])
@@ -351,6 +364,29 @@ def test_a_share_that_is_taken_back(server: SourceServer) -> None:
     server.share("1f2e3d", DATA, uses=0, expired=404)
     with pytest.raises(GoneError, match="1f2e3d"):
         source.read(0, 10)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        Plan(status=400),
+        Plan(status=500),
+        Plan(status=503),
+        Plan(status=302, headers={"Location": "/login"}),
+        Plan(body=HTML, etag=None, ranges=False),
+    ],
+    ids=["400", "500", "503", "login", "page"],
+)
+def test_a_place_that_is_over_is_asked_for_again_from_its_link(
+    server: SourceServer, waits: list[float], over: Plan
+) -> None:
+    """S3 answers 400 to an expired token, others a login page; of several mirrors one may end."""
+    server.files |= {"/one": DATA, "/two": DATA, "/login": HTML}
+    server.redirect("/link", "/one")
+    source = opened(server, "/link")
+    server.redirect("/link", "/two")
+    server.plan("/one", over)
+    assert source.read(10, 5000) == DATA[10:]
 
 
 @pytest.mark.parametrize("location", ["/loop", "file:///etc/passwd", "ftp://127.0.0.1/data.bin", "http://"])

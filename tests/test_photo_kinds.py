@@ -63,8 +63,13 @@ IMAGES = {
     "jpeg xl": ("image/jxl", b"\xff\x0a" + bytes(range(256))),
     "jpeg xl in boxes": ("image/jxl", box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl ") + box(b"jxlc", b"x")),
     "jpeg 2000": ("image/jp2", drawn("JPEG2000")),
+    "jpeg 2000, the codestream alone": ("image/jp2", drawn("JPEG2000", no_jp2=True)),
+    "gif without a trailer": ("image/gif", drawn("GIF")[:-1]),
+    "icon": ("image/ico", drawn("ICO")),
+    "psd": ("image/psd", b"8BPS\0\1" + bytes(90)),
     "svg": ("image/svg+xml", f'\ufeff<?xml version="1.0"?>\n<!-- <html> -->\n{SVG}'.encode()),
     "svg in utf-16": ("image/svg+xml", SVG.encode("utf-16")),
+    "svg behind a licence": ("image/svg+xml", f"<!--{'licence ' * 1000}-->{SVG}".encode()),
     "svg with a doctype": ("image/svg+xml", f'<!DOCTYPE svg PUBLIC "a" "b" [<!ENTITY x "y">]>{SVG}'.encode()),
 }  # fmt: skip
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252")
@@ -80,6 +85,8 @@ OTHERS = {
     "a text that begins as a BMP": ("text", b"BMW is no dog, and these are no pixels, but letters"),
     "RIFF that is no WebP": ("unknown bytes", b"RIFF\x24\0\0\0WAVEfmt " + bytes(90)),
     "a film": ("unknown bytes", box(b"ftyp", b"isom\0\0\2\0isommp41") + box(b"mdat", bytes(90))),
+    "very many comments": ("an XML document", b"<!--a-->" * 900 + b"<svgs/>"),
+    "a PNG that was sent as text": ("unknown bytes", drawn("PNG").replace(b"\r\n", b"\n", 1)),
     "bytes": ("unknown bytes", bytes(range(256))),
 }
 
@@ -102,10 +109,19 @@ def test_any_bytes_are_something(data: bytes) -> None:
     cut_off(data, kind)
 
 
-@pytest.mark.parametrize("name", list(IMAGES)[: list(IMAGES).index("heif")])
+CUT = [*list(IMAGES)[: list(IMAGES).index("heif")], "bmp", "jpeg 2000", "svg"]
+
+
+@pytest.mark.parametrize("name", CUT)
 def test_wherever_an_image_is_cut_that_is_seen(name: str) -> None:
     kind, data = IMAGES[name]
-    assert [size for size in range(24, len(data)) if not cut_off(data[:size], kind)] == []
+    unseen = [size for size in range(24, len(data)) if not cut_off(data[:size], kind)]
+    assert unseen == ([len(data) - 1] if name == "gif" else [])  # many have no trailer, and all of their pixels
+
+
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff\xd9", b"GIF89a\1\0\1\0\0\0\0;"], ids=["jpeg", "gif"])
+def test_an_image_without_pixels_is_not_whole(data: bytes) -> None:
+    assert cut_off(data, image_type(data)) == "no pixels"
 
 
 @pytest.mark.parametrize(
