@@ -112,8 +112,10 @@ class ObjectLease(Lease):
                     lambda: blob.upload_from_string(b"", if_generation_match=generation, timeout=30, retry=None), judge
                 )
                 self._generation = int(blob.generation or 0)
-        except google.api_core.exceptions.PreconditionFailed:
+        except google.api_core.exceptions.PreconditionFailed as error:
             found = self._find()
+            if found is None and generation == 0:  # what must not exist does not: a policy of the organisation
+                raise BucketError(f"{self.where}: no lease can be taken: {reason(error)}") from error
             if found is None or found[1] != self._holder:
                 return False
             self._generation = found[0]
@@ -137,7 +139,8 @@ class ObjectLease(Lease):
             if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
                 return
             found = self._find()
-            self._lost = described(self.where, found[1] if found else {})
+            gone = f"{self.where}: was removed"
+            self._lost = described(self.where, found[1]) if found else gone
         self.check()
 
     def _release(self) -> None:
