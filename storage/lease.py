@@ -60,7 +60,7 @@ class ObjectLease(Lease):
     def check(self) -> None:
         """Raise BucketError if another run has taken it over."""
         if self._lost:
-            raise BucketError(f"{self._lost}, since this run was silent for too long; it ends")
+            raise BucketError(f"{self._lost}; this run ends")
         if self._clock() - self._renewed > LEASE_SECONDS and not self._is_kept:
             self._renew(LEASE_SECONDS)
 
@@ -139,8 +139,8 @@ class ObjectLease(Lease):
             if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
                 return
             found = self._find()
-            gone = f"{self.where}: was removed"
-            self._lost = described(self.where, found[1]) if found else gone
+            other = f"{described(self.where, found[1])}, since this one was silent for too long" if found else ""
+            self._lost = other or f"{self.where}: another program has removed the lease"
         self.check()
 
     def _release(self) -> None:

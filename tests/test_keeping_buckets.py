@@ -199,14 +199,14 @@ def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Buck
     assert found and found[1]["finished"] == "1" and len(found[0]) == 1
 
 
-def test_a_manifest_of_other_objects_is_in_the_way(kept: Bucket, front: GcsFront) -> None:
+def test_a_manifest_of_other_objects_is_passed_over(kept: Bucket, front: GcsFront) -> None:
     store = ManifestStore(kept, "mini")
     front.fail("xml.put", 404, name="_extraction/mini/manifest.csv")
     with pytest.raises(ExtractionError):
         store.commit(rows("mini/x"), [], metadata(1))
-    with pytest.raises(ExtractionError, match="manifest.json cannot be written, as the bucket keeps that of"):
-        store.commit(rows("mini/y"), [], metadata(2))
-    assert store.manifest() is None
+    store.commit(rows("mini/y"), [], metadata(2))
+    found = store.manifest()
+    assert found and found[1]["finished"] == "2" and [row.path for row in found[0]] == ["mini/y"]
 
 
 # ── a run after an interruption ──────────────────────────────────────────────────────────────────
