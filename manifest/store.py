@@ -31,6 +31,7 @@ log = logging.getLogger("spotted")
 
 FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # in the order of Rows
+REQUIRED = ("sample", "sources", "gone")  # fields of manifest.json that later commands need
 CARD = ("card.html", "card.json")
 TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
 CONCURRENT_READS = 32  # concurrent reads of journal entries
@@ -263,6 +264,8 @@ def _read_manifest(versions: Iterable[dict[str, Any]], table: Iterable[bytes]) -
     rows = Rows.of_sorted(read_rows(_lines(passed())))
     for metadata in versions:
         if metadata.pop("manifest_sha256") == sha256.hexdigest():
+            if lost := [key for key in REQUIRED if key not in metadata]:
+                raise ValueError(f"another version wrote manifest.json, without {', '.join(lost)}")
             return rows, metadata
     raise ValueError("manifest.csv has another sha256 than manifest.json says")
 

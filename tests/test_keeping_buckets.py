@@ -153,6 +153,17 @@ def test_what_is_kept_is_answered(kept: Bucket) -> None:
     assert list(kept.delete(["a/x", "a/none"])) == ["a/x"]
 
 
+def test_a_folder_that_another_program_put_with_bytes_is_one_all_the_same(
+    cli: Cli, kept: Bucket, front: GcsFront
+) -> None:
+    where = ("-d", "stanford", "--sample", "--to", kept.url)
+    for name in ("_extraction/", "stanford/", "stanford/Images/"):
+        kept.put(name, b"made by another program")
+    for options in ((), (), ("--verify",), ("--repair",)):
+        done = cli(*where, *options, STORAGE_EMULATOR_HOST=front.url)
+        assert done.returncode == 0, done.stderr
+
+
 # ── the journal and the manifest ─────────────────────────────────────────────────────────────────
 
 
@@ -186,7 +197,7 @@ def test_failures_of_an_earlier_run_are_followed_by_newer_ones(kept: Bucket) -> 
 
 
 def metadata(number: int) -> dict[str, object]:
-    return {"dataset": "mini", "sample": False, "finished": str(number)}
+    return {"dataset": "mini", "sample": False, "sources": [], "gone": 0, "finished": str(number)}
 
 
 def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Bucket, front: GcsFront) -> None:
