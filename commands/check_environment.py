@@ -182,11 +182,12 @@ def _is_in(region: str, location: str) -> bool:
 
 
 def _rights(bucket: Bucket, url: str) -> str:
-    """Write, list and remove a test object."""
+    """Write, list, read and remove a test object."""
     name = f"{METADATA_PREFIX}check/{uuid.uuid4().hex}"
     try:
         bucket.put(name, b"written by --check, and removed again")
         try:
+            bucket.get(name)
             is_listed = any(stored.name == name for stored in bucket.list(f"{METADATA_PREFIX}check/"))
         finally:
             if bucket.delete([name]):
@@ -199,4 +200,4 @@ def _rights(bucket: Bucket, url: str) -> str:
         ) from error
     if not is_listed:
         raise BucketError(f"{bucket.url}: expected {name} to be listed after it was written, it is not")
-    return "can write, list and remove objects (tried with one)"
+    return "can write, list, read and remove objects (tried with one)"

@@ -31,6 +31,7 @@ log = logging.getLogger("spotted")
 
 FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # in the order of Rows
+REQUIRED = ("sample", "sources", "gone")  # fields of manifest.json that later commands need
 CARD = ("card.html", "card.json")
 TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
 CONCURRENT_READS = 32  # concurrent reads of journal entries
@@ -41,7 +42,7 @@ class ManifestStore:
     """The journal and the manifest of one dataset in one bucket.
 
     If the bucket does not allow objects to be replaced or removed (a retention policy, a hold), replacements are
-    written as `<name>~1`, `<name>~2` and so on; the last one counts.
+    written as `<name>~1`, `<name>~2` and so on; the last one counts, of manifest.json that of manifest.csv's SHA-256.
     """
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
@@ -135,21 +136,22 @@ class ManifestStore:
         keep = {f"{journal}{unit}" for unit in kept}
         listed = [stored.name for stored in self.bucket.list(self.folder) if unit_of(stored.name) not in keep]
         over = [name for name in listed if name.startswith(journal) or is_unfinished(name)]
-        self.bucket.delete(name for name in over if not name.endswith("/"))
+        held = self.bucket.delete(name for name in over if not name.endswith("/"))
         self.bucket.delete(sorted((name for name in over if name.endswith("/")), key=len, reverse=True))
-        return set(listed) - set(over)
+        return (set(listed) - set(over)).union(held)
 
     def manifest(self) -> tuple[Rows, Mapping[str, Any]] | None:
         """Return the rows and the metadata of a complete dataset; None if it is not complete.
 
         Raises DamagedError if they are not what was written.
         """
-        metadata = self.bucket.get(self.folder + "manifest.json")
+        versions = self._kept("manifest", ".json")
+        metadata = next(versions, None)
         table = None if metadata is None else self.bucket.read(self.folder + "manifest.csv")
         if metadata is None or table is None:
             return None
         try:
-            return _read_manifest(unseal(metadata), table)
+            return _read_manifest(map(unseal, itertools.chain([metadata], versions)), table)
         except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
             raise DamagedError(f"{self.bucket.url}/{self.folder}manifest: damaged ({error})") from error
 
@@ -160,7 +162,8 @@ class ManifestStore:
             failures_written = beside.submit(self.write_failures, failures)
             for chunk in _Table(rows):
                 sha256.update(chunk)
-            self._put_metadata({**metadata, "manifest_sha256": sha256.hexdigest()})
+            sealed = seal({**metadata, "manifest_sha256": sha256.hexdigest()}, indent=2)
+            self._put_last("manifest", ".json", sealed, "application/json")
         failures_written.result()
         table = _Table(rows)
         self.bucket.sync()  # all objects are on disk before the manifest lists them
@@ -190,18 +193,6 @@ class ManifestStore:
         listing = {stored.name: stored for stored in listed}
         return [row for row in rows if not matches(row, listing.get(row.path))]
 
-    def _put_metadata(self, metadata: Mapping[str, Any]) -> None:
-        sealed = seal(metadata, indent=2)
-        try:
-            self._put_once("manifest.json", sealed, "application/json")
-        except KeptError:
-            # Written by a run that was stopped right after it; with the same rows it is as valid.
-            with contextlib.suppress(ValueError):
-                there = unseal(self.bucket.get(self.folder + "manifest.json") or b"")
-                if all(there.get(key) == metadata[key] for key in ("dataset", "sample", "manifest_sha256")):
-                    return
-            self._put("manifest.json", sealed, "application/json")  # raises the error to show
-
     def write_failures(self, failures: list[Row]) -> None:
         """Write failures.csv, or remove it if there are none."""
         if failures:
@@ -212,9 +203,13 @@ class ManifestStore:
 
     def failures(self) -> list[Row]:
         """Return the rows of the last failures.csv."""
-        found = (self.bucket.get(self.folder + name) for name in _versions("failures", ".csv"))
-        *_, table = None, *itertools.takewhile(lambda each: each is not None, found)
+        *_, table = b"", *self._kept("failures", ".csv")
         return list(_read_failures(table)) if table else []
+
+    def _kept(self, stem: str, end: str) -> Iterator[bytes]:
+        """A file of _put_last and all that replace it."""
+        found = (self.bucket.get(self.folder + name) for name in _versions(stem, end))
+        return iter(lambda: next(found), None)
 
     def mark_incomplete(self, keeps_tables: bool = False) -> None:
         """Remove the manifest, the card and the tables, before anything else is changed."""
@@ -259,7 +254,7 @@ def _versions(stem: str, end: str) -> Iterator[str]:
     return (f"{stem}~{number}{end}" if number else stem + end for number in itertools.count())
 
 
-def _read_manifest(metadata: dict[str, Any], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
+def _read_manifest(versions: Iterable[dict[str, Any]], table: Iterable[bytes]) -> tuple[Rows, Mapping[str, Any]]:
     sha256 = hashlib.sha256()
 
     def passed() -> Iterator[bytes]:
@@ -268,9 +263,12 @@ def _read_manifest(metadata: dict[str, Any], table: Iterable[bytes]) -> tuple[Ro
             yield chunk
 
     rows = Rows.of_sorted(read_rows(_lines(passed())))
-    if metadata.pop("manifest_sha256") != sha256.hexdigest():
-        raise ValueError("manifest.csv has another sha256 than manifest.json says")
-    return rows, metadata
+    for metadata in versions:
+        if metadata.pop("manifest_sha256") == sha256.hexdigest():
+            if lost := [key for key in REQUIRED if key not in metadata]:
+                raise ValueError(f"another version wrote manifest.json, without {', '.join(lost)}")
+            return rows, metadata
+    raise ValueError("manifest.csv has another sha256 than manifest.json says")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -15,8 +15,8 @@ EXTRA = "extra"  # the outcome of their rows
 
 
 def is_unnamed(each: Resolved | None, stored: Stored | None) -> bool:
-    """Whether a listed object has no row; a folder's placeholder needs none."""
-    return each is None and stored is not None and not (stored.name.endswith("/") and not stored.size)
+    """Whether a listed object has no row; a folder's placeholder, which may have bytes, needs none."""
+    return each is None and stored is not None and not stored.name.endswith("/")
 
 
 def extra_rows(dataset: Dataset, known: Iterable[Dataset], bucket: Bucket, unnamed: Sequence[Stored]) -> list[Row]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from errors import BucketError, MemberError
+from errors import BucketError, KeptError, MemberError
 from manifest.records import FAILED, Row
 from pipeline.context import ByteSemaphore
 from storage.bucket import Bucket
@@ -43,7 +44,8 @@ class FolderPlaceholders:
 
     def _put(self, bucket: Bucket, name: str) -> None:
         try:
-            bucket.put(name, b"")
+            with contextlib.suppress(KeptError):  # another program's has bytes: it shows the folder too
+                bucket.put(name, b"")
         # A file and a folder of one name in a directory, or a bucket that cannot be written. No thread takes this
         # exception, so the folder is reported as missing.
         except (MemberError, BucketError) as error:

@@ -101,7 +101,7 @@ def _finish(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mappin
     if "tables" not in metadata and dataset.layout:
         log.info("%s: no metadata.csv: an older version completed it; --repair makes the table", dataset.name)
     left = store.clean_up()
-    if store.lock in left:
+    if store.lock in left and not any("/journal/" in name for name in left):  # else nothing may be removed
         with contextlib.suppress(BusyError), store.lease():  # its end removes the file
             pass
     if not store.card <= left:

@@ -18,7 +18,18 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from errors import BucketError, BusyError, KeptError, MemberError
 from sources.retry import tls_failure
 from storage.api_errors import final_status, judge
-from storage.bucket import NO_TERMS, Bucket, BucketState, Data, Lease, Stored, Terms, map_bounded, reason
+from storage.bucket import (
+    NO_TERMS,
+    Bucket,
+    BucketState,
+    Data,
+    Lease,
+    Stored,
+    Terms,
+    decode_crc32c,
+    map_bounded,
+    reason,
+)  # fmt: skip
 from storage.bucket_admin import NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, charged_to, client, credentials_and_origin, emulator
 from storage.lease import ObjectLease
@@ -109,11 +120,11 @@ class ApiBucket(Bucket):
             self._send(full, sent, content_type, is_new)
             self._alike = 0
         except ALREADY_EXISTS as error:
-            if not is_new:  # an answer to something else
+            there = self._find(name) if is_new else None
+            if there is None:  # an answer to something else, such as a policy of the organisation
                 self._count_refusal(error)
                 raise MemberError(reason(error)) from error
-            there = self._find(name)
-            if there is None or (there.size, there.crc32c) != size_and_crc32c(sent):
+            if (there.size, there.crc32c) != size_and_crc32c(sent):
                 raise BusyError(f"{self.url}/{name}: another run has written it meanwhile") from error
         except REFUSED as error:
             if not isinstance(error, DENIED) or not self._is_kept(name, sent, error):
@@ -229,9 +240,17 @@ class ApiBucket(Bucket):
         with understood(self.url, "its listing"):
             try:
                 for name, size, crc32c in objects(self.url, wanted, (page.raw_page for page in pages)):
-                    yield Stored(name[length:], size, crc32c)
+                    yield self.with_checksum(Stored(name[length:], size, crc32c))
             except NO_ANSWER as error:
                 raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
+
+    def with_checksum(self, stored: Stored, since: int = 0) -> Stored:
+        """Add the checksum, which listings lack where a customer's key encrypts the object.
+
+        https://cloud.google.com/storage/docs/encryption/customer-managed-keys#restrictions
+        """
+        found = None if stored.crc32c is not None else self._bucket.get_blob(self.prefix + stored.name, timeout=60)
+        return stored._replace(crc32c=decode_crc32c(found.crc32c)) if found and found.crc32c else stored
 
     # ── removing ─────────────────────────────────────────────────────────────────────────────────
 

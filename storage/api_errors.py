@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import google.api_core.exceptions
 import obstore
 import requests
@@ -11,6 +13,9 @@ from sources.retry import tls_failure
 from storage.bucket import reason
 from storage.rate_limit import Failure, retry_after
 
+# 403 instead of 429, as Google's APIs have it for rateLimitExceeded and userRateLimitExceeded
+# (https://developers.google.com/workspace/drive/api/guides/handle-errors#resolve_a_403_error_user_rate_limit_exceeded).
+USAGE_LIMIT = re.compile("rate ?limit ?exceeded", re.IGNORECASE)
 NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
@@ -30,9 +35,10 @@ def judge(error: Exception) -> Failure:
         is_passing = isinstance(error, obstore.exceptions.GenericError) and status in (*RETRYABLE_STATUSES, 0)
     else:
         is_passing = status in RETRYABLE_STATUSES or isinstance(error, NO_CONNECTION)
-    is_passing = is_passing and not tls_failure(error)
+    is_limit = bool(USAGE_LIMIT.search(str(error)))
+    is_passing = (is_passing or is_limit) and not tls_failure(error)
     wait = retry_after(getattr(error, "response", None))
-    return Failure(is_passing, status in THROTTLED_STATUSES, wait, reason(error))
+    return Failure(is_passing, is_limit or status in THROTTLED_STATUSES, wait, reason(error))
 
 
 def final_status(error: BaseException) -> str:

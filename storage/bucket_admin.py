@@ -138,7 +138,7 @@ class Place:
                     f"serviceUsageConsumer there, or name another with --billing-project ({reason(error)})"
                 ) from error
             raise BucketError(
-                f"{self._where}: {self._who()} may not list its objects; run:"
+                f"{self._where}: {self._who()} may not list its objects ({reason(error)}); if it lacks a role, run:"
                 f" gcloud storage buckets add-iam-policy-binding {self.url} --member=serviceAccount:ACCOUNT"
                 " --role=roles/storage.objectAdmin (for a prefix alone: docs/prefix.md)"
             ) from error

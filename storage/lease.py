@@ -60,7 +60,7 @@ class ObjectLease(Lease):
     def check(self) -> None:
         """Raise BucketError if another run has taken it over."""
         if self._lost:
-            raise BucketError(f"{self._lost}, since this run was silent for too long; it ends")
+            raise BucketError(f"{self._lost}; this run ends")
         if self._clock() - self._renewed > LEASE_SECONDS and not self._is_kept:
             self._renew(LEASE_SECONDS)
 
@@ -112,8 +112,10 @@ class ObjectLease(Lease):
                     lambda: blob.upload_from_string(b"", if_generation_match=generation, timeout=30, retry=None), judge
                 )
                 self._generation = int(blob.generation or 0)
-        except google.api_core.exceptions.PreconditionFailed:
+        except google.api_core.exceptions.PreconditionFailed as error:
             found = self._find()
+            if found is None and generation == 0:  # what must not exist does not: a policy of the organisation
+                raise BucketError(f"{self.where}: no lease can be taken: {reason(error)}") from error
             if found is None or found[1] != self._holder:
                 return False
             self._generation = found[0]
@@ -137,7 +139,8 @@ class ObjectLease(Lease):
             if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
                 return
             found = self._find()
-            self._lost = described(self.where, found[1] if found else {})
+            other = f"{described(self.where, found[1])}, since this one was silent for too long" if found else ""
+            self._lost = other or f"{self.where}: another program has removed the lease"
         self.check()
 
     def _release(self) -> None:

@@ -86,7 +86,12 @@ def test_a_bucket_that_a_run_would_create_is_no_failure(cli: Cli, front: GcsFron
 
 @pytest.mark.parametrize(
     ("denied", "reason"),
-    [("xml.put", "cannot write"), ("json.list", "cannot be listed"), ("xml.delete", "cannot be deleted")],
+    [
+        ("xml.put", "cannot write"),
+        ("xml.get", "cannot be read"),
+        ("json.list", "cannot be listed"),
+        ("xml.delete", "cannot be deleted"),
+    ],
 )
 def test_denied_rights(front: GcsFront, bucket: str, denied: str, reason: str) -> None:
     front.deny(denied)

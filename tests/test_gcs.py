@@ -174,6 +174,15 @@ def test_no_right_to_write_ends_everything(api: Bucket, front: GcsFront) -> None
         api.put("a", b"1")
 
 
+def test_a_policy_that_refuses_a_new_object_is_not_another_run(api: Bucket, front: GcsFront) -> None:
+    """412 is also orgPolicyConstraintFailed (https://cloud.google.com/storage/docs/json_api/v1/status-codes)."""
+    api.ready()
+    front.fail("xml.put", 412)
+    with pytest.raises(MemberError, match="412"):
+        api.create("a/x", JPEG)
+    api.create("a/x", JPEG)
+
+
 def test_a_bucket_that_is_gone_ends_everything(api: Bucket) -> None:
     with pytest.raises(BucketError, match="cannot write"):
         api.put("a", b"1")

@@ -159,7 +159,7 @@ def test_after_it_was_stored(place: str, request: pytest.FixtureRequest) -> None
 def test_every_bit_of_the_manifest(tmp_path: Path, file: str) -> None:
     store = ManifestStore(FolderBucket(tmp_path), "d")
     rows = Rows.of([Row("d/é,1.jpg", 3, 7, "http://x/a.tar", 512), Row("d/b", 0, 0, "http://x/a.tar", 1024)])
-    store.commit(rows, [], {"objects": 2, "sources": [{"file": "a.tar", "sha256": None}], "gone": 0})
+    store.commit(rows, [], {"objects": 2, "sample": False, "sources": [{"file": "a.tar", "sha256": None}], "gone": 0})
     path = tmp_path / "_extraction/d" / file
     whole = path.read_bytes()
     assert json.loads((tmp_path / "_extraction/d/manifest.json").read_bytes())["objects"] == 2

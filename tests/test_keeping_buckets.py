@@ -153,6 +153,17 @@ def test_what_is_kept_is_answered(kept: Bucket) -> None:
     assert list(kept.delete(["a/x", "a/none"])) == ["a/x"]
 
 
+def test_a_folder_that_another_program_put_with_bytes_is_one_all_the_same(
+    cli: Cli, kept: Bucket, front: GcsFront
+) -> None:
+    where = ("-d", "stanford", "--sample", "--to", kept.url)
+    for name in ("_extraction/", "stanford/", "stanford/Images/"):
+        kept.put(name, b"made by another program")
+    for options in ((), (), ("--verify",), ("--repair",)):
+        done = cli(*where, *options, STORAGE_EMULATOR_HOST=front.url)
+        assert done.returncode == 0, done.stderr
+
+
 # ── the journal and the manifest ─────────────────────────────────────────────────────────────────
 
 
@@ -186,7 +197,7 @@ def test_failures_of_an_earlier_run_are_followed_by_newer_ones(kept: Bucket) -> 
 
 
 def metadata(number: int) -> dict[str, object]:
-    return {"dataset": "mini", "sample": False, "finished": str(number)}
+    return {"dataset": "mini", "sample": False, "sources": [], "gone": 0, "finished": str(number)}
 
 
 def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Bucket, front: GcsFront) -> None:
@@ -199,14 +210,14 @@ def test_a_run_that_was_stopped_between_the_two_files_of_the_manifest(kept: Buck
     assert found and found[1]["finished"] == "1" and len(found[0]) == 1
 
 
-def test_a_manifest_of_other_objects_is_in_the_way(kept: Bucket, front: GcsFront) -> None:
+def test_a_manifest_of_other_objects_is_passed_over(kept: Bucket, front: GcsFront) -> None:
     store = ManifestStore(kept, "mini")
     front.fail("xml.put", 404, name="_extraction/mini/manifest.csv")
     with pytest.raises(ExtractionError):
         store.commit(rows("mini/x"), [], metadata(1))
-    with pytest.raises(ExtractionError, match="manifest.json cannot be written, as the bucket keeps that of"):
-        store.commit(rows("mini/y"), [], metadata(2))
-    assert store.manifest() is None
+    store.commit(rows("mini/y"), [], metadata(2))
+    found = store.manifest()
+    assert found and found[1]["finished"] == "2" and [row.path for row in found[0]] == ["mini/y"]
 
 
 # ── a run after an interruption ──────────────────────────────────────────────────────────────────

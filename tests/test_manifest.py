@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from archives.spans import SpanBoundary
 from datasets import DATASETS
-from errors import BucketError
+from errors import BucketError, DamagedError
 from manifest.compare import last_wins, marks, matches, merge_sorted, outer_join
 from manifest.journal import JournalEntry
 from manifest.records import FAILED, GONE, NOT_AN_IMAGE, REFUSED, STORED, Row, Rows
@@ -82,13 +82,21 @@ def test_a_torn_journal_entry_is_no_entry(tmp_path: Path, rest: bytes) -> None:
     assert ManifestStore(bucket, "d").journal() == {}
 
 
+def test_a_manifest_of_another_version_is_none(tmp_path: Path) -> None:
+    book = ManifestStore(FolderBucket(tmp_path), "d")
+    book.commit(Rows.of([ROW]), [], {"objects": 1, "sources": []})
+    with pytest.raises(DamagedError, match="another version wrote manifest.json, without sample, gone"):
+        book.manifest()
+
+
 def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     book = ManifestStore(FolderBucket(tmp_path), "d")
     rows = Rows.of([ROW, Row('d/with, "comma"', 0, 0xFFFFFFFF, "http://x/a.tar", 0)])
     book.write(JournalEntry("a.tar/000", "v"))
     assert book.manifest() is None
-    book.commit(rows, [ROW._replace(outcome=FAILED, reason="r")], {"objects": 2})
-    assert book.manifest() == (rows, {"objects": 2})
+    fields = {"objects": 2, "sample": False, "sources": [], "gone": 0}
+    book.commit(rows, [ROW._replace(outcome=FAILED, reason="r")], fields)
+    assert book.manifest() == (rows, fields)
     assert (tmp_path / "_extraction/d/manifest.csv").read_text().splitlines()[:2] == [
         "path,size,crc32c,source,offset",
         "d/a,3,AAAABw==,http://x/a.tar,512",

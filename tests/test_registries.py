@@ -154,7 +154,9 @@ def test_the_whole_job(memory: Memory, mirror_of_records: Path, capsys: pytest.C
     objects = memory.buckets["mem://dogs"]
     assert run(*job, "--check") == 0 and run(*job, "--plan") == 0 and not objects
     said = capsys.readouterr().out
-    assert "mem://dogs: exists" in said and "can write, list and remove objects" in said and "It takes about" in said
+    assert (
+        "mem://dogs: exists" in said and "can write, list, read and remove objects" in said and "It takes about" in said
+    )
 
     assert run(*job) == 0
     right = {name: data for name, data in expected_objects().items() if name.startswith("stanford/")}
