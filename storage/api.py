@@ -172,7 +172,7 @@ class ApiBucket(Bucket):
         """List one object by its name; None also if the bucket may not be listed."""
         with contextlib.suppress(BucketError):
             found = next(self._objects(Range(name, name), page_size=1), None)
-            return found if found and found.name == name else None
+            return self.with_checksum(found) if found and found.name == name else None
         return None
 
     def _count_refusal(self, error: BaseException) -> None:
@@ -228,7 +228,13 @@ class ApiBucket(Bucket):
         with ThreadPoolExecutor(CONCURRENT_LISTINGS) as pool:
             parts = (Range(prefix, *each) for each in ends)
             for part in map_bounded(pool, lambda each: list(self._objects(each)), parts, CONCURRENT_LISTINGS):
-                yield from part
+                yield from self._with_checksums(part)
+
+    def _with_checksums(self, listed: Sequence[Stored]) -> Iterable[Stored]:
+        if all(each.crc32c is not None for each in listed):
+            return listed
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            return list(pool.map(self.with_checksum, listed))
 
     def _objects(self, wanted: Range, page_size: int = 1000) -> Iterator[Stored]:
         # Only the JSON of the library's pages is used: its blobs have twenty fields, which take half of the time.
@@ -237,10 +243,15 @@ class ApiBucket(Bucket):
             self._bucket, prefix=wanted.prefix, start_offset=wanted.start or None, end_offset=wanted.stop or None,
             page_size=page_size, fields="items(name,size,crc32c),nextPageToken", timeout=60, retry=DEFAULT_RETRY,
         ).pages  # fmt: skip
+        with self._listing():
+            for name, size, crc32c in objects(self.url, wanted, (page.raw_page for page in pages)):
+                yield Stored(name[length:], size, crc32c)
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
         with understood(self.url, "its listing"):
             try:
-                for name, size, crc32c in objects(self.url, wanted, (page.raw_page for page in pages)):
-                    yield self.with_checksum(Stored(name[length:], size, crc32c))
+                yield
             except NO_ANSWER as error:
                 raise BucketError(f"{self.url}: cannot be listed: {reason(error)}") from error
 
@@ -249,7 +260,8 @@ class ApiBucket(Bucket):
 
         https://cloud.google.com/storage/docs/encryption/customer-managed-keys#restrictions
         """
-        found = None if stored.crc32c is not None else self._bucket.get_blob(self.prefix + stored.name, timeout=60)
+        with self._listing():
+            found = None if stored.crc32c is not None else self._bucket.get_blob(self.prefix + stored.name, timeout=60)
         return stored._replace(crc32c=decode_crc32c(found.crc32c)) if found and found.crc32c else stored
 
     # ── removing ─────────────────────────────────────────────────────────────────────────────────

@@ -36,7 +36,8 @@ def of(text: str | bytes, name: str = NAME) -> str:
     "text",
     [
         LINE, f"{SUM} *{NAME}", f"{SUM}  ./{NAME}", f"{SUM}  data/stanford/{NAME}", f"{SUM} *.\\{NAME}\r\n",
-        f"{SUM}\t{NAME}", f"{SUM} {NAME}   ", f" \t{LINE}", LINE.upper().replace(NAME.upper(), NAME), LINE.replace("\n", "\r\n"),
+        f"{SUM}\t{NAME}", f"{SUM} {NAME}   ", f" \t{LINE}", LINE.upper().replace(NAME.upper(), NAME),
+        LINE.replace("\n", "\r\n"),
         LINE.encode("utf-8-sig"), LINE.encode("utf-16"), codecs.BOM_UTF16_BE + LINE.encode("utf-16-be"),
         f"SHA256 ({NAME}) = {SUM}", f"SHA256({NAME})= {SUM}", f"SHA2-256(./{NAME})= {SUM}",
         f"SHA256 (/srv/{NAME}) = {SUM}",
