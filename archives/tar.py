@@ -179,7 +179,7 @@ def _end(file: ArchiveFile, start: int, whole: int, link: SpanBoundary) -> None:
 def _member(file: ArchiveFile, entry: TarEntry) -> Member:
     where = entry.name, entry.size, entry.offset
     if entry.damage:
-        return Member(*where, None, entry.damage)
+        return Member(*where, None, tar_refusal(entry))
     if entry.is_folder:
         return Member(entry.name.rstrip("/") + "/", 0, entry.offset, b"")
     if refusal := tar_refusal(entry):

@@ -60,7 +60,7 @@ class TarEntry(NamedTuple):
     is_sparse: bool
     offset: int  # where the data begin
     end: int  # where the data end; the next header is at the next full block
-    damage: str = ""  # of its pax header, whose records may have another name and size
+    damage: str = ""  # the beginning of a bad pax record, which may have another name and size
 
     @property
     def is_folder(self) -> bool:
@@ -69,6 +69,8 @@ class TarEntry(NamedTuple):
 
 def tar_refusal(entry: TarEntry) -> str:
     """Return why a member is not stored; "" if it can be."""
+    if entry.damage:
+        return f"bad pax header: {entry.damage}"
     if entry.is_sparse:
         return "a sparse file: its holes would have to be written out"
     if entry.kind in LINKS:
@@ -196,7 +198,7 @@ class HeaderReader:
                 bad = parse_pax(body, self.pax if header.kind == GLOBAL else own)
                 if bad and header.kind == GLOBAL:
                     raise ArchiveError(f"{self.archive}: bad pax header before byte {at:,}: {bad}")
-                damage = f"bad pax header: {bad}" if bad else damage
+                damage = bad or damage
             header = parse(self.read_bytes(at, at + BLOCK))
         if own or long or damage or (at > start and not self.read_bytes(at, at + 1)):
             raise ArchiveError(f"{self.archive}: cut off: an extended header without its member at byte {start:,}")
