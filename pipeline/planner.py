@@ -209,7 +209,7 @@ def _table(url: str, blob: str, copy: str, client: HttpClient) -> bytes:
                 " extract with tables of your own"
             )
     except SourceError as error:
-        if not copy:
+        if not (copy and blob):  # with a mirror there is no ID
             raise
         log.warning("%s; taking the copy at %s", error, copy.format(blob))
         return _table(copy.format(blob), blob, "", client)

@@ -17,7 +17,7 @@ CHUNK_BYTES = 1 << 18  # bytes that stream() hands on at a time: more would be m
 
 
 def is_http(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
+    return url[:8].lower().startswith(("http://", "https://"))
 
 
 def local_path(url: str) -> Path:

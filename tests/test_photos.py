@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from datasets import Dataset, PhotoTables
+from datasets import DATASETS, Dataset, PhotoTables
 from errors import SourceError
 from pipeline.planner import plan_photos
 from sources.http import HttpClient
@@ -123,3 +123,15 @@ def test_a_table_that_is_gone_or_another_is_taken_from_its_copy(
     else:
         assert sum(unit.objects or 0 for unit in plan_photos(dataset, "", HttpClient())) == 120
         assert ("taking the copy" in caplog.text) == (trouble != "none")
+
+
+def test_a_mirror_without_a_table_is_named(mirror: SourceServer) -> None:
+    """No copy is asked for, as there is no ID to ask with."""
+    del mirror.files["/apa_photos.csv"]
+    with pytest.raises(SourceError, match=f"^{mirror.url}/apa_photos.csv: status 404"):
+        plan_photos(DATASETS["austin"], mirror.url, HttpClient())
+
+
+def test_a_mirror_in_capitals(mirror: SourceServer) -> None:
+    (unit,) = plan_photos(DATASETS["austin"], mirror.url.replace("http", "HTTP"), HttpClient())
+    assert unit.objects == 120
