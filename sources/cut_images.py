@@ -18,6 +18,7 @@ BOXES = frozenset(
     {b"ftyp", b"meta", b"mdat", b"moov", b"idat", b"free", b"skip", b"uuid", b"jxlc", b"jxlp", b"Exif", b"xml "}
 )
 OS2_HEADER, PLAIN_BMP = 12, (0, 3)  # bytes of the oldest second header; compressions without any
+START_OF_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000 (ISO/IEC 15444-1, A.4)
 SVG_END = re.compile(rb"</(?:\w+:)?svg\s*>|<(?:\w+:)?svg\b[^<>]*/>", re.IGNORECASE)
 CODESTREAM = b"\xff\x0a"  # of JPEG XL, which has no boxes
 PIXELS = frozenset({b"mdat", b"moov", b"idat", b"jxlc", b"jxlp"})
@@ -106,13 +107,13 @@ def _bmp(data: bytes) -> str:
         return ""
     bits = width * number(data[20 + 2 * wide : 22 + 2 * wide])
     size = number(data[10:14]) + (abs(height) - 1) * ((bits + 31) // 32 * 4) + (bits + 7) // 8
-    return f"{len(data):,} of {size:,} bytes" if len(data) < size else ""
+    # Some encoders write wrong sizes of the file, and some leave out rows.
+    return f"{len(data):,} of {size:,} bytes" if len(data) < min(size, number(data[2:6])) else ""
 
 
 def _jp2(data: bytes) -> str:
-    return (
-        "" if END in data else LACKS_END
-    )  # in coded data, 0xFF is followed by less than 0x90 (ISO/IEC 15444-1, B.10.1)
+    # In coded data, 0xFF is followed by less than 0x90 (ISO/IEC 15444-1, B.10.1).
+    return LACKS_END if START_OF_CODESTREAM in data and END not in data else ""
 
 
 def _svg(data: bytes) -> str:
