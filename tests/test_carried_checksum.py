@@ -35,7 +35,7 @@ def broken(bench: Bench, name: str, damage: bytes | None = None) -> Dataset:
     archive = PACKS[name]([*MEMBERS])
     dataset = bench.dataset(True, **{name.replace(".", "_"): archive})
     bench.server.plan(f"/{name}", Plan(body=damage), times=7)
-    bench.server.plan(f"/{name}", Plan(status=403))
+    bench.server.plan(f"/{name}", Plan(status=404))
     assert bench.extract(dataset).state == "incomplete"
     bench.server.heal()
     bench.server.requests.clear()

@@ -117,7 +117,7 @@ def test_a_resumed_run_starts_where_it_stopped(bench: Bench) -> None:
     a, b = (tar_of([(f"{count}/{name}", data) for name, data in some_members(count, 1000)]) for count in (300, 500))
     dataset = bench.dataset(a_tar=a, b_tar=b)
     bench.server.plan("/b.tar", Plan(), times=2)  # while it is planned
-    bench.server.plan("/b.tar", Plan(status=403))
+    bench.server.plan("/b.tar", Plan(status=404))
     assert bench.extract(dataset).state == "incomplete"
     bench.server.plan("/b.tar", Plan())
     bench.events.clear()
