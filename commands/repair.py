@@ -217,5 +217,5 @@ def _rewrite(found: Found, right: Mapping[str, Row], store: ManifestStore) -> No
     tables = write_tables(found.dataset, store, noted, found.metadata["sample"], found.filter)
     store.mark_incomplete(keeps_tables=True)
     metadata = {**found.metadata, "bytes": rows.size, "finished": finished, **tables}
-    with card.drawn(found.dataset, store, rows, metadata, failures):
+    with card.drawn(found.dataset, store, noted, metadata, failures):
         store.commit(rows, failures, metadata)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from datasets import Dataset
+from manifest.labels.noted import NotedRows
 from manifest.records import Row, Rows
 from manifest.selection import Filter
 from manifest.store import ManifestStore
@@ -24,7 +25,13 @@ class CardWriter(Protocol):
         """Write the card of a complete dataset that has none."""
 
     def drawn(
-        self, dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row], /
+        self,
+        dataset: Dataset,
+        store: ManifestStore,
+        noted: NotedRows | None,
+        metadata: Mapping[str, Any],
+        failures: list[Row],
+        /,
     ) -> AbstractContextManager[None]:
         """Draw the card while the context lasts, in which the manifest is written; write it at the end."""
 

@@ -37,7 +37,7 @@ def write_down(run: DatasetRun, store: ManifestStore, diff: ListingDiff, card: C
             run.lease.renew()
         tables = write_tables(run.dataset, store, diff.noted, run.options.sample, run.filter)
         metadata = _metadata(run, result, diff.misnamed) | tables
-        with card.drawn(run.dataset, store, diff.rows, metadata, failures):
+        with card.drawn(run.dataset, store, diff.noted, metadata, failures):
             store.commit(diff.rows, failures, metadata)
     return result
 

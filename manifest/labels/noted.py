@@ -29,7 +29,7 @@ from storage.bucket import Bucket, encode_crc32c
 
 CONCURRENT_READS = 32  # concurrent reads of objects that have no note
 
-_Image = tuple[str, int, str, str]  # path, size, crc32c, note
+PackedImage = tuple[str, int, int, str]  # path, size, crc32c, note
 
 
 class NotedImage(NamedTuple):
@@ -49,16 +49,16 @@ class NotedRows:
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.groups = layout, set[str]()
-        self._images, self._annotations = PackedRows[_Image](), PackedRows[tuple[str, str]]()
+        self.packed_images, self.packed_annotations = PackedRows[PackedImage](), PackedRows[tuple[str, str]]()
 
     def add(self, row: Row) -> None:
         """Keep the row if it is an image or an annotation."""
         if is_photo(self.layout, row.path):
             self.groups.add(group(self.layout, row.path))
-            self._images.add((row.path, row.size, encode_crc32c(row.crc32c), row.note))
+            self.packed_images.add((row.path, row.size, row.crc32c, row.note))
         elif is_annotation(self.layout, row.path):
             is_large = row.size > MAX_ANNOTATION_BYTES  # which is not read back either
-            self._annotations.add((row.path, row.note or (ANNOTATION_TOO_LARGE if is_large else "")))
+            self.packed_annotations.add((row.path, row.note or (ANNOTATION_TOO_LARGE if is_large else "")))
 
     @classmethod
     def of(cls, layout: Layout, rows: Iterable[Row]) -> NotedRows:
@@ -70,19 +70,19 @@ class NotedRows:
 
     def images(self, bucket: Bucket) -> Iterator[NotedImage]:
         """Yield each image; objects without a note, as in older journals, are read back from the bucket."""
-        annotations = _Ahead(chain.from_iterable(self._annotations))
+        annotations = _Ahead(chain.from_iterable(self.packed_annotations))
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            for piece in self._images:
+            for piece in self.packed_images:
                 names = [annotation_of(self.layout, path) for path, *_ in piece]
                 notes = annotations.of(names)
                 said = self._read_back(bucket, pool, piece, notes)
                 for (path, size, crc32c, note), name in zip(piece, names, strict=True):
                     header = read_image_note(note or said[path]) or ImageHeader()
                     found = (name, read_annotation_note(notes[name])) if name in notes else ("", Annotation())
-                    yield NotedImage(path, size, crc32c, group(self.layout, path), header, *found)
+                    yield NotedImage(path, size, encode_crc32c(crc32c), group(self.layout, path), header, *found)
 
     def _read_back(
-        self, bucket: Bucket, pool: ThreadPoolExecutor, images: list[_Image], notes: dict[str, str]
+        self, bucket: Bucket, pool: ThreadPoolExecutor, images: list[PackedImage], notes: dict[str, str]
     ) -> dict[str, str]:
         """Read objects without a note: fill in the notes of annotations, and return those of images by path."""
         unsaid = [name for name, note in notes.items() if not note]

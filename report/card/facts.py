@@ -13,13 +13,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
-from datasets import Dataset, Layout
+from datasets import Dataset
 from manifest.counters import CountWithExamples, ReasonCounter
+from manifest.labels.noted import NotedRows, PackedImage
 from manifest.labels.notes import MAX_ANNOTATION_BYTES
-from manifest.layout import annotation_of, group, is_annotation, is_photo
-from manifest.records import Row, Rows
+from manifest.layout import annotation_of, group
+from manifest.records import Row
 from manifest.selection import Filter
 from report.card.thumbnails import Preview, preview
 from storage.bucket import Bucket
@@ -110,81 +112,84 @@ def encode(card: Mapping[str, Any]) -> bytes:
 
 
 class Survey:
-    """Counts all rows, samples the images evenly, and names unpaired and identical files.
+    """Counts images and annotations, samples the images evenly, and names unpaired and identical files.
 
-    There can be millions of rows, so only hashes of most names are kept. A second pass, where one is needed, collects
+    There can be millions of them, so only hashes of most names are kept. A second pass, where one is needed, collects
     the names of the findings.
     """
 
-    def __init__(self, layout: Layout, rows: Rows) -> None:
-        self.layout = layout
+    def __init__(self, noted: NotedRows) -> None:
+        self.layout = noted.layout
         self.groups, self.sizes = Counter[str](), array("Q")
         self.annotations, self.expected = set[int](), set[int]()  # hashes of their names
         self.contents, self.repeated = set[int](), set[int]()
         self.sample, self.odd, self.same = _Sample(), ReasonCounter(), defaultdict[int, list[str]](list)
-        for row in rows:
-            if is_photo(layout, row.path):
-                self._count(row)
-            elif is_annotation(layout, row.path):
-                self.annotations.add(hash(row.path))
+        for piece in noted.packed_images:
+            for image in piece:
+                self._count(image)
+        for names in noted.packed_annotations:
+            self.annotations.update(hash(path) for path, _ in names)
         if self.repeated or self.expected != self.annotations:
-            for row in rows:
-                self._name(row)
+            self._name(noted)
 
-    def _count(self, row: Row) -> None:
-        self.groups[group(self.layout, row.path)] += 1
-        self.sizes.append(row.size)
-        self.expected.add(hash(annotation_of(self.layout, row.path)))
-        content = _content(row)
+    def _count(self, image: PackedImage) -> None:
+        path, size, *_ = image
+        self.groups[group(self.layout, path)] += 1
+        self.sizes.append(size)
+        self.expected.add(hash(annotation_of(self.layout, path)))
+        content = _content(image)
         (self.repeated if content in self.contents else self.contents).add(content)
-        if row.size <= MAX_IMAGE_BYTES:
-            self.sample.add(row)
+        if size <= MAX_IMAGE_BYTES:
+            self.sample.add(image)
 
-    def _name(self, row: Row) -> None:
-        if is_photo(self.layout, row.path):
-            if _content(row) in self.repeated:
-                self.same[_content(row)].append(row.path)
-            if hash(annotation_of(self.layout, row.path)) not in self.annotations:
-                self.odd.add(row._replace(reason=NO_ANNOTATION))
-        elif is_annotation(self.layout, row.path) and hash(row.path) not in self.expected:
-            self.odd.add(row._replace(reason=NO_IMAGE))
+    def _name(self, noted: NotedRows) -> None:
+        for image in chain.from_iterable(noted.packed_images):
+            if _content(image) in self.repeated:
+                self.same[_content(image)].append(image[0])
+            if hash(annotation_of(self.layout, image[0])) not in self.annotations:
+                self.odd.add(Row(image[0], 0, 0, "", 0, reason=NO_ANNOTATION))
+        for path, _ in chain.from_iterable(noted.packed_annotations):
+            if hash(path) not in self.expected:
+                self.odd.add(Row(path, 0, 0, "", 0, reason=NO_IMAGE))
 
 
-def _content(row: Row) -> int:
+def _content(image: PackedImage) -> int:
     """Return size and checksum as one number: files with the same number have the same bytes."""
-    return row.size << 32 | row.crc32c
+    _, size, crc32c, _ = image
+    return size << 32 | crc32c
 
 
 class _Sample:
-    """An even sample of any number of rows: each time it is full, every second row is dropped."""
+    """An even sample of any number of images: each time it is full, every second one is dropped."""
 
     def __init__(self) -> None:
-        self._rows, self._every, self._passed = list[Row](), 1, 0
+        self._images, self._every, self._passed = list[PackedImage](), 1, 0
 
-    def add(self, row: Row) -> None:
-        """Consider the next row for the sample."""
+    def add(self, image: PackedImage) -> None:
+        """Consider the next image for the sample."""
         if self._passed % self._every == 0:
-            self._rows.append(row)
-            if len(self._rows) == 4 * MAX_SAMPLE:
-                self._rows, self._every = self._rows[::2], 2 * self._every
+            self._images.append(image)
+            if len(self._images) == 4 * MAX_SAMPLE:
+                self._images, self._every = self._images[::2], 2 * self._every
         self._passed += 1
 
-    def rows(self) -> list[Row]:
-        """Return at most MAX_SAMPLE rows; of a small dataset one in SAMPLE_STEP, but enough for the contact sheet."""
-        count = min(MAX_SAMPLE, max(self._passed // SAMPLE_STEP, THUMBNAILS), len(self._rows))
-        return [self._rows[index * len(self._rows) // count] for index in range(count)]
+    def images(self) -> list[PackedImage]:
+        """Return at most MAX_SAMPLE images; of a small dataset one in SAMPLE_STEP, but enough for the contact sheet."""
+        count = min(MAX_SAMPLE, max(self._passed // SAMPLE_STEP, THUMBNAILS), len(self._images))
+        return [self._images[index * len(self._images) // count] for index in range(count)]
 
 
 def read_previews(bucket: Bucket, survey: Survey) -> list[Preview]:
     """Read the sample of the images back; THUMBNAILS of them get a thumbnail and their boxes."""
-    chosen = survey.sample.rows()
-    shown = {chosen[index * len(chosen) // THUMBNAILS].path for index in range(THUMBNAILS)} if chosen else set()
-    largest = max([1, *(row.size for row in chosen)])
+    chosen = survey.sample.images()
+    shown = {chosen[index * len(chosen) // THUMBNAILS][0] for index in range(THUMBNAILS)} if chosen else set()
+    largest = max([1, *(size for _, size, *_ in chosen)])
 
-    def read(row: Row) -> Preview:
-        is_shown, name = row.path in shown, annotation_of(survey.layout, row.path)
+    def read(image: PackedImage) -> Preview:
+        path, *_ = image
+        is_shown, name = path in shown, annotation_of(survey.layout, path)
         annotation = _small(bucket, name) if is_shown and hash(name) in survey.annotations else b""
-        return preview(row.path, bucket.get(row.path) or b"", annotation, is_shown)
+        return preview(path, bucket.get(path) or b"", annotation, is_shown)
 
     with ThreadPoolExecutor(min(bucket.max_in_flight, MAX_PARALLEL_BYTES // largest)) as pool:
         return list(pool.map(read, chosen))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from datasets import Dataset
+from manifest.labels.noted import NotedRows
 from manifest.records import Row, Rows
 from manifest.store import ManifestStore
 
@@ -19,15 +20,17 @@ MAX_OBJECTS = 500_000  # a card of so many takes 60 MB, and memory must stay bel
 
 def write_missing(dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any]) -> None:
     """Write the card of a dataset that was complete before, and has none."""
-    if dataset.layout is None:  # which never has one
+    if dataset.layout is None or _is_too_large(dataset, metadata):
         return
-    with _optional(dataset), drawn(dataset, store, rows, metadata, store.failures()):
-        pass
+    with _optional(dataset):
+        noted = NotedRows.of(dataset.layout, rows)
+        with drawn(dataset, store, noted, metadata, store.failures()):
+            pass
 
 
 @contextmanager
 def drawn(
-    dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row]
+    dataset: Dataset, store: ManifestStore, noted: NotedRows | None, metadata: Mapping[str, Any], failures: list[Row]
 ) -> Iterator[None]:
     """Draw the card of a dataset in parallel to the block, which writes the manifest; write the card after that.
 
@@ -35,7 +38,7 @@ def drawn(
     """
     thread = ThreadPoolExecutor(1)
     try:
-        drawing = thread.submit(_draw, dataset, store, rows, metadata, failures)
+        drawing = thread.submit(_draw, dataset, store, noted, metadata, failures)
         yield
         with _optional(dataset):
             if card := drawing.result():
@@ -53,21 +56,24 @@ def _optional(dataset: Dataset) -> Iterator[None]:
         log.warning("%s: no card could be made: %s", dataset.name, error)
 
 
-def _draw(
-    dataset: Dataset, store: ManifestStore, rows: Rows, metadata: Mapping[str, Any], failures: list[Row]
-) -> tuple[bytes, bytes] | None:
-    """Return card.html and card.json; None for a dataset that gets no card."""
-    if dataset.layout is None:
-        return None
-    if len(rows) > MAX_OBJECTS:
+def _is_too_large(dataset: Dataset, metadata: Mapping[str, Any]) -> bool:
+    if is_large := metadata["objects"] > MAX_OBJECTS:
         why = f"for more than {MAX_OBJECTS:,} objects it would take too much memory"
         log.info("%s: no card: %s", dataset.name, why)
+    return bool(is_large)
+
+
+def _draw(
+    dataset: Dataset, store: ManifestStore, noted: NotedRows | None, metadata: Mapping[str, Any], failures: list[Row]
+) -> tuple[bytes, bytes] | None:
+    """Return card.html and card.json; None for a dataset that gets no card."""
+    if noted is None or _is_too_large(dataset, metadata):
         return None
     # With Pillow, which other commands do without.
     from report.card.facts import Survey, describe, encode, read_previews
     from report.card.page import render
 
-    survey = Survey(dataset.layout, rows)
+    survey = Survey(noted)
     previews = read_previews(store.bucket, survey)
     card = describe(dataset, metadata, survey, previews, failures)
-    return render(dataset.layout, card, previews).encode(), encode(card)
+    return render(noted.layout, card, previews).encode(), encode(card)
