@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from errors import BucketError, escaped
@@ -49,10 +48,17 @@ def merge_sorted(runs: Sequence[Rows]) -> Iterator[tuple[Row, int]]:
 
 def last_wins(runs: Sequence[Rows]) -> Iterator[Resolved]:
     """The row that counts for each stored path: the last member of that name, as in tar and zip."""
-    stored = ((row, run) for row, run in merge_sorted(runs) if row.outcome == STORED)
-    for _, same in groupby(stored, lambda each: each[0].path):
-        found = list(same)
-        yield Resolved(*found[-1], len({run for _, run in found}))
+    last: Resolved | None = None
+    for row, run in merge_sorted(runs):
+        if row.outcome == STORED:
+            count = 1
+            if last and last.row.path != row.path:
+                yield last
+            elif last:
+                count = last.runs + (last.run != run)
+            last = Resolved(row, run, count)
+    if last:
+        yield last
 
 
 def marks(runs: Sequence[Rows]) -> list[str]:

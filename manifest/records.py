@@ -11,6 +11,7 @@ import gzip
 import io
 import sys
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
@@ -79,12 +80,13 @@ class Rows:
         packed, counts = io.BytesIO(), _Counts()
         file = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=COMPRESSION_LEVEL, mtime=0)
         with io.TextIOWrapper(cast(IO[bytes], file), "utf-8", "surrogatepass", newline="") as text:
-            csv.writer(text, lineterminator="\n").writerows(_lines(counts.counted(rows)))
+            csv.writer(text, lineterminator="\n").writerows(counts.lines(rows))
             text.flush()
             text_size = file.tell()
+        outcomes, folders = counts.outcomes, parents(f"{folder}/" for folder in counts.folders)
         return cls(
-            packed.getvalue(), counts.count, counts.stored, counts.gone, counts.bad, counts.size, text_size,
-            frozenset(parents(counts.folders)), tuple(counts.marks), counts.links, counts.not_images,
+            packed.getvalue(), counts.count, counts.stored, outcomes[GONE], outcomes[FAILED] + outcomes[REFUSED],
+            counts.size, text_size, frozenset(folders), tuple(counts.marks), outcomes[LINKED], outcomes[NOT_AN_IMAGE],
         )  # fmt: skip
 
     def encode(self) -> dict[str, object]:
@@ -126,42 +128,34 @@ class _Counts:
     """Counts rows while they are packed."""
 
     def __init__(self) -> None:
-        self.count = self.stored = self.gone = self.not_images = self.bad = self.links = self.size = 0
-        self.folders, self.marks = set[str](), list[str]()
+        self.count = self.stored = self.size = 0
+        self.outcomes, self.folders, self.marks = (
+            Counter[str](),
+            set[str](),
+            list[str](),
+        )  # outcomes: others than stored
 
-    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
-        for row in rows:
+    def lines(self, rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
+        """Count the rows and yield them as lines of CSV."""
+        last = redacted = ""  # consecutive rows mostly share their source
+        for path, size, crc32c, source, offset, outcome, reason, note in rows:
             if self.count % ROWS_PER_MARK == 0:
-                self.marks.append(row.path)
+                self.marks.append(path)
             self.count += 1
-            if row.outcome == STORED:
-                folder, _, name = row.path.rpartition("/")
-                self.folders.add(f"{folder}/")
-                self.stored, self.size = self.stored + bool(name), self.size + row.size
-            elif row.outcome == GONE:
-                self.gone += 1
-            elif row.outcome == LINKED:
-                self.links += 1
-            elif row.outcome == NOT_AN_IMAGE:
-                self.not_images += 1
+            if outcome == STORED:
+                folder, _, name = path.rpartition("/")
+                self.folders.add(folder)
+                self.stored, self.size = self.stored + bool(name), self.size + size
             else:
-                self.bad += 1
-            yield row
-
-
-def _lines(rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
-    """The rows as lines of CSV."""
-    last = redacted = ""  # consecutive rows mostly share their source
-    for row in rows:
-        if row.source != last:
-            last, redacted = row.source, redact(row.source)
-        line = row.path, row.size, encode_crc32c(row.crc32c), redacted, row.offset
-        if row.outcome == LINKED:  # its reason is an exact name
-            yield (*line, row.outcome, row.reason)
-        elif row.outcome == STORED and not row.reason:
-            yield (*line, STORED, "", row.note) if row.note else line
-        else:
-            yield (*line, row.outcome, shown(row.reason), *filter(None, [row.note]))
+                self.outcomes[outcome] += 1
+            if source != last:
+                last, redacted = source, redact(source)
+            line = path, size, encode_crc32c(crc32c), redacted, offset
+            if outcome == STORED and not reason:
+                yield (*line, outcome, "", note) if note else line
+            else:
+                text = reason if outcome == LINKED else shown(reason)  # that of a link is an exact name
+                yield (*line, outcome, text, note) if note else (*line, outcome, text)
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:
