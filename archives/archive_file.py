@@ -41,18 +41,19 @@ class Window(ArchiveFile):
     def __init__(self, reader: Reader, data: Piece = b"", start: int = 0) -> None:
         super().__init__(reader.name)
         self.reader, self.data, self.start, self.size = reader, data, start, reader.size
+        self.edge = start + len(data)  # where the bytes in memory end
 
     def held(self, start: int, stop: int) -> Buffer:
-        is_here = self.start <= start and stop <= self.start + len(self.data)
+        is_here = self.start <= start and stop <= self.edge
         return self.data[start - self.start : stop - self.start] if is_here else b""
 
     def read(self, start: int, stop: int) -> bytes:
         return bytes(self.held(start, stop)) or super().read(start, stop)
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        edge, stop = self.start + len(self.data), min(stop, self.reader.size)
-        if self.start <= start < edge:
+        stop = min(stop, self.reader.size)
+        if self.start <= start < self.edge:
             yield bytes(self.data[start - self.start : stop - self.start])
-            start = edge
+            start = self.edge
         if start < stop:
             yield from self.reader.stream(start, stop)

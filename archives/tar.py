@@ -151,9 +151,9 @@ def tar_members(file: ArchiveFile, start: int, span: Span, link: SpanBoundary, i
             raise ArchiveError(
                 f"{file.name}: cut off: {escaped(entry.name)} of {entry.size:,} bytes goes beyond the archive's end"
             )
-        link.end, link.pax = start, headers.pax_in_force
+        link.end, link.pax = start, headers.pax
         yield _member(file, entry)
-    link.end, link.pax = start, headers.pax_in_force
+    link.end, link.pax = start, headers.pax
     if start < span.stop:
         _end(file, start, whole, link)
 

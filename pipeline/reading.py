@@ -52,7 +52,7 @@ class StreamingBuffer:
         return len(self._memory)
 
     def __getitem__(self, part: slice) -> memoryview:
-        _, stop, _ = part.indices(len(self))
+        _, stop, _ = part.indices(len(self._memory))
         if self._got < stop:
             with self._news:
                 self._news.wait_for(lambda: self._got >= stop or self._error)
