@@ -177,9 +177,11 @@ class _Task:
     def _put(self, row: Row, data: Buffer) -> Row:
         data = bytes(data)  # copied only now, so that waiting members are in memory once
         kind = content_type(data)
-        row = row._replace(
-            crc32c=google_crc32c.value(data), reason=misnamed(row.path, kind), note=row.note or note_of(data, kind)
-        )
+        path, size, _, source, offset, outcome, _, note = row
+        row = Row(
+            path, size, google_crc32c.value(data), source, offset, outcome,
+            misnamed(path, kind), note or note_of(data, kind),
+        )  # fmt: skip
         if self.context.stop.is_set():  # or waiting members would delay the end of the program
             raise ExtractionError("interrupted")
         if self._is_wanted(row, row.crc32c) and not self._is_there(row):
