@@ -167,14 +167,15 @@ class ManifestStore:
         failures_written.result()
         table = _Table(rows)
         self.bucket.sync()  # all objects are on disk before the manifest lists them
-        data = _whole(table, rows.text_size)
+        data = whole(table, rows.text_size)
         self._wrap(self.bucket.create, "manifest.csv", data, "text/csv")
         self.bucket.sync()
         self.clean_up()
 
-    def put_beside(self, name: str, chunks: Iterable[bytes], size: int, kind: str) -> None:
-        """Write a file beside the manifest, a long one in chunks."""
-        self._put(name, _whole(chunks, size), kind)
+    def put_beside(self, *files: tuple[str, Data, str]) -> None:
+        """Write files beside the manifest, in parallel: the name, the bytes and the media type of each."""
+        with ThreadPoolExecutor(len(files)) as pool:
+            list(pool.map(lambda file: self._put(*file), files))
 
     def lost_tables(self, metadata: Mapping[str, Any]) -> list[Row]:
         """Return the rows of tables that are missing, or whose size or checksum is not the manifest's.
@@ -223,8 +224,8 @@ class ManifestStore:
 
     def write_card(self, page: bytes, facts: bytes) -> None:
         """Write the card: the page, and its facts as JSON."""
-        with ThreadPoolExecutor(len(CARD)) as pool:
-            list(pool.map(self._put, CARD, (page, facts), ("text/html; charset=utf-8", "application/json")))
+        kinds = "text/html; charset=utf-8", "application/json"
+        self.put_beside(*zip(CARD, (page, facts), kinds, strict=True))
 
 
 def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> bytes:
@@ -245,8 +246,8 @@ class _Table:
         return itertools.chain([_table(MANIFEST, ())], self.rows.text())
 
 
-def _whole(chunks: Iterable[bytes], size: int) -> Data:
-    """Join the chunks, unless they are too long."""
+def whole(chunks: Iterable[bytes], size: int) -> Data:
+    """Join the chunks of a file, unless they are too long for a single put."""
     return b"".join(chunks) if size < MAX_SINGLE_PUT_BYTES else chunks
 
 

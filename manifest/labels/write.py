@@ -13,7 +13,7 @@ from manifest.labels.noted import NotedRows
 from manifest.labels.splits import compare_counts, read_splits, split_fields
 from manifest.labels.table import COLUMNS, KINDS, Tally, sealed, tables
 from manifest.selection import EVERYTHING, Filter
-from manifest.store import ManifestStore
+from manifest.store import ManifestStore, whole
 
 log = logging.getLogger("spotted")
 
@@ -30,9 +30,8 @@ def write_tables(
     splits = read_splits(dataset, noted.layout, store.bucket, filter_)
     files, tally = tables(noted, store.bucket, splits.of)
     described = croissant(dataset, files, (*COLUMNS, *noted.layout.columns))
-    for file in files:
-        store.put_beside(file.name, file.text, file.size, KINDS[file.name])
-    store.put_beside(CROISSANT, [described], len(described), CROISSANT_KIND)
+    texts = ((file.name, whole(file.text, file.size), KINDS[file.name]) for file in files)
+    store.put_beside(*texts, (CROISSANT, described, CROISSANT_KIND))
     _warn(dataset, tally)
     labels = tally.encode() | split_fields(splits, not filter_)
     if not (is_sample or filter_):
