@@ -67,7 +67,6 @@ class WorkerContext:
         self.config = config
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
         self.lease: Lease | None = None  # of the run in this process
-        network.share()  # on a cluster each worker has an environment of its own
         self.bucket, self.started = bucket, time.monotonic()
         self.http = http_client(config)
         max_in_flight = at_once(config.uploads or self.bucket.max_in_flight, share=2)
@@ -123,6 +122,8 @@ class ContextPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Create the context; dask calls this in the worker's process."""
         tune_process()
+        if self._context is None:
+            network.share()  # on a cluster each worker has an environment of its own
         self.context = self._context or WorkerContext(self.config, open_bucket(self.config.destination))
 
 
