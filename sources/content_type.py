@@ -54,7 +54,7 @@ HTML = re.compile(
     rf"{PROLOGUE}<(?:!doctype\s+html|html|head|title|meta|link|style|script|body|form|table|div|center|h[1-6]|p|br|a)\b",
     re.IGNORECASE | re.DOTALL,
 )
-CONTROLS = re.compile(r"[^\t\n\f\r\x1b\x20-\x7e\x80-\U0010ffff]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 PACKED = {
     b"%PDF": "a PDF",
     b"\x1f\x8b": "gzip data",
