@@ -129,11 +129,8 @@ class _Counts:
 
     def __init__(self) -> None:
         self.count = self.stored = self.size = 0
-        self.outcomes, self.folders, self.marks = (
-            Counter[str](),
-            set[str](),
-            list[str](),
-        )  # outcomes: others than stored
+        self.outcomes = Counter[str]()  # other than stored
+        self.folders, self.marks = set[str](), list[str]()
 
     def lines(self, rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
         """Count the rows and yield them as lines of CSV."""
