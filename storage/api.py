@@ -162,7 +162,7 @@ class ApiBucket(Bucket):
         there = self._find(name)
         if there is None:
             return False
-        if (there.size, there.crc32c) != size_and_crc32c(sent):
+        if not name.endswith("/") and (there.size, there.crc32c) != size_and_crc32c(sent):  # any bytes make a folder
             raise KeptError(
                 f"{name}: an object with other bytes is there, and may not be replaced: {reason(refusal)}"
             ) from refusal

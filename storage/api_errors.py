@@ -13,8 +13,8 @@ from sources.retry import tls_failure
 from storage.bucket import reason
 from storage.rate_limit import Failure, retry_after
 
-# 403 instead of 429, as Google's APIs have it for rateLimitExceeded and userRateLimitExceeded
-# (https://developers.google.com/workspace/drive/api/guides/handle-errors#resolve_a_403_error_user_rate_limit_exceeded).
+# Some of Google's APIs answer 403 instead of 429 for rateLimitExceeded and userRateLimitExceeded, as BigQuery does
+# (https://cloud.google.com/bigquery/docs/error-messages).
 USAGE_LIMIT = re.compile("rate ?limit ?exceeded", re.IGNORECASE)
 NO_CONNECTION = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
