@@ -79,8 +79,7 @@ class CountingReader:
     def finish(self, begin: int, end: int) -> None:
         """Wait for the remaining bytes and feed those from `begin` to `end` to the digest.
 
-        Bytes before and after them belong to the neighbours, which read them themselves: the digest is that of the
-        bytes that are stored.
+        Bytes before and after them belong to the neighbours, which read them themselves.
         """
         if self.digest:
             self.digest.mark(end)

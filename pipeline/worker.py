@@ -14,7 +14,7 @@ from functools import partial
 import google_crc32c
 
 from archives.spans import Buffer, Member, SpanBoundary
-from archives.tar import NOWHERE
+from archives.tar import NOWHERE, READ_AHEAD_BYTES
 from errors import ExtractionError, MemberError, RereadError, SourceChangedError, SourceError, UploadLostError
 from manifest.journal import JournalEntry
 from manifest.labels.notes import IMAGE, facts_note, note_of
@@ -155,7 +155,7 @@ class _Task:
                     batches.add(linked(row, work.prefix, member.link), None, mark)
                 else:
                     self._member(row, member, member.refusal or refusal, batches, mark)
-            source.finish(max(link.first or 0, work.span.start), max(link.end, work.span.stop))
+            source.finish(_own_start(work.span.start, link), max(link.end, work.span.stop))
             return batches.finish()
         finally:
             source.close()
@@ -262,6 +262,16 @@ class _Task:
                 if rows[-1].outcome != STORED:
                     break
             return rows
+
+
+def _own_start(start: int, link: SpanBoundary) -> int:
+    """Where the bytes begin that this unit feeds to the digest: after the last member of the unit before.
+
+    That unit feeds the member. The end of a large one comes late, and all bytes after it would wait in memory, so both
+    feed it.
+    """
+    first = link.first or 0
+    return first if start < first <= start + READ_AHEAD_BYTES else start
 
 
 def _pass_over(member: Member) -> None:
