@@ -47,7 +47,8 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-PROLOGUE = r"\s*(?:<\?xml.*?\?>\s*|<!--.*?-->\s*)*+"  # possessive: or many comments would take years
+# No end is within a comment: else many comments would take years. Possessive quantifiers are wrong in Python 3.11.2.
+PROLOGUE = r"\s*(?:(?:<\?xml(?:(?!\?>).)*\?>|<!--(?:(?!-->).)*-->)\s*)*"
 SVG = re.compile(rf"{PROLOGUE}(?:<!doctype\s+svg\b|<(?:[a-z]\w*:)?svg[\s/>])", re.IGNORECASE | re.DOTALL)
 JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[\[{"\]\d-])')
 HTML = re.compile(
