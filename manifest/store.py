@@ -121,9 +121,8 @@ class ManifestStore:
 
         If the bucket keeps an entry, an empty one replaces it.
         """
-        units = set(units)
         gone = set(units)
-        gone |= {of(unit.rpartition("/")[0]) for unit in units for of in (checksum_id, state_id)}
+        gone |= {of(unit.rpartition("/")[0]) for unit in gone for of in (checksum_id, state_id)}
         start = len(f"{self.folder}journal/")
         names = {name: unit_of(name[start:]) for name in self._journal_names()}
         kept = self.bucket.delete([name for name, unit in names.items() if unit in gone])

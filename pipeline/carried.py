@@ -1,14 +1,14 @@
 """Carry the SHA-256 of an archive from one run to the next, so that it need not read again what is stored.
 
 The journal has the state of the checksum at a byte before which all pieces are stored, and a fingerprint of what they
-stored: the state counts only while the same objects are there. It is that of the bytes from which they were made.
+stored: the state counts only while the same objects are there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
 from manifest.checksums import Digest
@@ -41,9 +41,6 @@ class Carried(NamedTuple):
         return Digest(self.position, self.state)
 
 
-NOTHING = Carried()
-
-
 def carried(each: PlannedArchive, entries: Mapping[str, JournalEntry], journal: Mapping[str, JournalEntry]) -> Carried:
     """Return what the journal has of an archive's checksum; `entries` are those of the stored units."""
     known = journal.get(state_id(each.archive.file))
@@ -51,7 +48,7 @@ def carried(each: PlannedArchive, entries: Mapping[str, JournalEntry], journal: 
         for point in _checkpoints(each, entries):
             if (point.position, point.fingerprint) == (known.size, known.fingerprint):
                 return Carried(point.units, point.position, state)
-    return NOTHING
+    return Carried()
 
 
 class StateWriter:
@@ -61,12 +58,18 @@ class StateWriter:
         self._store = None if store is None or store.bucket.keeps else store  # or every state would stay in it
         self._begin = self._written = time.monotonic()
 
-    def write(self, each: PlannedArchive, entries: Mapping[str, JournalEntry], digest: Digest) -> None:
-        """Write the state after the stored units, if it is time."""
+    def write(
+        self, each: PlannedArchive, entries: Mapping[str, JournalEntry], unread: Set[str], digest: Digest
+    ) -> None:
+        """Write the state after the stored units, if it is time.
+
+        The digest may have bytes of units that are `unread` (again), which are not compared with their entries yet.
+        """
         now = time.monotonic()
         if not self._store or now - self._written < max(MIN_STATE_SECONDS, PART_SHARE * (now - self._begin)):
             return
-        for point in reversed([*_checkpoints(each, entries)]):
+        compared = {unit: entry for unit, entry in entries.items() if unit not in unread}
+        for point in reversed([*_checkpoints(each, compared)]):
             if state := digest.states.get(point.position):
                 name = state_id(each.archive.file)
                 self._store.write(JournalEntry(name, point.fingerprint, size=point.position, sha256=state.hex()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from manifest.checksums import Digest
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import Rows
 from manifest.store import ManifestStore
-from pipeline.carried import NOTHING, Carried, StateWriter
+from pipeline.carried import Carried, StateWriter
 from pipeline.cluster import SPARE_UNITS
 from pipeline.dispatch import run
 from pipeline.existing import Listing
@@ -52,7 +53,7 @@ class DatasetRun:
         part = "not compared: not all of it was read"
         self.checks = {each.archive.file: part for each in self.planned if not each.is_whole}  # of their checksums
         self.wrong = list[tuple[PlannedArchive, str]]()  # archives whose checksum is not the published one, with theirs
-        self.carried: dict[str, Carried] = {}  # archive → what earlier runs have of its checksum
+        self.carried = defaultdict[str, Carried](Carried)  # archive → what earlier runs have of its checksum
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
         self._states = StateWriter(store)
         self.false_starts: set[str] = set()  # objects of spans that began at the wrong place
@@ -127,7 +128,7 @@ class DatasetRun:
                 self._compare_if_read(each)
 
     def _begin_digest(self, each: PlannedArchive) -> Digest:
-        digest = self.carried.get(each.archive.file, NOTHING).digest()
+        digest = self.carried[each.archive.file].digest()
         self.cluster.context.digests[each.source.name] = digest
         return digest
 
@@ -141,7 +142,7 @@ class DatasetRun:
             self._unread[unit.archive].discard(unit.id)
             each = next(each for each in self.planned if each.archive.file == unit.archive)
             if digest := self.cluster.context.digests.get(each.source.name):
-                self._states.write(each, self.entries, digest)
+                self._states.write(each, self.entries, self._unread[unit.archive], digest)
             self._compare_if_read(each)
 
     def _compare_if_read(self, each: PlannedArchive) -> None:
@@ -183,24 +184,29 @@ class DatasetRun:
 
     def _read_again(self, each: PlannedArchive) -> None:
         digest = self._begin_digest(each)
-        log.info(
-            "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
-            self.dataset.name, each.archive.file, each.source.size - digest.position,
-        )  # fmt: skip
+        self.log_again(each, each.source.size - digest.position)
         held = covered(each.units, {unit: entry for unit, entry in self.entries.items() if entry.rows.count})
-        rest = each.units[self.carried.get(each.archive.file, NOTHING).units :]
+        rest = each.units[self.carried[each.archive.file].units :]
         found = (self.units[unit.id] for unit in rest if unit.id not in held)
         units = list(self.again(each, found, self.entries))
         for unit in units:
             self.progress.read_again(unit)
+        self._unread[each.archive.file] = {unit.id for unit in units}
+        self._compare_if_read(each)
         max_in_flight = self.cluster.context.config.readers + SPARE_UNITS
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:
                     raise SourceError(entry.error)
                 self.progress.record(unit, entry)
-                self._states.write(each, self.entries, digest)
-        self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, digest))
+                self._pass_on(unit)
+
+    def log_again(self, each: PlannedArchive, size: int) -> None:
+        """Log that so many bytes of an archive are read again for its checksum."""
+        log.info(
+            "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
+            self.dataset.name, each.archive.file, size,
+        )  # fmt: skip
 
     def _run_again(self, unit: Unit) -> JournalEntry:
         return run_unit(unit, self.cluster.context, {}, {}, lambda sums: self.progress.update(*sums))

@@ -57,7 +57,9 @@ def resume(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalE
         run.entries |= covered(each.units, run.entries)
     _log_what_is_done(run, parts)
     _reuse_checksums(run, journal)
-    run.carried = {each.archive.file: carried(each, run.entries, journal) for each in run.planned if run.compares(each)}
+    run.carried |= {
+        each.archive.file: carried(each, run.entries, journal) for each in run.planned if run.compares(each)
+    }
     photos = (rest_of_photos(unit, parts.get(unit.id), existing.vouched) for unit in run.photo_units)
     todo = [*_to_do(run, parts), *(unit for unit in photos if unit.id not in run.entries)]
     return Resumed(todo, existing.loose, earlier)
@@ -134,8 +136,5 @@ def _compared_units(run: DatasetRun, each: PlannedArchive, parts: Mapping[str, J
     stored, units = {**parts, **run.entries}, each.units[run.carried[each.archive.file].units :]
     size = sum(stored[unit.id].size for unit in units if unit.id in stored)
     if size:
-        log.info(
-            "%s: %s: reading %d bytes again to compare its sha256 and what was stored (--no-checksum: not)",
-            run.dataset.name, each.archive.file, size,
-        )  # fmt: skip
+        run.log_again(each, size)
     return run.again(each, units, stored)

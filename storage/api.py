@@ -29,7 +29,7 @@ from storage.bucket import (
     decode_crc32c,
     map_bounded,
     reason,
-)  # fmt: skip
+)
 from storage.bucket_admin import NO_ANSWER, Place, understood
 from storage.credentials import CONNECTIONS, charged_to, client, credentials_and_origin, emulator
 from storage.lease import ObjectLease

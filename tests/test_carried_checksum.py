@@ -12,8 +12,12 @@ import pytest
 from datasets import Dataset
 from manifest import sha256
 from manifest.checksums import Digest
+from manifest.journal import state_id
 from manifest.sha256 import Sha256, is_state
+from manifest.store import ManifestStore
 from pipeline import carried
+from pipeline.carried import StateWriter
+from pipeline.choosing import open_dataset
 from support.archives import MB, some_members, tar_of, zip_of
 from support.bench import Bench
 from support.fake_gcs_requests import flipped
@@ -101,6 +105,19 @@ def test_without_openssl_all_is_read_again(bench: Bench, monkeypatch: pytest.Mon
     assert not [name for name in journal_of(bench) if "sha256-state" in name]
     result = bench.extract(dataset)
     assert result.state == "complete" and result.fetched >= len(bench.server.files["/a.tar"])
+
+
+def test_a_state_has_nothing_that_is_not_compared_yet(bench: Bench) -> None:
+    """The digest has the bytes of a unit before they are compared with those that were stored."""
+    store = ManifestStore(bench.bucket, "mini")
+    run = open_dataset(broken(bench, "a.tar"), bench.job(), store)
+    entries, digest = store.journal(), Digest()
+    before = entries.pop(state_id("a.tar"))
+    ends = [unit.work.span.stop for unit in run.planned[0].units if unit.work.span and unit.id in entries]
+    assert len(ends) > 1 and before.size > ends[0]
+    digest.states = {max(each.link.end, end): b"state" for each, end in zip(entries.values(), ends, strict=False)}
+    StateWriter(store).write(run.planned[0], entries, {run.planned[0].units[1].id}, digest)
+    assert store.journal()[state_id("a.tar")].size == max(entries[run.planned[0].units[0].id].link.end, ends[0])
 
 
 # ── the checksum alone ───────────────────────────────────────────────────────────────────────────
