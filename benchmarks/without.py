@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from archives import tar
 from pipeline import context, prove, worker
 from storage import api, congestion
 
@@ -21,9 +20,9 @@ def _batching() -> None:
     context.BATCH_MEMBERS = 1
 
 
-def _halving() -> None:
-    """The last spans of a long tar cut in half."""
-    tar.HALVED_SPANS = 0
+def _stripes() -> None:
+    """Spans that several connections read."""
+    context.MIN_STRIPE_BYTES = 8 << 20
 
 
 def _parallel_listing() -> None:
@@ -37,7 +36,7 @@ def _probing() -> None:
 
 
 PARTS: dict[str, Callable[[], None]] = {
-    "table": _table, "batching": _batching, "halving": _halving, "parallel-listing": _parallel_listing,
+    "table": _table, "batching": _batching, "stripes": _stripes, "parallel-listing": _parallel_listing,
     "probing": _probing,
 }  # fmt: skip
 

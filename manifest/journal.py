@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from archives.spans import SpanBoundary
 from manifest.records import FAILED, Rows
@@ -39,9 +40,12 @@ def checksum_id(archive: str) -> str:
     return f"{archive}/sha256"
 
 
-def state_id(archive: str) -> str:
-    """The id of the entry with the state of an archive's checksum after the pieces that are stored."""
-    return f"{archive}/sha256-state"
+class ChecksumState(NamedTuple):
+    """The state of an archive's SHA-256 at `position`, and a fingerprint of what the units before it stored."""
+
+    position: int  # bytes of the archive
+    fingerprint: str
+    state: str  # hexadecimal
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class JournalEntry:
     retries: int = 0  # repeated requests to sources in its process meanwhile; not written
     begin: int = 0  # of a part: where it begins
     upto: int | None = None  # of a part: where it ends, in bytes of the archive; None: a whole unit
-    sha256: str = ""  # of the whole archive, in the entry of its comparison; in that of its state, the state
+    sha256: str = ""  # of the whole archive, in the entry of its comparison
+    state: ChecksumState | None = None  # the latest of the archive when the entry was written
 
     @property
     def is_done(self) -> bool:
@@ -79,7 +84,7 @@ class JournalEntry:
         """Encode as sealed JSON."""
         link = {"first": self.link.first, "end": self.link.end, "pax": self.link.pax, "ended": self.link.ended}
         fields = {"version": VERSION, "unit": self.unit, "fingerprint": self.fingerprint, "size": self.size}
-        place = {"begin": self.begin, "upto": self.upto, "sha256": self.sha256}
+        place = {"begin": self.begin, "upto": self.upto, "sha256": self.sha256, "state": self.state}
         return seal({**fields, **place, "link": link, "rows": self.rows.encode()})
 
     @classmethod
@@ -94,6 +99,7 @@ class JournalEntry:
             fields["unit"], fields["fingerprint"], Rows.decode(fields["rows"]), fields["size"],
             SpanBoundary(link["first"], link["end"], pax, link["ended"]),
             begin=fields.get("begin", 0), upto=fields.get("upto"), sha256=fields.get("sha256", ""),
+            state=ChecksumState(*fields["state"]) if fields.get("state") else None,
         )  # fmt: skip
 
 
@@ -123,4 +129,5 @@ def _as_one(chain: list[JournalEntry]) -> JournalEntry:
     return JournalEntry(
         first.unit, first.fingerprint, Rows.of(itertools.chain(*(part.rows for part in chain))),
         sum(part.size for part in chain), SpanBoundary(first.link.first, last.link.end, last.link.pax), upto=last.upto,
+        state=last.state,
     )  # fmt: skip

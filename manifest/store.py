@@ -21,7 +21,7 @@ from typing import Any
 
 from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, shown
 from manifest.compare import matches
-from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, state_id, unit_of, version_of
+from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
 from storage.bucket import METADATA_PREFIX, Bucket, Data, Lease, decode_crc32c
@@ -117,12 +117,12 @@ class ManifestStore:
         return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
 
     def discard(self, units: Iterable[str]) -> None:
-        """Remove the journal entries of these units, and those of their archives' checksums and their states.
+        """Remove the journal entries of these units, and those of their archives' checksums.
 
         If the bucket keeps an entry, an empty one replaces it.
         """
         gone = set(units)
-        gone |= {of(unit.rpartition("/")[0]) for unit in gone for of in (checksum_id, state_id)}
+        gone |= {checksum_id(unit.rpartition("/")[0]) for unit in gone}
         start = len(f"{self.folder}journal/")
         names = {name: unit_of(name[start:]) for name in self._journal_names()}
         kept = self.bucket.delete([name for name, unit in names.items() if unit in gone])

@@ -1,89 +1,85 @@
 """Carry the SHA-256 of an archive from one run to the next, so that it need not read again what is stored.
 
-The journal has the state of the checksum at a byte before which all pieces are stored, and a fingerprint of what they
-stored: the state counts only while the same objects are there.
+Each journal entry has the state of the checksum at a byte before which all units are stored, and a fingerprint of what
+they stored: the state counts only while the same objects are there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from manifest.checksums import Digest
-from manifest.journal import JournalEntry, state_id
+from manifest.journal import ChecksumState, JournalEntry
 from manifest.sha256 import is_state
-from manifest.store import ManifestStore
-from pipeline.parts import PART_SHARE
 from pipeline.planner import PlannedArchive
-
-MIN_STATE_SECONDS = 2.0  # seconds between two writes, at least: Google Cloud Storage accepts one a second per name
 
 
 class Checkpoint(NamedTuple):
     """The end of the first `units` of an archive, and a fingerprint of what they stored."""
 
-    units: int
-    position: int  # bytes of the archive
-    fingerprint: str
+    units: int = 0
+    position: int = 0  # bytes of the archive
+    fingerprint: str = ""
 
 
 class Carried(NamedTuple):
     """The number of an archive's first units that need not be read again, and the checksum's state after them."""
 
     units: int = 0
-    position: int = 0
-    state: bytes = b""
+    state: ChecksumState | None = None
+
+    @property
+    def position(self) -> int:
+        """The byte of the archive from which on it is read."""
+        return self.state.position if self.state else 0
 
     def digest(self) -> Digest:
         """A new digest that begins there."""
-        return Digest(self.position, self.state)
+        return Digest(self.position, bytes.fromhex(self.state.state)) if self.state else Digest()
+
+
+class Frontier:
+    """Follows how far the units of an archive are stored from the first one on."""
+
+    def __init__(self, each: PlannedArchive) -> None:
+        self._each, self._rows, self._point = each, hashlib.sha256(), Checkpoint()
+
+    def advance(self, entries: Mapping[str, JournalEntry], unread: Collection[str] = ()) -> Iterator[Checkpoint]:
+        """Yield the ends of the units that are stored since the last call, up to one that is not, or is `unread`.
+
+        A digest may have the bytes of units that are read again and not compared with their entries yet.
+        """
+        for unit, work in zip(
+            self._each.units[self._point.units :], self._each.works[self._point.units :], strict=True
+        ):
+            entry = entries.get(unit.id)
+            if entry is None or not entry.is_done or unit.id in unread:
+                return
+            reach = max(self._point.position, work.span.stop, entry.link.end)
+            self._rows.update(entry.fingerprint.encode() + entry.rows.packed)
+            self._point = Checkpoint(self._point.units + 1, reach, self._rows.hexdigest())
+            yield self._point
 
 
 def carried(each: PlannedArchive, entries: Mapping[str, JournalEntry], journal: Mapping[str, JournalEntry]) -> Carried:
     """Return what the journal has of an archive's checksum; `entries` are those of the stored units."""
-    known = journal.get(state_id(each.archive.file))
-    if known and is_state(state := bytes.fromhex(known.sha256)):
-        for point in _checkpoints(each, entries):
-            if (point.position, point.fingerprint) == (known.size, known.fingerprint):
-                return Carried(point.units, point.position, state)
-    return Carried()
+    known = {entry.state[:2]: entry.state for entry in journal.values() if entry.state}
+    found = Carried()
+    for point in Frontier(each).advance(entries):
+        state = known.get((point.position, point.fingerprint))
+        if state and is_state(bytes.fromhex(state.state)):
+            found = Carried(point.units, state)
+    return found
 
 
-class StateWriter:
-    """Writes the states of checksums, as rarely as the parts of units."""
-
-    def __init__(self, store: ManifestStore | None) -> None:
-        self._store = None if store is None or store.bucket.keeps else store  # or every state would stay in it
-        self._begin = self._written = time.monotonic()
-
-    def write(
-        self, each: PlannedArchive, entries: Mapping[str, JournalEntry], unread: Set[str], digest: Digest
-    ) -> None:
-        """Write the state after the stored units, if it is time.
-
-        The digest may have bytes of units that are `unread` (again), which are not compared with their entries yet.
-        """
-        now = time.monotonic()
-        if not self._store or now - self._written < max(MIN_STATE_SECONDS, PART_SHARE * (now - self._begin)):
-            return
-        compared = {unit: entry for unit, entry in entries.items() if unit not in unread}
-        for point in reversed([*_checkpoints(each, compared)]):
-            if state := digest.states.get(point.position):
-                name = state_id(each.archive.file)
-                self._store.write(JournalEntry(name, point.fingerprint, size=point.position, sha256=state.hex()))
-                self._written = now
-                return
-
-
-def _checkpoints(each: PlannedArchive, entries: Mapping[str, JournalEntry]) -> Iterator[Checkpoint]:
-    """Yield the ends of the units from the first one on, up to one that is not stored."""
-    reach, rows = 0, hashlib.sha256()
-    for count, (unit, work) in enumerate(zip(each.units, each.works, strict=True), 1):
-        entry = entries.get(unit.id)
-        if entry is None or not entry.is_done:
-            return
-        reach = max(reach, work.span.stop, entry.link.end)
-        rows.update(entry.fingerprint.encode() + entry.rows.packed)
-        yield Checkpoint(count, reach, rows.hexdigest())
+def latest_state(
+    frontier: Frontier, entries: Mapping[str, JournalEntry], unread: Collection[str], digest: Digest
+) -> ChecksumState | None:
+    """Return the state of the checksum after the units that are stored by now; None if there is nothing new."""
+    found = None
+    for point in frontier.advance(entries, unread):
+        if state := digest.states.pop(point.position, b""):
+            found = ChecksumState(point.position, point.fingerprint, state.hex())
+    return found

@@ -21,7 +21,7 @@ import dask
 from distributed import Client, LocalCluster, Worker
 
 from errors import ClusterError, ExtractionError
-from pipeline.context import ContextPlugin, WorkerContext, context_of
+from pipeline.context import SPARE_UNITS, ContextPlugin, WorkerContext, context_of
 from pipeline.options import WorkerConfig
 from sources.source import unreachable
 from storage.bucket import reason
@@ -39,7 +39,6 @@ log = logging.getLogger("spotted")
 WORKER_TIMEOUT = 30  # seconds to wait for a cluster's first worker
 OTHER_WORKERS_WAIT = 2  # seconds to wait for the workers that were started with it
 PREPARATIONS = 3  # attempts to reach all workers, some of which may end meanwhile
-SPARE_UNITS = 4  # units that store while others read, one per connection; each holds 8 MB
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -63,6 +62,8 @@ class Cluster:
 
     def max_in_flight(self) -> int:
         """Number of units that the current workers run in parallel."""
+        if self.is_local:
+            return self.context.max_in_flight()
         try:
             threads: dict[str, int] = self.client.nthreads()
         except OSError as error:

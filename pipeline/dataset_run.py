@@ -19,8 +19,7 @@ from manifest.checksums import Digest
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import Rows
 from manifest.store import ManifestStore
-from pipeline.carried import Carried, StateWriter
-from pipeline.cluster import SPARE_UNITS
+from pipeline.carried import Carried, Frontier, latest_state
 from pipeline.dispatch import run
 from pipeline.existing import Listing
 from pipeline.folders import FolderPlaceholders
@@ -55,7 +54,7 @@ class DatasetRun:
         self.wrong = list[tuple[PlannedArchive, str]]()  # archives whose checksum is not the published one, with theirs
         self.carried = defaultdict[str, Carried](Carried)  # archive → what earlier runs have of its checksum
         self._unread: dict[str, set[str]] = {}  # archive whose checksum is computed → units that it still needs
-        self._states = StateWriter(store)
+        self._frontiers: dict[str, Frontier] = {}  # of the same archives
         self.false_starts: set[str] = set()  # objects of spans that began at the wrong place
         self.lease: Lease | None = None
         self.expect(itertools.chain(*(each.units for each in self.planned), self.photo_units), None if store else {})
@@ -128,8 +127,10 @@ class DatasetRun:
                 self._compare_if_read(each)
 
     def _begin_digest(self, each: PlannedArchive) -> Digest:
-        digest = self.carried[each.archive.file].digest()
-        self.cluster.context.digests[each.source.name] = digest
+        known, context = self.carried[each.archive.file], self.cluster.context
+        digest = context.digests[each.source.name] = known.digest()
+        context.checksum_states[each.archive.file] = known.state
+        self._frontiers[each.archive.file] = Frontier(each)
         return digest
 
     def _cut_digest(self, unit: Unit) -> None:
@@ -137,17 +138,19 @@ class DatasetRun:
             digest.cut(unit.work.span.start)
 
     def _pass_on(self, unit: Unit) -> None:
-        """Compare an archive's checksum after the last of its units; write its state down before."""
-        if unit.archive in self._unread:
-            self._unread[unit.archive].discard(unit.id)
+        """Hand on the state of an archive's checksum to the next entries; compare it after the last of its units."""
+        if unread := self._unread.get(unit.archive):
+            unread.discard(unit.id)
             each = next(each for each in self.planned if each.archive.file == unit.archive)
-            if digest := self.cluster.context.digests.get(each.source.name):
-                self._states.write(each, self.entries, self._unread[unit.archive], digest)
+            digest = self.cluster.context.digests[each.source.name]
+            if state := latest_state(self._frontiers[unit.archive], self.entries, unread, digest):
+                self.cluster.context.checksum_states[unit.archive] = state
             self._compare_if_read(each)
 
     def _compare_if_read(self, each: PlannedArchive) -> None:
         if not self._unread[each.archive.file]:
             del self._unread[each.archive.file]
+            self.cluster.context.checksum_states.pop(each.archive.file, None)
             self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, None))
 
     def _compare_checksum(self, each: PlannedArchive, digest: Digest | None) -> None:
@@ -193,7 +196,7 @@ class DatasetRun:
             self.progress.read_again(unit)
         self._unread[each.archive.file] = {unit.id for unit in units}
         self._compare_if_read(each)
-        max_in_flight = self.cluster.context.config.readers + SPARE_UNITS
+        max_in_flight = self.cluster.context.max_in_flight()
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 
+from archives.spans import SPAN_BYTES
 from errors import ExtractionError
-from pipeline.context import WorkerContext
+from pipeline.context import MIN_STRIPE_BYTES, WorkerContext
 from pipeline.progress import UnitProgress
 from sources.source import Source, proven, with_client
+
+SPANS_AHEAD = 3  # spans in memory of an archive that is one unit, such as a compressed tar
+CHUNK_BYTES = 256 << 10  # bytes of its chunks
 
 
 def _memory(size: int) -> memoryview:
@@ -23,30 +30,46 @@ def _memory(size: int) -> memoryview:
 
 
 class StreamingBuffer:
-    """The bytes of a span in memory, filled by a reading thread while earlier members are stored.
+    """The bytes of a span in memory, filled by reading threads while earlier members are stored.
 
     Slicing blocks until the bytes have arrived.
     """
 
     def __init__(self, size: int) -> None:
         self._memory, self._got, self._news = _memory(size), 0, threading.Condition()
+        self._ends = dict[int, int]()  # of each stripe: where it begins → where its next byte belongs
         self._error: Exception | None = None
-        self.is_wanted = True
+        self._taken = 0
 
-    def fill(self, chunks: Iterator[bytes]) -> None:
-        """Store the chunks, or the error that ends them; return early once they are no longer wanted."""
+    def take(self, length: int) -> tuple[int, int] | None:
+        """Take the next stripe, of about `length` bytes: its beginning and its end; None if all are taken."""
+        with self._news:
+            begin, left = self._taken, len(self) - self._taken
+            self._taken += left if left < 1.5 * length else length
+            return (begin, self._taken) if left and not self._error else None
+
+    def fill(self, begin: int, chunks: Iterator[bytes]) -> None:
+        """Store the chunks of the stripe at `begin`, or the error that ends them."""
+        end = begin
         try:
             for chunk in chunks:
-                self._memory[self._got : self._got + len(chunk)] = chunk
-                with self._news:
-                    self._got += len(chunk)
-                    self._news.notify()
-                if not self.is_wanted:
-                    return
+                self._memory[end : end + len(chunk)] = chunk
+                end += len(chunk)
+                self._arrived(begin, end)
         except Exception as error:  # raised again where the bytes are sliced
             with self._news:
                 self._error = error
                 self._news.notify()
+
+    def _arrived(self, begin: int, end: int) -> None:
+        with self._news:
+            self._ends[begin], reach = end, 0
+            for first, last in sorted(self._ends.items()):
+                if first > reach:
+                    break
+                reach = last
+            self._got = reach
+            self._news.notify()
 
     def __len__(self) -> int:
         return len(self._memory)
@@ -69,12 +92,28 @@ class CountingReader:
         self.source = with_client(proven(source, self.digest is not None), context.http)
         self.name, self.size = source.name, source.size
         self._pieces = list[tuple[int, StreamingBuffer]]()  # offset and bytes of each read
+        self._is_closed = False
 
     def read(self, start: int, stop: int) -> StreamingBuffer:
-        piece = StreamingBuffer(stop - start)
+        piece = self._begin(start, stop)
         self._pieces.append((start, piece))
-        self.context.readers.submit(piece.fill, self._chunks(start, stop))
         return piece
+
+    def _begin(self, start: int, stop: int) -> StreamingBuffer:
+        piece = StreamingBuffer(stop - start)
+        for _ in range(min(self.context.config.readers, 1 + len(piece) // MIN_STRIPE_BYTES)):
+            self.context.readers.submit(self._fill, start, piece)
+        return piece
+
+    def _fill(self, start: int, piece: StreamingBuffer) -> None:
+        """Read stripes of the piece at `start`, as other connections do, until all are taken."""
+        since = time.monotonic()
+        while not self._is_closed and (stripe := piece.take(self.context.stripe_bytes())):
+            begin, end = stripe
+            piece.fill(begin, self._chunks(start + begin, start + end))
+            before, since = since, time.monotonic()
+            if end - begin >= MIN_STRIPE_BYTES:
+                self.context.connection_rate = (end - begin) / (since - before)
 
     def finish(self, begin: int, end: int) -> None:
         """Wait for the remaining bytes and feed those from `begin` to `end` to the digest.
@@ -91,19 +130,31 @@ class CountingReader:
 
     def close(self) -> None:
         """Stop reading."""
-        for _, piece in self._pieces:
-            piece.is_wanted = False
+        self._is_closed = True
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        for chunk in self._chunks(start, stop):
+        is_alone = stop - start == self.size > SPAN_BYTES  # as one unit: no other one uses the connections
+        for chunk in self._ahead() if is_alone else self._chunks(start, stop):
             if self.digest:
                 self.digest.feed(start, chunk)
             start += len(chunk)
             yield chunk
 
+    def _ahead(self) -> Iterator[bytes]:
+        """Read the whole archive over all connections, and yield it from its beginning to its end."""
+        pieces = (self._begin(*ends) for ends in itertools.pairwise([*range(0, self.size, SPAN_BYTES), self.size]))
+        ahead = deque(itertools.islice(pieces, SPANS_AHEAD))
+        while ahead:
+            piece = ahead.popleft()
+            for at in range(0, len(piece), CHUNK_BYTES):
+                yield bytes(piece[at : at + CHUNK_BYTES])
+            ahead += itertools.islice(pieces, 1)
+
     def _chunks(self, start: int, end: int) -> Iterator[bytes]:
         with self.context.connections:
             for chunk in self.source.stream(start, end):
+                if self._is_closed:
+                    return
                 if self.context.stop.is_set():
                     raise ExtractionError("interrupted")
                 self.progress.add(len(chunk))

@@ -56,9 +56,9 @@ def run_unit(
         retries = context.http.drain_retries()
         return JournalEntry(unit.id, unit.fingerprint, size=unit.size, error=str(error), retries=retries)
     entry = _entry(unit, rows, link, context.http.drain_retries())
-    if wanted is None and not is_whole(unit.so_far):
+    if wanted is None:
         if entry.is_done:
-            context.record(unit.dataset, entry)
+            context.record(unit.dataset, unit.so_far if unit.so_far and is_whole(unit.so_far) else entry)
         elif parts:
             parts.flush()
     return entry

@@ -6,17 +6,16 @@ import hashlib
 import logging
 import os
 import random
+from dataclasses import replace
 
 import pytest
 
 from datasets import Dataset
 from manifest import sha256
 from manifest.checksums import Digest
-from manifest.journal import state_id
 from manifest.sha256 import Sha256, is_state
 from manifest.store import ManifestStore
-from pipeline import carried
-from pipeline.carried import StateWriter
+from pipeline.carried import Frontier, latest_state
 from pipeline.choosing import open_dataset
 from support.archives import MB, some_members, tar_of, zip_of
 from support.bench import Bench
@@ -27,23 +26,23 @@ MEMBERS = some_members(1200, 80_000)  # six pieces of 8 MB
 PACKS = {"a.tar": tar_of, "a.zip": zip_of}
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state is written after each piece."""
-    monkeypatch.setattr(carried, "MIN_STATE_SECONDS", 0)
-    monkeypatch.setattr(carried, "PART_SHARE", 0)
-
-
 def broken(bench: Bench, name: str, damage: bytes | None = None) -> Dataset:
-    """A run that ends after four to six of nine pieces, which can have other bytes than the source has later."""
+    """A run without one piece in the middle; the source can have other bytes than it has later."""
     archive = PACKS[name]([*MEMBERS])
     dataset = bench.dataset(True, **{name.replace(".", "_"): archive})
-    bench.server.plan(f"/{name}", Plan(body=damage), times=7)
-    bench.server.plan(f"/{name}", Plan(status=404))
+    bench.server.files[f"/{name}"] = damage or archive
+    bench.server.plan_at(f"/{name}", len(archive) // 2, Plan(status=404))
     assert bench.extract(dataset).state == "incomplete"
     bench.server.heal()
+    bench.server.files[f"/{name}"] = archive
     bench.server.requests.clear()
     return dataset
+
+
+def states_of(bench: Bench) -> list[int]:
+    """The positions of the states in the journal."""
+    entries = ManifestStore(bench.bucket, "mini").journal().values()
+    return sorted(entry.state.position for entry in entries if entry.state)
 
 
 def journal_of(bench: Bench) -> list[str]:
@@ -53,10 +52,10 @@ def journal_of(bench: Bench) -> list[str]:
 @pytest.mark.parametrize("name", PACKS)
 def test_what_is_covered_is_not_read_again(bench: Bench, name: str) -> None:
     dataset = broken(bench, name)
-    assert f"_extraction/mini/journal/{name}/sha256-state.json" in journal_of(bench)
+    size, position = dataset.archives[0].size or 0, states_of(bench)[-1]
+    assert 8 * MB < position < size / 2
     result = bench.extract(dataset)
-    size = dataset.archives[0].size or 0
-    assert result.state == "complete" and size - 50 * MB < result.fetched < size - 7 * MB
+    assert result.state == "complete" and abs(result.fetched - (size - position)) < MB
     assert bench.metadata()["sources"][0]["sha256_check"] == "matches"  # type: ignore[index]
     assert bench.objects() == dict(MEMBERS)
 
@@ -68,12 +67,12 @@ def test_all_is_covered_and_nothing_is_read_again(bench: Bench, caplog: pytest.L
     assert bench.extract(dataset).status == 3
     bench.bucket.delete(["_extraction/mini/journal/a.tar/sha256.json"])
     caplog.clear()
-    result = bench.extract(dataset)
-    assert result.status == 3 and result.fetched < 17 * MB  # at most what follows the last state
+    rest, result = len(bench.server.files["/a.tar"]) - states_of(bench)[-1], bench.extract(dataset)
+    assert result.status == 3 and rest <= result.fetched < rest + MB
     assert "sha256 matches" in caplog.text and "as an earlier run found" not in caplog.text
 
 
-@pytest.mark.parametrize("place", [0.01, 0.9])
+@pytest.mark.parametrize("place", [0.01, 0.7])
 def test_a_bit_that_flipped_in_what_is_covered_is_found(bench: Bench, place: float) -> None:
     archive = tar_of([*MEMBERS])
     victim = archive.index(MEMBERS[round(150 * place)][1]) + 999  # in the first piece
@@ -84,14 +83,15 @@ def test_a_bit_that_flipped_in_what_is_covered_is_found(bench: Bench, place: flo
     assert bench.extract(dataset).state == "complete" and bench.objects() == dict(MEMBERS)
 
 
-@pytest.mark.parametrize("change", ["an object is lost", "the source has another version", "the entry is damaged"])
+@pytest.mark.parametrize("change", ["an object is lost", "the source has another version", "the state is damaged"])
 def test_a_state_of_something_else_does_not_count(bench: Bench, change: str) -> None:
     dataset = broken(bench, "a.tar")
-    state = "_extraction/mini/journal/a.tar/sha256-state.json"
+    store = ManifestStore(bench.bucket, "mini")
     if change == "an object is lost":
         bench.bucket.delete([f"mini/{MEMBERS[0][0]}"])
-    elif change == "the entry is damaged":
-        bench.bucket.put(state, (bench.bucket.get(state) or b"").replace(b'"size":', b'"size": 1'))
+    elif change == "the state is damaged":
+        for entry in store.journal().values():
+            store.write(replace(entry, state=entry.state and entry.state._replace(state="00")))
     else:
         bench.server.plan("/a.tar", Plan(etag='"2"'))
     result = bench.extract(dataset)
@@ -102,22 +102,24 @@ def test_a_state_of_something_else_does_not_count(bench: Bench, change: str) -> 
 def test_without_openssl_all_is_read_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sha256, "LIBRARY", "libnone.so")
     dataset = broken(bench, "a.tar")
-    assert not [name for name in journal_of(bench) if "sha256-state" in name]
+    assert states_of(bench) == []
     result = bench.extract(dataset)
     assert result.state == "complete" and result.fetched >= len(bench.server.files["/a.tar"])
 
 
 def test_a_state_has_nothing_that_is_not_compared_yet(bench: Bench) -> None:
     """The digest has the bytes of a unit before they are compared with those that were stored."""
-    store = ManifestStore(bench.bucket, "mini")
-    run = open_dataset(broken(bench, "a.tar"), bench.job(), store)
-    entries, digest = store.journal(), Digest()
-    before = entries.pop(state_id("a.tar"))
-    ends = [unit.work.span.stop for unit in run.planned[0].units if unit.work.span and unit.id in entries]
-    assert len(ends) > 1 and before.size > ends[0]
-    digest.states = {max(each.link.end, end): b"state" for each, end in zip(entries.values(), ends, strict=False)}
-    StateWriter(store).write(run.planned[0], entries, {run.planned[0].units[1].id}, digest)
-    assert store.journal()[state_id("a.tar")].size == max(entries[run.planned[0].units[0].id].link.end, ends[0])
+    dataset = broken(bench, "a.tar")
+    entries = ManifestStore(bench.bucket, "mini").journal()
+    each = open_dataset(dataset, bench.job()).planned[0]
+    ends, digest = [point.position for point in Frontier(each).advance(entries)], Digest()
+    assert len(ends) > 2
+    digest.states = dict.fromkeys(ends, b"state")
+    frontier, unread = Frontier(each), {each.units[1].id, each.units[2].id}
+    found = [latest_state(frontier, entries, unread, digest), latest_state(frontier, entries, unread, digest)]
+    unread.remove(each.units[1].id)
+    found.append(latest_state(frontier, entries, unread, digest))
+    assert [state and state.position for state in found] == [ends[0], None, ends[1]]
 
 
 # ── the checksum alone ───────────────────────────────────────────────────────────────────────────

@@ -30,7 +30,7 @@ from support.program import Cli, clean_environment, command
 from support.source_server import Plan, SourceServer
 
 MEMBERS = some_members(400, 20_000)  # one piece of 6 MB
-DRIP = Plan(drip=0.004)  # at most 1 MB/s on a connection
+DRIP = Plan(drip=0.02)  # at most 200 kB/s on a connection
 ROWS = [Row(f"d/{number}", 1, number, "http://x/a.tar", 1024 * number + 512) for number in range(9)]
 
 
@@ -155,8 +155,8 @@ def test_a_bit_that_flipped_on_its_way_to_one_of_several_processes(
     archive = tar_of([(f"Images/{name}", data) for name, data in MEMBERS])
     mirror.files["/images.tar"] = archive
     mirror.files["/SHA256SUMS"] = sums(mirror)
-    mirror.plan("/images.tar", Plan(), times=2)  # of the looks at what it is
-    mirror.plan("/images.tar", Plan(body=flipped(archive, archive.index(MEMBERS[70][1]) + 9)), times=1)
+    victim = archive.index(MEMBERS[70][1]) + 9
+    mirror.plan_at("/images.tar", victim, Plan(body=flipped(archive, victim)), times=1)
     arguments = ("-d", "stanford", "--mirror", mirror.url, "--to", tmp_path / "out", "--workers", "2")
     done = cli(*arguments)
     assert done.returncode == 1 and "the bytes are not those that were stored before" in done.stderr, done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from archives import kinds
 from archives.spans import SpanBoundary
-from archives.tar import HALVED_SPANS, Tar
+from archives.tar import Tar
 from errors import ArchiveError
 from support.archive_kinds import COMPRESSED, KINDS, SOUND, TARS, needed
 from support.archives import SPANS, File, Got, Memory, extract, flipped, taken, truth
@@ -46,16 +46,6 @@ def test_global_headers_reach_every_span(span: int) -> None:
     packed = member("a", b"1") + name + member("b", b"2") + member("c", bytes(3000)) + member("d") + END
     assert [got.name for got in extract(packed, span)] == ["a", "renamed", "renamed", "renamed"]
     assert extract(packed, span) == truth(packed)
-
-
-def test_the_last_spans_of_a_long_tar_are_half_as_long() -> None:
-    files = [File(f"{number:02}", bytes([number]) * 1000) for number in range(26)]
-    packed = KINDS["ustar"].pack(files)[: 26 * 3 * BLOCK] + END  # 80 blocks, without what fills up tarfile's record
-    cuts = [(span.start, span.stop) for span in kinds.plan(Memory(packed), 2 * BLOCK)]
-    lengths = [(stop - start) // BLOCK for start, stop in cuts]
-    assert lengths == [2] * (40 - HALVED_SPANS) + [1] * (2 * HALVED_SPANS)
-    assert [start for start, _ in cuts[1:]] == [stop for _, stop in cuts[:-1]]
-    assert extract(packed, 2 * BLOCK) == truth(packed)
 
 
 @pytest.mark.parametrize("span", SPANS)

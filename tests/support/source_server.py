@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import ssl
+import sys
 import threading
 import uuid
 from collections import defaultdict, deque
@@ -62,6 +63,7 @@ class SourceServer(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._lasting: dict[str, Plan] = {}
         self._next: dict[str, deque[Plan]] = defaultdict(deque)
+        self._at: dict[str, tuple[int, list[Plan]]] = {}
         self._shares: dict[str, tuple[bytes, int, int]] = {}
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
@@ -73,9 +75,14 @@ class SourceServer(ThreadingHTTPServer):
             else:
                 self._next[path].extend([plan] * times)
 
+    def plan_at(self, path: str, byte: int, plan: Plan, times: int = sys.maxsize) -> None:
+        """Answer so the next requests for a range of `path` that has this byte."""
+        self._at[path] = byte, [plan] * min(times, 1000)
+
     def heal(self) -> None:
         """Forget all plans."""
         with self._lock:
+            self._at.clear()
             self._lasting.clear()
             self._next.clear()
             self.struck = 0
@@ -116,6 +123,13 @@ class SourceServer(ThreadingHTTPServer):
             self.struck += plan != Plan()
             return plan
 
+    def take_plan_at(self, path: str, asked: str | None) -> Plan | None:
+        """The plan for the byte in this Range header, if there is one."""
+        ends = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
+        with self._lock:
+            byte, plans = self._at.get(path, (0, []))
+            return plans.pop() if ends and plans and int(ends[1]) <= byte <= int(ends[2]) else None
+
     def _open_share(self, path: str) -> Plan:
         data, uses, expired = self._shares[path]
         place = f"/files/{uuid.uuid4()}/data.bin"
@@ -154,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(Request(self.path, self.headers["Range"], dict(self.headers.items())))
         self.server.act()
-        plan = self.server.take_plan(self.path)
+        plan = self.server.take_plan_at(self.path, self.headers["Range"]) or self.server.take_plan(self.path)
         self.server.closing.wait(plan.stall)
         if plan.noise is not None:
             self.close_connection = True
