@@ -37,7 +37,7 @@ MORE = 40_000  # about as many as Stanford's
 FEWER = 5_000  # for those that take longer
 PROCESSES, SHORT = 4, 3_000  # members of those that end early
 HALF = 0.5  # of Stanford, for what the tool's own parts bring
-PARTS_OF_THE_TOOL = ("batching", "halving", "parallel-listing", "probing", "table")  # of without.py
+PARTS_OF_THE_TOOL = ("batching", "stripes", "parallel-listing", "probing", "table")  # of without.py
 RECOVERED = 0.5  # of the rate before an outage
 HEADER = (
     "| bucket, 20 ms a request | writer | seconds | objects/s | in the middle | refused | |\n"
