@@ -62,8 +62,6 @@ class Cluster:
 
     def max_in_flight(self) -> int:
         """Number of units that the current workers run in parallel."""
-        if self.is_local:
-            return self.context.max_in_flight()
         try:
             threads: dict[str, int] = self.client.nthreads()
         except OSError as error:

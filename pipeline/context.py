@@ -93,8 +93,8 @@ class WorkerContext:
         seconds = max(MIN_STRIPE_SECONDS, STRIPE_SHARE * (time.monotonic() - self.started))
         return min(max(MIN_STRIPE_BYTES, int(seconds * self.connection_rate)), SPAN_BYTES)
 
-    def max_in_flight(self) -> int:
-        """The number of units that this process reads and stores at a time."""
+    def max_spans(self) -> int:
+        """The number of spans that this process reads and stores at a time."""
         return -(-self.config.readers * self.stripe_bytes() // SPAN_BYTES) + SPARE_UNITS
 
     def put(self, name: str, data: Data, content_type: str) -> None:

@@ -196,7 +196,7 @@ class DatasetRun:
             self.progress.read_again(unit)
         self._unread[each.archive.file] = {unit.id for unit in units}
         self._compare_if_read(each)
-        max_in_flight = self.cluster.context.max_in_flight()
+        max_in_flight = self.cluster.context.max_spans()
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():
             for unit, entry in zip(units, map_bounded(pool, self._run_again, units, max_in_flight), strict=True):
                 if entry.error:

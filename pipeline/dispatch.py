@@ -73,10 +73,11 @@ class _Run:
             self.cluster.client.cancel(list(self.unfinished))
 
     def _hand_out(self, completed: as_completed) -> Iterator[tuple[Unit, JournalEntry]]:
-        max_in_flight = self.cluster.max_in_flight()
-        while self.next < len(self.units) and len(self.unfinished) < max_in_flight:
+        most, context = self.cluster.max_in_flight(), self.cluster.context
+        while self.next < len(self.units):
             unit = self.units[self.next]
-            if self.next - self._oldest_with(unit) >= max_in_flight:
+            max_in_flight = min(most, context.max_spans()) if unit.work.span and self.cluster.is_local else most
+            if max(len(self.unfinished), self.next - self._oldest_with(unit)) >= max_in_flight:
                 return
             if self._is_covered(unit):
                 yield unit, JournalEntry(unit.id, unit.fingerprint, size=unit.size)

@@ -91,7 +91,7 @@ def test_fast_sources_are_read_in_whole_spans_and_many_at_a_time(bench: Bench) -
     found = []
     for rate in (0, 1e6, 10e6, 1e9):
         context.connection_rate, context.started = rate, time.monotonic()
-        found.append((context.stripe_bytes(), context.max_in_flight()))
+        found.append((context.stripe_bytes(), context.max_spans()))
     assert found == [
         (MIN_STRIPE_BYTES, 1 + SPARE_UNITS), (400_000, 1 + SPARE_UNITS), (4_000_000, 2 + SPARE_UNITS),
         (SPAN_BYTES, readers + SPARE_UNITS),
