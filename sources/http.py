@@ -24,7 +24,6 @@ from requests.utils import get_environ_proxies, select_proxy
 from errors import SourceError, TooLargeError
 from sources import http_answers as answers
 from sources.body import Bandwidth, Body
-from sources.checked_connections import CheckedAdapter
 from sources.hosts import Host, Hosts
 from sources.http_answers import PassingError
 from sources.http_status import EMPTY_STATUSES, THROTTLED_STATUSES, obstore_status
@@ -42,7 +41,6 @@ log = logging.getLogger("spotted")
 
 CONNECT_TIMEOUT = 10  # seconds to connect
 DEFAULT_TIMEOUT = 30.0  # seconds without a byte, by default
-POOL_CONNECTIONS = 128  # connections kept per host; requests' own 10 would close the others after each answer
 MAX_FILE_SECONDS = 3600  # seconds for such a file, once it has begun to come
 MAX_FILE_BYTES = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
 NO_PROXY = "http://127.0.0.1:0"
@@ -72,8 +70,6 @@ class HttpClient:
         self.copying = threading.Lock()
         self._session = OwnSession(self.border)
         self._session.headers.update(HEADERS)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, CheckedAdapter(self.border, POOL_CONNECTIONS))
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
         self._retries, self._counting = 0, threading.Lock()
