@@ -95,10 +95,11 @@ def _is_inside(host: str) -> bool:
 
 
 def _refused(here: str, there: str) -> SourceError:
-    return SourceError(
+    why = (
         f"{here}: leads to {there}, an address inside this network or machine, which a source outside must not name; if"
         " that is meant, use --allow-private-addresses"
     )
+    return SourceError(why)
 
 
 def _is_global(address: str) -> bool:
