@@ -11,7 +11,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,9 +23,8 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
 from sources import http_answers as answers
-from sources.body import Bandwidth, Body
 from sources.hosts import Host, Hosts
-from sources.http_answers import PassingError
+from sources.http_answers import Bandwidth, Body, PassingError
 from sources.http_status import EMPTY_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import MAX_ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
@@ -81,18 +80,15 @@ class HttpClient:
 
     def persist(self, url: str, attempt: Callable[[], T], attempts: int) -> T:
         """Return the result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
-        tries = self.tries(attempts)
+        tries = Tries(attempts, self.count_retry)
         while True:
             try:
                 return attempt()
             except RETRIED as error:
                 tries.wait(url, error)
 
-    def tries(self, attempts: int) -> Tries:
-        """The tries of one request, counted as retries."""
-        return Tries(attempts, self._count_retry)
-
-    def _count_retry(self) -> None:
+    def count_retry(self) -> None:
+        """Count a repeated request."""
         with self._counting:
             self._retries += 1
 
@@ -113,10 +109,7 @@ class HttpClient:
                 if not host.is_answering():
                     self._redirects.pop(url, None)  # as for a connection that fails
                 raise ThrottledError(answers.status_of(response), host, answers.retry_after(response))
-            if response.status_code >= 400:
-                yield response
-                return
-            with host.answer():
+            with host.answer() if response.status_code < 400 else nullcontext():
                 try:
                     yield response
                 except ValueError as error:  # http.client, of a chunk of negative size

@@ -47,7 +47,7 @@ class HttpSource:
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the same bytes in chunks; a broken connection continues at the byte where it broke."""
-        position, mark, tries, wrong = start, start, self.client.tries(retry.MAX_ATTEMPTS), 0
+        position, mark, tries, wrong = start, start, retry.Tries(retry.MAX_ATTEMPTS, self.client.count_retry), 0
         while position < stop:
             try:
                 for chunk in self._range(position, stop):

@@ -136,7 +136,7 @@ class _Answer(http.client.HTTPResponse):
         while 101 < self.status < 200:  # others than 100, which http.client passes over (RFC 9110, 15.2)
             self.headers = None  # type: ignore[assignment]  # or begin() would do nothing
             super().begin()
-        raw.deadline = math.inf  # what follows has a least rate: sources/body.py
+        raw.deadline = math.inf  # what follows has a least rate: sources/http_answers.py
 
 
 class _Connection(HTTPConnection):
