@@ -10,8 +10,7 @@ from commands import costs
 from commands.costs import Rates
 from errors import redact, shown
 from gcs import scheme_of
-from report.humanize import amount, duration
-from report.tables import print_table
+from report.humanize import amount, duration, print_table
 from storage.rate_limit import DOUBLING_SECONDS
 
 if TYPE_CHECKING:

@@ -149,15 +149,10 @@ class Display:
     def _lines(self, progress: Progress) -> tuple[Line, Line, float | None]:
         """Return the figures of bytes and objects, and the seconds that are left."""
         now, (of_bytes, of_objects) = time.monotonic(), self.rates
+        byte_rate, object_rate = of_bytes.at(now, progress.bytes), of_objects.at(now, progress.objects)
         lines = (
-            Line(progress.bytes, progress.bytes_total, amount, of_bytes.at(now, progress.bytes)),
-            Line(
-                progress.objects,
-                progress.objects_total,
-                "{:,}".format,
-                of_objects.at(now, progress.objects),
-                " objects",
-            ),
+            Line(progress.bytes, progress.bytes_total, amount, byte_rate),
+            Line(progress.objects, progress.objects_total, "{:,}".format, object_rate, " objects"),
         )
         left = [rate.left(line.total) for rate, line in zip(self.rates, lines, strict=True) if line.total is not None]
         return *lines, max((each for each in left if each is not None), default=None)
@@ -165,10 +160,8 @@ class Display:
     def _draw(self, progress: Progress) -> None:
         of_bytes, of_objects, left = self._lines(progress)
         columns, label = os.get_terminal_size(sys.stderr.fileno()).columns - 1, f"{progress.dataset}: "
-        forms = (
-            of_bytes.fitted(columns, label, "" if left is None else f"{duration(left)} left"),
-            of_objects.fitted(columns, " " * len(label)),
-        )
+        time_left = "" if left is None else f"{duration(left)} left"
+        forms = of_bytes.fitted(columns, label, time_left), of_objects.fitted(columns, " " * len(label))
         for bar, line, form in zip(self._bars(columns), (of_bytes, of_objects), forms, strict=True):
             bar.n, bar.total, bar.bar_format = line.done, line.total, form
             bar.refresh()

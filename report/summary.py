@@ -15,9 +15,8 @@ from datasets import GROUPS, select
 from errors import ExtractionError, IncompleteError
 from manifest.counters import CountWithExamples
 from pipeline.options import RunOptions
-from report.humanize import amount, duration
+from report.humanize import amount, duration, print_table
 from report.progress_bar import Display
-from report.tables import print_table
 from storage.bucket import METADATA_PREFIX
 
 if TYPE_CHECKING:
@@ -56,11 +55,13 @@ class Screen(Display):
 def _log_what_is_wrong(result: Result) -> None:
     """Log what is missing: the first few of an extraction, everything of a verification."""
     name = result.dataset.name
-    for row in result.missing[: None if result.is_verification else MAX_LOGGED]:
-        what = row.outcome if result.is_verification else "missing"
-        log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra=_finding(result, what, row.path))
-    for row in result.extra if result.is_verification else ():
-        log.warning("%s: extra %s: %s", name, row.path, row.reason, extra=_finding(result, "extra", row.path))
+    if result.is_verification:
+        findings = [*((row.outcome, row) for row in result.missing), *(("extra", row) for row in result.extra)]
+    else:
+        findings = [("missing", row) for row in result.missing[:MAX_LOGGED]]
+    for what, row in findings:
+        fields = {"dataset": name, "finding": what, "path": row.path}
+        log.warning("%s: %s %s: %s", name, what, row.path, row.reason, extra={"fields": fields})
     if result.extra:
         some = CountWithExamples.of(row.path for row in result.extra)
         log.warning(
@@ -72,10 +73,6 @@ def _log_what_is_wrong(result: Result) -> None:
         log.warning(
             "%s: … and %d more; _extraction/%s/failures.csv lists all", name, len(result.missing) - MAX_LOGGED, name
         )
-
-
-def _finding(result: Result, what: str, path: str) -> dict[str, dict[str, str]]:
-    return {"fields": {"dataset": result.dataset.name, "finding": what, "path": path}}
 
 
 def print_summary(results: list[Result], options: RunOptions) -> None:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 log = logging.getLogger("spotted")
 
@@ -27,9 +26,8 @@ class Host:
         self.name, self.most = name, most
         self.has_if_range = True  # False: it answers ranges with If-Range by the whole file
         self._logged = set[str]()
-        self.served = 0  # requests with a good answer
-        self._limit = most
-        self._in_flight = self._answering = self._completed = 0
+        self.served = self.answering = 0  # good answers; those of them that are being read
+        self._limit, self._in_flight, self._completed = most, 0, 0
         self._proven = 0  # answers that were read in parallel
         self._refused_at, self._changed = 0.0, threading.Condition()
 
@@ -50,14 +48,14 @@ class Host:
     def answer(self) -> Iterator[None]:
         """Count an answer that is read while the context lasts."""
         with self._changed:
-            self.served, self._answering = self.served + 1, self._answering + 1
-            self._proven = max(self._proven, self._answering)
+            self.served, self.answering = self.served + 1, self.answering + 1
+            self._proven = max(self._proven, self.answering)
         try:
             yield
             self._complete()
         finally:
             with self._changed:
-                self._answering -= 1
+                self.answering -= 1
 
     def _complete(self) -> None:
         with self._changed:
@@ -72,10 +70,6 @@ class Host:
             is_new = subject not in self._logged
             self._logged.add(subject)
             return is_new
-
-    def is_answering(self) -> bool:
-        """Whether another answer of the server is being read."""
-        return self._answering > 0
 
     def throttled(self) -> int:
         """Record the refusal of a request; returns the number of others in flight."""
@@ -93,17 +87,3 @@ class Host:
         if self._limit == self.most:
             log.info("%s: refuses some of %d parallel requests; sending fewer", self.name, self._in_flight)
         self._limit = min(self._limit, others)
-
-
-class Hosts:
-    """The servers of one client."""
-
-    def __init__(self, connections: int | None = None) -> None:
-        self._found, self._lock, self._most = dict[str, Host](), threading.Lock(), connections or math.inf
-
-    def of(self, url: str) -> Host:
-        """The limits for the server of a URL."""
-        parts = urlsplit(url)
-        name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        with self._lock:
-            return self._found.setdefault(name, Host(name, self._most))

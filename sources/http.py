@@ -11,7 +11,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,10 +23,8 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from errors import SourceError, TooLargeError
 from sources import http_answers as answers
-from sources.body import Bandwidth, Body
-from sources.checked_connections import CheckedAdapter
-from sources.hosts import Host, Hosts
-from sources.http_answers import PassingError
+from sources.hosts import Host
+from sources.http_answers import Bandwidth, Body, PassingError
 from sources.http_status import EMPTY_STATUSES, THROTTLED_STATUSES, obstore_status
 from sources.local_files import is_http, local_path, open_file, read_at
 from sources.retry import MAX_ATTEMPTS, RETRIED, ThrottledError, Tries, innermost
@@ -42,7 +40,6 @@ log = logging.getLogger("spotted")
 
 CONNECT_TIMEOUT = 10  # seconds to connect
 DEFAULT_TIMEOUT = 30.0  # seconds without a byte, by default
-POOL_CONNECTIONS = 128  # connections kept per host; requests' own 10 would close the others after each answer
 MAX_FILE_SECONDS = 3600  # seconds for such a file, once it has begun to come
 MAX_FILE_BYTES = 256 << 20  # bytes of a file that is read into memory as a whole: a table of millions of photos
 NO_PROXY = "http://127.0.0.1:0"
@@ -65,18 +62,17 @@ class HttpClient:
     def __init__(
         self, timeout: float = DEFAULT_TIMEOUT, connections: int | None = None, bwlimit: int = 0, is_open: bool = False
     ) -> None:
-        self.timeout, self.hosts, self.border = timeout, Hosts(connections), Border(is_open)
-        self._bandwidth = Bandwidth(bwlimit)
+        self.timeout, self.border = timeout, Border(is_open)
+        self._bandwidth, self._hosts = Bandwidth(bwlimit), dict[str, Host]()
+        self._most = connections or math.inf  # requests to each server
         self._given = timeout, connections, bwlimit, is_open
         self.copies: dict[tuple[str, int], SpooledSource] = {}  # temporary copies by URL and size
         self.copying = threading.Lock()
         self._session = OwnSession(self.border)
         self._session.headers.update(HEADERS)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, CheckedAdapter(self.border, POOL_CONNECTIONS))
         self._store = lru_cache(maxsize=16)(partial(_new_store, timeout=timeout))
         self._redirects: dict[str, str] = {}  # link → where it led; a Seafile share leads elsewhere after its time
-        self._retries, self._counting = 0, threading.Lock()
+        self._retries, self._lock = 0, threading.Lock()
 
     def __reduce__(self) -> tuple[type[HttpClient], tuple[float, int | None, int, bool]]:
         return HttpClient, self._given
@@ -85,42 +81,43 @@ class HttpClient:
 
     def persist(self, url: str, attempt: Callable[[], T], attempts: int) -> T:
         """Return the result of `attempt`, retried with back-off; raises SourceError after `attempts` failures."""
-        tries = self.tries(attempts)
+        tries = Tries(attempts, self.count_retry)
         while True:
             try:
                 return attempt()
             except RETRIED as error:
                 tries.wait(url, error)
 
-    def tries(self, attempts: int) -> Tries:
-        """The tries of one request, counted as retries."""
-        return Tries(attempts, self._count_retry)
-
-    def _count_retry(self) -> None:
-        with self._counting:
+    def count_retry(self) -> None:
+        """Count a repeated request."""
+        with self._lock:
             self._retries += 1
 
     def drain_retries(self) -> int:
         """Return the number of retries since the last call."""
-        with self._counting:
+        with self._lock:
             count, self._retries = self._retries, 0
         return count
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
+    def host(self, url: str) -> Host:
+        """Return the limits for the server of a URL."""
+        parts = urlsplit(url)
+        name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        with self._lock:
+            return self._hosts.setdefault(name, Host(name, self._most))
+
     @contextmanager
     def get(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """Wait for a turn, send a request, and yield the open answer; raises ThrottledError for 429 and 503."""
-        host = self.hosts.of(self._redirects.get(url, url))
+        host = self.host(self._redirects.get(url, url))
         with host.request(), self._answer(url, headers, host) as response:
             if response.status_code in THROTTLED_STATUSES:
-                if not host.is_answering():
+                if not host.answering:
                     self._redirects.pop(url, None)  # as for a connection that fails
                 raise ThrottledError(answers.status_of(response), host, answers.retry_after(response))
-            if response.status_code >= 400:
-                yield response
-                return
-            with host.answer():
+            with host.answer() if response.status_code < 400 else nullcontext():
                 try:
                     yield response
                 except ValueError as error:  # http.client, of a chunk of negative size
@@ -132,7 +129,7 @@ class HttpClient:
             response = self._session.get(known, headers=headers, stream=True, timeout=timeout)
         except (requests.ConnectionError, requests.Timeout) as error:
             self._redirects.pop(url, None)  # the link may lead to a place that answers by now
-            if not host.is_answering():
+            if not host.answering:
                 raise
             raise ThrottledError(innermost(error), host) from error  # some servers refuse in this way
         except (requests.RequestException, ValueError) as error:  # a redirect to no URL, headers that contradict
@@ -180,7 +177,7 @@ class HttpClient:
         store = self._store(parts.scheme, parts.netloc, parts.hostname)
         if not store or parts.query or "%" in parts.path:  # obstore would encode these once more
             return None
-        host = self.hosts.of(url)
+        host = self.host(url)
         with host.request():
             try:
                 answer = obstore.get(store, parts.path)

@@ -47,7 +47,7 @@ class HttpSource:
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the same bytes in chunks; a broken connection continues at the byte where it broke."""
-        position, mark, tries, wrong = start, start, self.client.tries(retry.MAX_ATTEMPTS), 0
+        position, mark, tries, wrong = start, start, retry.Tries(retry.MAX_ATTEMPTS, self.client.count_retry), 0
         while position < stop:
             try:
                 for chunk in self._range(position, stop):
@@ -78,7 +78,7 @@ class HttpSource:
     @contextmanager
     def _ask(self, start: int, stop: int) -> Iterator[requests.Response]:
         """Yield the answer to a Range request, with If-Range if the server understands it."""
-        headers, host = {"Range": f"bytes={start}-{stop - 1}"}, self.client.hosts.of(self.name)
+        headers, host = {"Range": f"bytes={start}-{stop - 1}"}, self.client.host(self.name)
         if host.has_if_range and self.validators.for_if_range:
             with self.client.get(self.name, headers | {"If-Range": self.validators.for_if_range}) as response:
                 if response.status_code not in (200, 412):
@@ -99,7 +99,7 @@ class HttpSource:
                 f"{self.name}: changed while it was read (status {response.status_code}); run again"
             )
         if response.status_code == 403:  # it was readable: some servers refuse so what is too many connections
-            raise retry.ThrottledError(answers.status_of(response), self.client.hosts.of(response.url))
+            raise retry.ThrottledError(answers.status_of(response), self.client.host(response.url))
         answers.check_status(self.name, response)
         answers.check_encoding(self.name, response)
         first, size = answers.content_range(response)
@@ -132,7 +132,7 @@ class HttpSource:
                 " under this name, and no sha256 is compared that proves their copies to be one; use a --mirror that"
                 " has a SHA256SUMS, without --workers and --scheduler"
             )
-        if self.client.hosts.of(self.name).is_new(self.name):
+        if self.client.host(self.name).is_new(self.name):
             what = "as of several servers behind one name; going on, its sha256 will prove the bytes"
             log.warning("%s: expected ETag %s, got %s of the same size and date, %s", self.name, mine, other, what)
 

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -67,14 +67,11 @@ def join(dogs: bytes, photos: bytes) -> list[Photo]:
         log.info("%s: passing over %s photos of %s dogs that %s lacks", PHOTOS, f"{count:,}", f"{len(unknown):,}", DOGS)
     if unknown == urls.keys():
         raise SourceError(f"{PHOTOS}: expected photos of the dogs in {DOGS}, got none")
-    return [
-        photo
-        for dog in sorted(urls.keys() & known.keys())
-        for photo in _photos(dog, _facts(dog, known[dog]), urls[dog])
-    ]
+    return [photo for dog in sorted(urls.keys() & known.keys()) for photo in _photos(dog, known[dog], urls[dog])]
 
 
-def _photos(dog: int, facts: Mapping[str, object], urls: Iterable[str]) -> Iterator[Photo]:
+def _photos(dog: int, line: Line, urls: Iterable[str]) -> Iterator[Photo]:
+    facts = _facts(dog, line)
     for url, rank in ranks(urls):
         name = f"{dog}_{rank}"
         annotation = json.dumps({"internal_id": dog, "image_file": f"{name}.png", **facts}).encode()

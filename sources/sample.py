@@ -127,11 +127,8 @@ def _oxford() -> dict[str, bytes]:
         **{f"trimaps/._{name}.png": b"\0\5\x16\7" for name in photos},
     }
     images = {f"images/{name}.jpg": data for name, data in photos.items()} | {"images/Abyssinian_4.mat": b"MATLAB 5.0"}
-    tars = {
-        "images": _tar(images),
-        "annotations": _tar({f"annotations/{key}": annotations[key] for key in annotations}),
-    }
-    return {f"{name}.tar.gz": gzip.compress(tar, mtime=0) for name, tar in tars.items()}
+    tars = {"images": images, "annotations": {f"annotations/{name}": data for name, data in annotations.items()}}
+    return {f"{name}.tar.gz": gzip.compress(_tar(members), mtime=0) for name, members in tars.items()}
 
 
 def _austin() -> dict[str, bytes]:

@@ -6,8 +6,6 @@ picklable, and holds no connection of its own: connections belong to its client.
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -150,11 +148,11 @@ class ConcatSource:
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the same bytes in chunks."""
-        begins = list(itertools.accumulate((part.size for part in self.parts), initial=0))
-        for index in range(bisect.bisect_right(begins, start) - 1, len(self.parts)):
-            low, high = max(start, begins[index]), min(stop, begins[index + 1])
+        for part in self.parts:
+            low, high = max(start, 0), min(stop, part.size)
             if low < high:
-                yield from self.parts[index].stream(low - begins[index], high - begins[index])
+                yield from part.stream(low, high)
+            start, stop = start - part.size, stop - part.size
 
 
 Source = FileSource | HttpSource | ConcatSource

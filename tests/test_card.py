@@ -22,8 +22,7 @@ from errors import BucketError
 from manifest.layout import label
 from pipeline.options import RunOptions
 from pipeline.results import Result
-from report.card.facts import BINS, Histogram, round_step
-from report.card.thumbnails import Preview, preview
+from report.card.facts import BINS, Histogram, Preview, preview, round_step
 from report.humanize import amount
 from sources import sample
 from sources.content_type import content_type, misnamed

@@ -62,6 +62,8 @@ def test_what_only_looks_odd_is_read(dogs: str | bytes, photos: str | bytes) -> 
         (DOGS.replace("Rex", '"Rex'), PHOTOS, "dogs, line 2: expected quotation marks in pairs, got: unex"),
         (DOGS.replace("Rex", '"Rex').replace("Bo", 'Bo"'), PHOTOS, "dogs, line 2: expected quotation marks in pairs"),
         (DOGS.replace("Rex", '"Rex"s'), PHOTOS, "dogs, line 2: expected quotation marks in pairs"),
+        (DOGS.replace("NULL\n8", '"NULL\n8').replace("White,NULL", 'White,NULL"'), PHOTOS,
+         "dogs, line 2: expected quotation marks in pairs, got a field that has whole rows in it"),
         (DOGS, PHOTOS.replace(",https", ',"https').replace("b.jpg", 'b.jpg"'), "photos, line 2: expected quot"),
         (DOGS.replace(",", ";"), PHOTOS, "dogs: expected a column AnimalInternal-ID, got AnimalIn"),
         (DOGS, "<!DOCTYPE html>\n<p>404", "photos: expected a column AnimalInternal-ID, got <!DOCTYPE"),

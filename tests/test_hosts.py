@@ -20,7 +20,7 @@ import pytest
 
 from errors import SourceError
 from sources import hosts, retry, sample
-from sources.hosts import Host, Hosts
+from sources.hosts import Host
 from sources.http import HttpClient
 from sources.source import open_source
 from support.program import Cli, clean_environment, command
@@ -217,9 +217,9 @@ def test_the_limit_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_of_two_users_is_one_server() -> None:
-    hosts = Hosts()
-    assert hosts.of("http://u:p@h:1/a") is hosts.of("http://h:1/b")
-    assert hosts.of("http://h:1/a") is not hosts.of("https://h:1/a")
+    client = HttpClient()
+    assert client.host("http://u:p@h:1/a") is client.host("http://h:1/b")
+    assert client.host("http://h:1/a") is not client.host("https://h:1/a")
 
 
 def test_an_interrupt_is_not_delayed_by_what_waits(files: Path, tmp_path: Path) -> None:

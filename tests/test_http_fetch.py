@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from errors import GoneError, SourceError
-from sources import checked_connections
+from sources import session
 from sources.http import HttpClient
 from support.http_data import DATA, PATH
 from support.source_server import Plan, SourceServer
@@ -135,7 +135,7 @@ def test_fetch_of_what_is_no_http(server: SourceServer) -> None:
 
 def test_a_header_that_comes_byte_by_byte_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes within the time-out, and the header never ends."""
-    monkeypatch.setattr(checked_connections, "MAX_HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(session, "MAX_HEADER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as here, ThreadPoolExecutor() as pool:
         pool.submit(send_a_header_without_end, here)
         url = f"http://127.0.0.1:{here.getsockname()[1]}/a"

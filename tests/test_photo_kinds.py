@@ -64,7 +64,11 @@ IMAGES = {
     "jpeg xl in boxes": ("image/jxl", box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl ") + box(b"jxlc", b"x")),
     "jpeg 2000": ("image/jp2", drawn("JPEG2000")),
     "jpeg 2000, the codestream alone": ("image/jp2", drawn("JPEG2000", no_jp2=True)),
+    "jpeg with fill bytes": ("image/jpeg", drawn("JPEG").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1)),
     "gif without a trailer": ("image/gif", drawn("GIF")[:-1]),
+    "gif with a comment": ("image/gif", drawn("GIF", comment=bytes(300))),
+    "png of an Apple tool": ("image/png", drawn("PNG").replace(b"\0\0\0\x0dIHDR", b"\0\0\0\4CgBI")),
+    "bmp of compressed rows": ("image/bmp", b"BM" + bytes(12) + b"\x28" + bytes(11) + b"\1\0\x08\0\1" + bytes(90)),
     "icon": ("image/ico", drawn("ICO")),
     "psd": ("image/psd", b"8BPS\0\1" + bytes(90)),
     "svg": ("image/svg+xml", f'\ufeff<?xml version="1.0"?>\n<!-- <html> -->\n{SVG}'.encode()),
@@ -117,6 +121,13 @@ def test_wherever_an_image_is_cut_that_is_seen(name: str) -> None:
     kind, data = IMAGES[name]
     unseen = [size for size in range(24, len(data)) if not cut_off(data[:size], kind)]
     assert unseen == ([len(data) - 1] if name == "gif" else [])  # many have no trailer, and all of their pixels
+
+
+@pytest.mark.parametrize(
+    ("segment", "lack"), [(b"\xff\xe1\x20\0Exif\0\0MM", "no end marker"), (b"\xff\xe1\0\1" + bytes(20), "")]
+)
+def test_only_a_known_first_segment_proves_a_jpeg(segment: bytes, lack: str) -> None:
+    assert cut_off(b"\xff\xd8" + segment, "image/jpeg") == lack
 
 
 @pytest.mark.parametrize("data", [b"\xff\xd8\xff\xd9", b"GIF89a\1\0\1\0\0\0\0;"], ids=["jpeg", "gif"])

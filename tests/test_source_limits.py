@@ -11,7 +11,7 @@ import pytest
 
 from commands.command_line import parse
 from sources import sample
-from sources.body import Bandwidth
+from sources.http_answers import Bandwidth
 from support.archives import some_members, tar_of
 from support.miniature import sums
 from support.program import Cli

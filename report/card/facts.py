@@ -6,8 +6,10 @@ dimensions and thumbnails.
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import threading
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +18,16 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
+from PIL import Image
+
 from datasets import Dataset
 from manifest.counters import CountWithExamples, ReasonCounter
+from manifest.labels.annotations import Box
 from manifest.labels.noted import NotedRows, PackedImage
-from manifest.labels.notes import MAX_ANNOTATION_BYTES
+from manifest.labels.notes import MAX_ANNOTATION_BYTES, boxes_note, read_annotation_note
 from manifest.layout import annotation_of, group
 from manifest.records import Row
 from manifest.selection import Filter
-from report.card.thumbnails import Preview, preview
 from storage.bucket import Bucket
 
 MAX_SAMPLE = 240  # images read back at most, in even steps through the manifest, so that all breeds are among them
@@ -35,6 +39,14 @@ MAX_GROUPS = 200  # groups shown by name; of more, only their sizes are shown
 BINS = 24
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
 NONE = CountWithExamples(0, ())
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # some other readers of Pillow start programs
+THUMBNAIL_PIXELS = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
+JPEG_QUALITY = 78
+MAX_PIXELS = 24_000_000  # of an image that is decoded: 72 MB, of which there is one at a time
+_decoding = threading.Lock()
+
+
+# ── facts ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,42 @@ class _Sample:
         """Return at most MAX_SAMPLE images; of a small dataset one in SAMPLE_STEP, but enough for the contact sheet."""
         count = min(MAX_SAMPLE, max(self._passed // SAMPLE_STEP, THUMBNAILS), len(self._images))
         return [self._images[index * len(self._images) // count] for index in range(count)]
+
+
+# ── images that are read back ────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The findings of one image; the thumbnail is a JPEG."""
+
+    path: str
+    width: int = 0
+    height: int = 0
+    error: str = ""
+    thumbnail: bytes = b""
+    boxes: tuple[Box, ...] = ()
+
+
+def preview(path: str, data: bytes, annotation: bytes, is_shown: bool) -> Preview:
+    """Read an image. Never raises for what is in it: an image that cannot be read has an `error`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            thumbnail = _thumbnail(image) if is_shown and width * height <= MAX_PIXELS else b""
+    except Exception as error:  # Pillow's readers raise nearly anything over broken bytes
+        what = "truncated" if "truncated" in str(error) else "not readable as an image"
+        return Preview(path, error=what)
+    return Preview(path, width, height, "", thumbnail, read_annotation_note(boxes_note(annotation)).boxes)
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    with _decoding:
+        image.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))  # a JPEG is decoded at a fraction of its size
+        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
 
 
 def read_previews(bucket: Bucket, survey: Survey) -> list[Preview]:

@@ -15,7 +15,7 @@ from datasets import Layout
 from manifest.counters import MAX_EXAMPLES, CountWithExamples
 from manifest.layout import group, label
 from manifest.records import GONE, NOT_AN_IMAGE
-from report.card.thumbnails import Preview
+from report.card.facts import Preview
 from report.humanize import amount
 
 CHART = {"width": 300, "height": 120, "below": 18, "ticks": 4}  # of a histogram; `below` is the line for its scale
@@ -50,15 +50,8 @@ def render(layout: Layout, card: Mapping[str, Any], previews: Iterable[Preview])
     shown = [each for each in previews if each.thumbnail]
     name, _, lead = card["title"].partition(": ")
     kinds = dict.fromkeys(box.kind for each in shown for box in each.boxes)
-    values = {
-        "card": card,
-        "name": name,
-        "lead": lead,
-        "previews": shown,
-        "kinds": kinds,
-        "checks": list(_checks(card)),
-    }
-    return _environment(layout).get_template("card.html").render(values)
+    page = _environment(layout).get_template("card.html")
+    return page.render(card=card, name=name, lead=lead, previews=shown, kinds=kinds, checks=list(_checks(card)))
 
 
 def _environment(layout: Layout) -> Environment:
