@@ -32,9 +32,9 @@ INTRODUCTION = """\
 
 Stanford Dogs ({size:.0f} MB), {connections} connections to the source, {delay:.0f} ms a request to the bucket; SIGKILL,
 then the same command. Made by benchmarks/resuming.py, {date}. *Twice*: bytes read beyond those of an
-undisturbed run, as a share of what the killed run had read, and of all bytes; below zero is what the server had sent and
-the run had not yet read. *With the checksum*: the same where a SHA-256 is published, for which the pieces that were being
-read are read again.
+undisturbed run, as a share of what the killed run had read, and of all bytes; below zero is what the server had sent
+and the run had not yet read. *With the checksum*: the same where a SHA-256 is published, for which what was read and is
+not yet in its state is read again.
 
 | bytes/s a connection | killed after | it had read | twice | of that | of all | with the checksum | of that | of all |
 |---|---|---|---|---|---|---|---|---|"""
