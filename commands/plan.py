@@ -228,8 +228,9 @@ class _Survey:
             return
         self.work.checksums += 1
         whole = {entry.unit: entry for entry in stored if entry and is_whole(entry)}
-        done = carried(planned, {**whole, **covered(planned.units, whole)}, self.existing.kept)
-        size = sum(entry.size for entry in stored[done.units :] if entry)
+        parts = {entry.unit: entry for entry in stored if entry}
+        done = carried(planned, {**parts, **covered(planned.units, whole)}, self.existing.kept)
+        size = sum(entry.size for entry in stored[done.units :] if entry and entry.unit != done.inside)
         if self.options.is_spread:
             size = planned.source.size - done.position
         if size:

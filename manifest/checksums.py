@@ -30,6 +30,11 @@ class Digest:
         with self._lock:
             self._marks.add(position)
 
+    def state_at(self, position: int) -> bytes:
+        """Return the state at this position if the bytes so far end there, else b""."""
+        with self._lock:
+            return self._hash.state() if self.position == position else b""
+
     def cut(self, position: int) -> None:
         """Take no bytes from this position on: those before them will not come, and they would wait in memory."""
         with self._lock:

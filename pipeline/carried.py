@@ -1,34 +1,43 @@
 """Carry the SHA-256 of an archive from one run to the next, so that it need not read again what is stored.
 
-Each journal entry has the state of the checksum at a byte before which all units are stored, and a fingerprint of what
-they stored: the state counts only while the same objects are there.
+A journal entry has the state of the checksum at a byte before which all is stored, and a fingerprint of what was
+stored: the state counts only while the same objects are there.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from manifest.checksums import Digest
 from manifest.journal import ChecksumState, JournalEntry
+from manifest.records import Rows
 from manifest.sha256 import is_state
 from pipeline.planner import PlannedArchive
 
 
 class Checkpoint(NamedTuple):
-    """The end of the first `units` of an archive, and a fingerprint of what they stored."""
+    """How far an archive is stored from its beginning: whole units, and a fingerprint of what they stored."""
 
-    units: int = 0
+    units: int  # their number
+    next: str  # id of the unit after them; "" after the last one
     position: int = 0  # bytes of the archive
     fingerprint: str = ""
+    state: ChecksumState | None = None  # the last one that is known
+
+    def within(self, rows: Rows, position: int, state: bytes) -> ChecksumState:
+        """The state at a position in the next unit, after parts of it that stored `rows`."""
+        fingerprint = hashlib.sha256(self.fingerprint.encode() + rows.packed).hexdigest()
+        return ChecksumState(position, fingerprint, state.hex())
 
 
 class Carried(NamedTuple):
-    """The number of an archive's first units that need not be read again, and the checksum's state after them."""
+    """What need not be read again: an archive's first units, and what is stored of the next one if `inside` has it."""
 
     units: int = 0
-    state: ChecksumState | None = None
+    inside: str = ""  # id of that unit
+    state: ChecksumState | None = None  # of the checksum after them
 
     @property
     def position(self) -> int:
@@ -41,45 +50,48 @@ class Carried(NamedTuple):
 
 
 class Frontier:
-    """Follows how far the units of an archive are stored from the first one on."""
+    """Follows how far the units of an archive are stored; `states` are those of its checksum, by position."""
 
-    def __init__(self, each: PlannedArchive) -> None:
-        self._each, self._rows, self._point = each, hashlib.sha256(), Checkpoint()
+    def __init__(self, each: PlannedArchive, state: ChecksumState | None = None) -> None:
+        self._units, self._rows = list(zip(each.units, each.works, strict=True)), hashlib.sha256()
+        self.point = Checkpoint(0, each.units[0].id, state=state)
 
-    def advance(self, entries: Mapping[str, JournalEntry], unread: Collection[str] = ()) -> Iterator[Checkpoint]:
-        """Yield the ends of the units that are stored since the last call, up to one that is not, or is `unread`.
+    def advance(self, entries: Mapping[str, JournalEntry], unread: Collection[str] = ()) -> bool:
+        """Go on to the end of the next unit; return False if it is not stored, or is `unread`.
 
         A digest may have the bytes of units that are read again and not compared with their entries yet.
         """
-        for unit, work in zip(
-            self._each.units[self._point.units :], self._each.works[self._point.units :], strict=True
-        ):
-            entry = entries.get(unit.id)
-            if entry is None or not entry.is_done or unit.id in unread:
-                return
-            reach = max(self._point.position, work.span.stop, entry.link.end)
-            self._rows.update(entry.fingerprint.encode() + entry.rows.packed)
-            self._point = Checkpoint(self._point.units + 1, reach, self._rows.hexdigest())
-            yield self._point
+        entry = entries.get(self.point.next)
+        if entry is None or not entry.is_done or entry.unit in unread:
+            return False
+        units, span = self.point.units + 1, self._units[self.point.units][1].span
+        self._rows.update(entry.fingerprint.encode() + entry.rows.packed)
+        after = self._units[units][0].id if units < len(self._units) else ""
+        position = max(self.point.position, span.stop, entry.link.end)
+        self.point = Checkpoint(units, after, position, self._rows.hexdigest(), self.point.state)
+        return True
+
+    def follow(self, entries: Mapping[str, JournalEntry], unread: Collection[str], digest: Digest) -> Checkpoint:
+        """Go on as far as possible, with the states of this digest."""
+        while self.advance(entries, unread):
+            if state := digest.states.pop(self.point.position, b""):
+                known = ChecksumState(self.point.position, self.point.fingerprint, state.hex())
+                self.point = self.point._replace(state=known)
+        return self.point
 
 
 def carried(each: PlannedArchive, entries: Mapping[str, JournalEntry], journal: Mapping[str, JournalEntry]) -> Carried:
-    """Return what the journal has of an archive's checksum; `entries` are those of the stored units."""
+    """Return what the journal has of an archive's checksum; `entries` are those of the stored units and parts."""
     known = {entry.state[:2]: entry.state for entry in journal.values() if entry.state}
-    found = Carried()
-    for point in Frontier(each).advance(entries):
-        state = known.get((point.position, point.fingerprint))
-        if state and is_state(bytes.fromhex(state.state)):
-            found = Carried(point.units, state)
-    return found
-
-
-def latest_state(
-    frontier: Frontier, entries: Mapping[str, JournalEntry], unread: Collection[str], digest: Digest
-) -> ChecksumState | None:
-    """Return the state of the checksum after the units that are stored by now; None if there is nothing new."""
-    found = None
-    for point in frontier.advance(entries, unread):
-        if state := digest.states.pop(point.position, b""):
-            found = ChecksumState(point.position, point.fingerprint, state.hex())
+    known = {place: state for place, state in known.items() if is_state(bytes.fromhex(state.state))}
+    frontier, found = Frontier(each), Carried()
+    whole = {unit: entry for unit, entry in entries.items() if entry.upto is None}
+    while frontier.advance(whole):
+        if state := known.get((frontier.point.position, frontier.point.fingerprint)):
+            found = Carried(frontier.point.units, "", state)
+    part = entries.get(frontier.point.next)
+    if part and part.upto is not None:
+        place = frontier.point.within(part.rows, part.upto, b"")[:2]
+        if state := known.get(place):
+            found = Carried(frontier.point.units, part.unit, state)
     return found

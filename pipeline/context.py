@@ -16,8 +16,9 @@ from distributed import Worker, WorkerPlugin
 from archives.spans import SPAN_BYTES
 from gcs import open_bucket
 from manifest.checksums import Digest
-from manifest.journal import ChecksumState, JournalEntry
+from manifest.journal import JournalEntry
 from manifest.store import ManifestStore
+from pipeline.carried import Checkpoint
 from pipeline.machine import at_once
 from pipeline.options import RunOptions, WorkerConfig
 from sources import network
@@ -73,7 +74,7 @@ class WorkerContext:
     def __init__(self, config: WorkerConfig, bucket: Bucket, stop: threading.Event | None = None) -> None:
         self.config = config
         self.stop, self.digests = stop or threading.Event(), dict[str, Digest]()  # by the source's name
-        self.checksum_states = dict[str, ChecksumState | None]()  # by the archive's file name
+        self.checkpoints = dict[str, Checkpoint]()  # by the archive's file name: how far it is stored
         self.lease: Lease | None = None  # of the run in this process
         self.bucket, self.started = bucket, time.monotonic()
         self.http = http_client(config)
@@ -107,7 +108,8 @@ class WorkerContext:
         """Write a journal entry; raises BucketError if the lease was lost."""
         if self.lease:
             self.lease.check()
-        state = self.checksum_states.get(entry.unit.rpartition("/")[0])
+        before = self.checkpoints.get(entry.unit.rpartition("/")[0])
+        state = entry.state or (before.state if before else None)
         ManifestStore(self.bucket, dataset).write(replace(entry, state=state))
 
     def submit(self, size: int, put: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:

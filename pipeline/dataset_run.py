@@ -19,7 +19,7 @@ from manifest.checksums import Digest
 from manifest.journal import JournalEntry, checksum_id
 from manifest.records import Rows
 from manifest.store import ManifestStore
-from pipeline.carried import Carried, Frontier, latest_state
+from pipeline.carried import Carried, Frontier
 from pipeline.dispatch import run
 from pipeline.existing import Listing
 from pipeline.folders import FolderPlaceholders
@@ -122,35 +122,38 @@ class DatasetRun:
             elif self.options.no_checksum:
                 self.checks[file] = "not compared: --no-checksum"
             elif self.compares(each) and self.cluster.is_local:
-                self._begin_digest(each)
-                self._unread[file] = {unit.id for unit in todo if unit.archive == file}
+                self._begin_digest(each, {unit.id for unit in todo if unit.archive == file})
                 self._compare_if_read(each)
 
-    def _begin_digest(self, each: PlannedArchive) -> Digest:
-        known, context = self.carried[each.archive.file], self.cluster.context
-        digest = context.digests[each.source.name] = known.digest()
-        context.checksum_states[each.archive.file] = known.state
-        self._frontiers[each.archive.file] = Frontier(each)
-        return digest
+    def _begin_digest(self, each: PlannedArchive, unread: set[str]) -> None:
+        """Compute the checksum of an archive, of which these units are not read yet."""
+        file, known = each.archive.file, self.carried[each.archive.file]
+        self.cluster.context.digests[each.source.name] = known.digest()
+        self._frontiers[file], self._unread[file] = Frontier(each, known.state), unread
+        self._follow(each)
+
+    def _follow(self, each: PlannedArchive) -> None:
+        """Let the next journal entries have the state of the checksum after what is stored by now."""
+        file, context = each.archive.file, self.cluster.context
+        digest = context.digests[each.source.name]
+        context.checkpoints[file] = self._frontiers[file].follow(self.entries, self._unread[file], digest)
 
     def _cut_digest(self, unit: Unit) -> None:
         if unit.work.span and (digest := self.cluster.context.digests.get(unit.work.source.name)):
             digest.cut(unit.work.span.start)
 
     def _pass_on(self, unit: Unit) -> None:
-        """Hand on the state of an archive's checksum to the next entries; compare it after the last of its units."""
+        """Compare an archive's checksum after the last of its units."""
         if unread := self._unread.get(unit.archive):
             unread.discard(unit.id)
             each = next(each for each in self.planned if each.archive.file == unit.archive)
-            digest = self.cluster.context.digests[each.source.name]
-            if state := latest_state(self._frontiers[unit.archive], self.entries, unread, digest):
-                self.cluster.context.checksum_states[unit.archive] = state
+            self._follow(each)
             self._compare_if_read(each)
 
     def _compare_if_read(self, each: PlannedArchive) -> None:
         if not self._unread[each.archive.file]:
             del self._unread[each.archive.file]
-            self.cluster.context.checksum_states.pop(each.archive.file, None)
+            del self.cluster.context.checkpoints[each.archive.file]
             self._compare_checksum(each, self.cluster.context.digests.pop(each.source.name, None))
 
     def _compare_checksum(self, each: PlannedArchive, digest: Digest | None) -> None:
@@ -186,15 +189,14 @@ class DatasetRun:
         return all(self.entries[unit.id].is_done for unit in each.units)
 
     def _read_again(self, each: PlannedArchive) -> None:
-        digest = self._begin_digest(each)
-        self.log_again(each, each.source.size - digest.position)
+        self.log_again(each, each.source.size - self.carried[each.archive.file].position)
         held = covered(each.units, {unit: entry for unit, entry in self.entries.items() if entry.rows.count})
         rest = each.units[self.carried[each.archive.file].units :]
         found = (self.units[unit.id] for unit in rest if unit.id not in held)
         units = list(self.again(each, found, self.entries))
         for unit in units:
             self.progress.read_again(unit)
-        self._unread[each.archive.file] = {unit.id for unit in units}
+        self._begin_digest(each, {unit.id for unit in units})
         self._compare_if_read(each)
         max_in_flight = self.cluster.context.max_spans()
         with ThreadPoolExecutor(max_in_flight, "again") as pool, self._discarding():

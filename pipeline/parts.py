@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,18 +24,20 @@ class Mark(NamedTuple):
 
     upto: int
     pax: Pax = ()
+    state: bytes = b""  # of the archive's checksum there, if it is known
 
 
 class PartWriter:
     """Receives a unit's stored batches in any order, and writes those that have no gap before them.
 
+    `write` is called with the part, the rows of all parts so far, and the state of the archive's checksum at its end.
     `blank` is the unit's entry without rows; `bounds` are its first and last byte in the archive; `link` is filled in
     by the reader; `started` is the start of the process on the monotonic clock.
     """
 
     def __init__(
         self,
-        write: Callable[[JournalEntry], None],
+        write: Callable[[JournalEntry, Sequence[Row], bytes], None],
         blank: JournalEntry,
         bounds: tuple[int, int],
         link: SpanBoundary,
@@ -45,6 +47,7 @@ class PartWriter:
         self._begin, (self._passed, self._stop) = blank.begin, bounds
         self._early = dict[int, tuple[list[Row], Mark]]()
         self._next, self._rows, self._mark = 0, list[Row](), Mark(blank.begin)
+        self._all = list[Row]()
         self._numbered, self._counted = 0, blank.begin  # batches and rows of add_next()
         self._written, self._lock, self._is_writing = time.monotonic(), threading.Lock(), False
 
@@ -54,7 +57,7 @@ class PartWriter:
             self._early[number] = rows, mark
             part = self._part() if self._settle() and self._is_due() else None
         if part:
-            self._write_part(part)
+            self._write_part(*part)
 
     def add_next(self, rows: list[Row]) -> None:
         """Add stored rows that have no position, such as those of a photo; failed ones are ignored."""
@@ -71,7 +74,7 @@ class PartWriter:
         with self._lock:
             part = self._part() if self._settle() and (not only_if_due or self._is_due()) else None
         if part:
-            self._write_part(part)
+            self._write_part(*part)
 
     def _settle(self) -> bool:
         """Collect the batches that have no gap before them; return whether there is something to write."""
@@ -88,17 +91,19 @@ class PartWriter:
         least = MIN_PHOTO_PART_SECONDS if self._numbered else MIN_PART_SECONDS
         return now - self._written >= max(least, PART_SHARE * (now - self._started))
 
-    def _part(self) -> JournalEntry:
+    def _part(self) -> tuple[JournalEntry, Sequence[Row], bytes]:
         rows, self._rows, self._is_writing = self._rows, [], True
+        self._all = [*self._all, *rows]
         begin, passed, upto = self._begin, self._passed, self._mark.upto
         self._begin, self._passed = upto, max(passed, min(upto, self._stop))
         link = SpanBoundary(self._link.first, upto, self._mark.pax)
         size = self._passed - passed
-        return replace(self._blank, rows=Rows.of(rows), size=size, link=link, begin=begin, upto=upto)
+        part = replace(self._blank, rows=Rows.of(rows), size=size, link=link, begin=begin, upto=upto)
+        return part, self._all, self._mark.state
 
-    def _write_part(self, part: JournalEntry) -> None:
+    def _write_part(self, part: JournalEntry, rows: Sequence[Row], state: bytes) -> None:
         try:
-            self._write(part)
+            self._write(part, rows, state)
         finally:
             with self._lock:
                 self._written, self._is_writing = time.monotonic(), False

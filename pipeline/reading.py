@@ -39,7 +39,7 @@ class StreamingBuffer:
         self._memory, self._got, self._news = _memory(size), 0, threading.Condition()
         self._ends = dict[int, int]()  # of each stripe: where it begins → where its next byte belongs
         self._error: Exception | None = None
-        self._taken = 0
+        self._taken, self._broken_at = 0, size  # bytes
 
     def take(self, length: int) -> tuple[int, int] | None:
         """Take the next stripe, of about `length` bytes: its beginning and its end; None if all are taken."""
@@ -58,7 +58,8 @@ class StreamingBuffer:
                 self._arrived(begin, end)
         except Exception as error:  # raised again where the bytes are sliced
             with self._news:
-                self._error = error
+                if end <= self._broken_at:
+                    self._broken_at, self._error = end, error
                 self._news.notify()
 
     def _arrived(self, begin: int, end: int) -> None:
@@ -78,8 +79,8 @@ class StreamingBuffer:
         _, stop, _ = part.indices(len(self._memory))
         if self._got < stop:
             with self._news:
-                self._news.wait_for(lambda: self._got >= stop or self._error)
-            if self._error:
+                self._news.wait_for(lambda: self._got >= min(stop, self._broken_at))
+            if self._error and self._got < stop:
                 raise self._error
         return self._memory[part]
 
@@ -92,7 +93,7 @@ class CountingReader:
         self.source = with_client(proven(source, self.digest is not None), context.http)
         self.name, self.size = source.name, source.size
         self._pieces = list[tuple[int, StreamingBuffer]]()  # offset and bytes of each read
-        self._is_closed = False
+        self._is_closed, self._fed = False, 0
 
     def read(self, start: int, stop: int) -> StreamingBuffer:
         piece = self._begin(start, stop)
@@ -115,18 +116,29 @@ class CountingReader:
             if end - begin >= MIN_STRIPE_BYTES:
                 self.context.connection_rate = (end - begin) / (since - before)
 
-    def finish(self, begin: int, end: int) -> None:
-        """Wait for the remaining bytes and feed those from `begin` to `end` to the digest.
+    def state_at(self, begin: int, end: int) -> bytes:
+        """Feed the bytes from `begin` to `end` to the digest; return its state there, b"" while earlier ones lack."""
+        if self.digest is None or len(self._pieces) != 1:
+            return b""
+        start, piece = self._pieces[0]
+        self._feed(start, piece, begin, end)
+        self._fed = min(end, start + len(piece))
+        return self.digest.state_at(end)
 
-        Bytes before and after them belong to the neighbours, which read them themselves.
-        """
+    def finish(self, begin: int, end: int) -> None:
+        """Wait for the remaining bytes, and feed those from `begin` to `end` to the digest."""
         if self.digest:
             self.digest.mark(end)
         while self._pieces:
             start, piece = self._pieces.pop()
-            data = piece[:]
-            if self.digest:
-                self.digest.feed(max(start, begin), data[max(begin - start, 0) : max(end - start, 0)])
+            _ = piece[:]
+            self._feed(start, piece, begin, end)
+
+    def _feed(self, start: int, piece: StreamingBuffer, begin: int, end: int) -> None:
+        """Feed what the piece at `start` has of these bytes and was not fed; all others are the neighbours'."""
+        if self.digest:
+            begin = max(begin, start, self._fed)
+            self.digest.feed(begin, piece[begin - start : max(end - start, 0)])
 
     def close(self) -> None:
         """Stop reading."""

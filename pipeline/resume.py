@@ -58,7 +58,7 @@ def resume(run: DatasetRun, store: ManifestStore, journal: Mapping[str, JournalE
     _log_what_is_done(run, parts)
     _reuse_checksums(run, journal)
     run.carried |= {
-        each.archive.file: carried(each, run.entries, journal) for each in run.planned if run.compares(each)
+        each.archive.file: carried(each, parts | run.entries, journal) for each in run.planned if run.compares(each)
     }
     photos = (rest_of_photos(unit, parts.get(unit.id), existing.vouched) for unit in run.photo_units)
     todo = [*_to_do(run, parts), *(unit for unit in photos if unit.id not in run.entries)]
@@ -133,8 +133,11 @@ def _to_do(run: DatasetRun, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]
 
 
 def _compared_units(run: DatasetRun, each: PlannedArchive, parts: Mapping[str, JournalEntry]) -> Iterator[Unit]:
-    stored, units = {**parts, **run.entries}, each.units[run.carried[each.archive.file].units :]
+    stored, known = {**parts, **run.entries}, run.carried[each.archive.file]
+    begun = [unit for unit in each.units if unit.id == known.inside]
+    yield from (rest_of(unit, parts[unit.id]) for unit in begun)
+    units = each.units[known.units + len(begun) :]
     size = sum(stored[unit.id].size for unit in units if unit.id in stored)
     if size:
         run.log_again(each, size)
-    return run.again(each, units, stored)
+    yield from run.again(each, units, stored)

@@ -21,11 +21,18 @@ MAX_PENDING_BATCHES = 120
 class UploadBatcher:
     """Groups a unit's small members into batches, because handing a member to a thread costs as much as a put.
 
-    `parts` receives each stored batch.
+    `parts` receives each stored batch, and `state_at` the end of each for the state of the archive's checksum.
     """
 
-    def __init__(self, context: WorkerContext, put: Callable[[Row, Buffer], Row], parts: PartWriter | None) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        put: Callable[[Row, Buffer], Row],
+        parts: PartWriter | None,
+        state_at: Callable[[int], bytes],
+    ) -> None:
         self.context, self.put, self.parts, self.rows = context, put, parts, list[Row]()
+        self.state_at = state_at
         self._next, self._size = list[tuple[Row, Buffer | None]](), 0
         self._mark, self._batches, self._handed_over = Mark(0), 0, time.monotonic()
         self._pending = deque[Future[list[Row]]]()
@@ -47,7 +54,8 @@ class UploadBatcher:
 
     def _hand_over(self) -> None:
         batch, size, self._next, self._size = self._next, self._size, [], 0
-        put = self.context.submit(size, self._put_all, self._batches, batch, self._mark)
+        mark = self._mark._replace(state=self.state_at(self._mark.upto)) if self.parts else self._mark
+        put = self.context.submit(size, self._put_all, self._batches, batch, mark)
         self._batches, self._handed_over = self._batches + 1, time.monotonic()
         self._last |= dict.fromkeys((row.path for row, _ in batch), put)
         self._pending.append(put)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import google_crc32c
@@ -79,7 +79,16 @@ def _part_writer(unit: Unit, context: WorkerContext, link: SpanBoundary) -> Part
             return None
     begin = unit.so_far.upto or 0 if unit.so_far else 0
     blank = JournalEntry(unit.id, unit.fingerprint, begin=begin)
-    return PartWriter(partial(context.record, unit.dataset), blank, bounds, link, context.started)
+    return PartWriter(partial(_record_part, unit, context), blank, bounds, link, context.started)
+
+
+def _record_part(unit: Unit, context: WorkerContext, part: JournalEntry, rows: Sequence[Row], state: bytes) -> None:
+    """Write a part; with the state of the archive's checksum at its end, if all before the unit is stored."""
+    before = context.checkpoints.get(unit.archive)
+    if state and before and before.next == unit.id:
+        earlier = unit.so_far.rows if unit.so_far else ()
+        part = replace(part, state=before.within(Rows.of([*earlier, *rows]), part.upto or 0, state))
+    context.record(unit.dataset, part)
 
 
 def _entry(unit: Unit, rows: list[Row], link: SpanBoundary, retries: int) -> JournalEntry:
@@ -141,7 +150,9 @@ class _Task:
 
     def members(self, work: SpanWork, link: SpanBoundary, parts: PartWriter | None) -> list[Row]:
         source = CountingReader(work.source, self.context, self.progress)
-        batches = UploadBatcher(self.context, self._put, parts)
+        batches = UploadBatcher(
+            self.context, self._put, parts, lambda end: source.state_at(_own_start(work.span.start, link), end)
+        )
         kind = work.span.kind
         try:
             for member in kind.members(source, work.span, link):

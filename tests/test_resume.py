@@ -224,9 +224,8 @@ def test_a_tar_in_the_tar_goes_on_from_its_parts(bench: Bench, is_inner: bool, m
 
 
 def writer(written: list[JournalEntry], begin: int = 0) -> PartWriter:
-    return PartWriter(
-        written.append, JournalEntry("u", "v", begin=begin), (0, 9 << 20), SpanBoundary(0), time.monotonic()
-    )
+    blank = JournalEntry("u", "v", begin=begin)
+    return PartWriter(lambda part, *_: written.append(part), blank, (0, 9 << 20), SpanBoundary(0), time.monotonic())
 
 
 def test_parts_are_in_order_whatever_is_stored_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,17 +72,19 @@ def test_bytes_wait_for_those_before_them() -> None:
     assert bytes(buffer[:]) == data
 
 
-def test_what_waits_gets_the_error_of_any_stripe() -> None:
+def test_an_error_comes_after_the_bytes_before_it() -> None:
     def failing() -> Iterator[bytes]:
         yield b"1"
         raise SourceError("gone")
 
     buffer = StreamingBuffer(300)
     assert [buffer.take(100), buffer.take(100)] == [(0, 100), (100, 200)]
-    threading.Timer(0.05, buffer.fill, (100, failing())).start()
-    with pytest.raises(SourceError, match="gone"):
-        buffer[:50]
+    buffer.fill(100, failing())
     assert buffer.take(100) is None  # nothing more is read
+    threading.Timer(0.05, buffer.fill, (0, iter([b"2" * 100]))).start()
+    assert bytes(buffer[:101]) == b"2" * 100 + b"1"
+    with pytest.raises(SourceError, match="gone"):
+        buffer[:102]
 
 
 def test_fast_sources_are_read_in_whole_spans_and_many_at_a_time(bench: Bench) -> None:
