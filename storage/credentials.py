@@ -11,8 +11,7 @@ from google.cloud import storage
 
 from errors import BucketError
 from storage.bucket import reason
-from storage.line import Line
-from storage.line_adapter import LineAdapter
+from storage.line import Line, LineAdapter
 
 SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 CONNECTIONS = 64  # of google-cloud-storage, for all that does not go through obstore

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 INITIAL_WINDOW_BYTES = 4 << 20  # bytes in flight before anything has arrived
 WINDOW_SECONDS = 10.0  # seconds in which the bytes in flight should arrive
@@ -13,6 +21,7 @@ MEASUREMENT_SECONDS = 10.0  # seconds of a measurement before it may lower the s
 MIN_MEASUREMENT_SECONDS = 1.0  # seconds of a measurement, at least: buffers accept the first bytes faster than the line
 MAX_WINDOW_BYTES = 1 << 30  # bytes in flight; memory is bounded elsewhere
 MAX_PUT_SECONDS = 30.0  # seconds that a put should take at most; its time limit is two minutes
+UNSENT_BYTES = 128 << 10  # unsent bytes that the system buffers for each connection
 
 
 class Line:
@@ -86,3 +95,30 @@ class Sending:
 
     def __exit__(self, error: object, *_: object) -> None:
         self._line._answered(self._size, self._begin, has_arrived=error is None)
+
+
+class LineAdapter(HTTPAdapter):
+    """Sends uploads when the line admits them, with a time-out of progress instead of one for the whole body.
+
+    requests sends bytes by one call, whose time-out is for all of them (socket.sendall), and a file in small blocks.
+    Bytes that the system has buffered have no time-out, so it buffers little (TCP_NOTSENT_LOWAT, tcp(7)).
+    """
+
+    def __init__(self, line: Line, connections: int) -> None:
+        self._line = line
+        super().__init__(pool_maxsize=connections)
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        options = [*HTTPConnection.default_socket_options]
+        unsent = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES
+        with suppress(OSError), socket.socket() as probe:  # some sandboxes do not have this option
+            probe.setsockopt(*unsent)
+            options.append(unsent)
+        super().init_poolmanager(*arguments, socket_options=options, **named)
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
+        if request.method != "PUT" or not isinstance(request.body, bytes):
+            return super().send(request, *arguments, **named)
+        with self._line.sending(len(request.body)):
+            request.prepare_body(io.BytesIO(request.body), None)
+            return super().send(request, *arguments, **named)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from errors import BucketError, escaped
-from storage.bucket import Stored, decode_crc32c
+from storage.bucket import Stored
 
 
 class Range(NamedTuple):
@@ -63,7 +63,7 @@ def _stored(url: str, item: Any) -> Stored:
 
 
 def _crc32c(text: str) -> int:
-    value = decode_crc32c(text)
-    if len(binascii.a2b_base64(text)) != 4:
+    data = binascii.a2b_base64(text)
+    if len(data) != 4:
         raise ValueError(text)
-    return value
+    return int.from_bytes(data, "big")
