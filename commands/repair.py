@@ -123,7 +123,8 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         lost = {path: row for path, row in lost.items() if not matches(row, now.get(path))}
         reasons = reasons_of(reading)
         for path in lost:
-            causes[path] = f"the source has {described(now[path])}" if path in now else reasons(path)
+            why = f"the source has {described(now[path])}" if path in now else reasons(path)
+            causes[path] = why
     for path, row in lost.items():
         reason = causes.get(path, "the source does not have it")
         log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, path, described(row), reason)
