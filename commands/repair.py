@@ -12,7 +12,7 @@ from commands.extract import Session, Work, open_to_write
 from commands.verify import Found, compare
 from datasets import Dataset, sharing
 from errors import ArchiveError, MemberError, redact
-from manifest.compare import last_wins
+from manifest.compare import last_wins, matches
 from manifest.journal import JournalEntry
 from manifest.labels.noted import NotedRows
 from manifest.labels.write import write_tables
@@ -120,7 +120,7 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         reading.expect(units, lost)
         _run(reading, units)
         now = {each.row.path: each.row for each in last_wins(reading.runs()) if each.row.path in lost}
-        lost = {path: row for path, row in lost.items() if path not in now or not _is_same(now[path], row)}
+        lost = {path: row for path, row in lost.items() if not matches(row, now.get(path))}
         reasons = reasons_of(reading)
         for path in lost:
             why = f"the source has {described(now[path])}" if path in now else reasons(path)
@@ -129,10 +129,6 @@ def _put_right(found: Found, wanted: Sequence[Row], reading: DatasetRun) -> list
         reason = causes.get(path, "the source does not have it")
         log.warning("%s: %s cannot be repaired: expected %s; %s", found.dataset.name, path, described(row), reason)
     return [row for row in wanted if row.path not in lost]
-
-
-def _is_same(one: Row, other: Row) -> bool:
-    return (one.size, one.crc32c) == (other.size, other.crc32c)
 
 
 def _run(reading: DatasetRun, units: Sequence[Unit]) -> None:

@@ -12,7 +12,6 @@ from commands.extract import Session, Work, open_to_write
 from datasets import Dataset
 from errors import BucketError, DamagedError, ExtractionError, MemberError
 from manifest.compare import matches
-from manifest.labels.shards import SHARD_BYTES, Shard, shards
 from manifest.labels.table import JSONL, sealed
 from manifest.seal import seal
 from manifest.store import ManifestStore
@@ -22,7 +21,7 @@ from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.progress import DatasetProgress
 from pipeline.results import Result
-from pipeline.shards import FOLDER, ShardUnit
+from pipeline.shards import FOLDER, SHARD_BYTES, Shard, ShardUnit, shards
 from storage.bucket import Bucket
 from storage.names import is_unfinished, parents
 

@@ -17,8 +17,7 @@ from manifest.selection import Filter
 from manifest.store import ManifestStore
 from pipeline.choosing import open_dataset
 from pipeline.differences import DIFFERENT, MISSING, UNREAD, against_sources, difference
-from pipeline.existing import check_kind, compared
-from pipeline.extra import EXTRA, extra_rows, is_unnamed
+from pipeline.existing import EXTRA, check_kind, compared, extra_rows, is_unnamed
 from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.results import Result

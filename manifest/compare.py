@@ -71,8 +71,8 @@ def marks(runs: Sequence[Rows]) -> list[str]:
 # ── listings ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def matches(row: Row, stored: Stored | None) -> bool:
-    """Whether a listed object has the row's size and checksum; without a checksum only the size is compared."""
+def matches(row: Row, stored: Stored | Row | None) -> bool:
+    """Whether an object, listed or just read, has the row's size and checksum; a missing checksum is not compared."""
     return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
 
 

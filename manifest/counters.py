@@ -23,6 +23,14 @@ class CountWithExamples:
         listed = sorted(names)
         return cls(len(listed), tuple(listed[:MAX_EXAMPLES]))
 
+    def plus(self, name: str) -> CountWithExamples:
+        """Count one more name."""
+        is_full = self.count >= MAX_EXAMPLES
+        return CountWithExamples(self.count + 1, self.examples if is_full else (*self.examples, name))
+
+
+NONE = CountWithExamples(0, ())
+
 
 class ReasonCounter:
     """Counts paths by the reason of their row, with the first few as examples."""
@@ -35,9 +43,7 @@ class ReasonCounter:
     def add(self, row: Row) -> None:
         """Count this row, if it has a reason."""
         if row.reason:
-            some = self._found.get(row.reason, CountWithExamples(0, ()))
-            examples = some.examples if some.count >= MAX_EXAMPLES else (*some.examples, row.path)
-            self._found[row.reason] = CountWithExamples(some.count + 1, examples)
+            self._found[row.reason] = self._found.get(row.reason, NONE).plus(row.path)
 
     def counts(self) -> dict[str, CountWithExamples]:
         """The counts by reason, sorted."""

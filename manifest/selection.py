@@ -53,16 +53,13 @@ class Filter:
     def _is_early(self, layout: Layout | None, path: str) -> bool:
         if layout is None or not self.upto:
             return True
-        if is_photo(layout, path):
-            name = path[len(layout.images) :]
-        elif is_annotation(layout, path):
-            name = annotated(layout, path)
-        else:
+        is_image = is_photo(layout, path)
+        if not (is_image or is_annotation(layout, path)):
             return True
+        name = path[len(layout.images) :] if is_image else annotated(layout, path)
         last = self.upto.get(group(layout, layout.images + name))
-        return last is None or _place(name, "{stem}" in layout.annotation and not is_photo(layout, path)) <= _place(
-            last
-        )
+        is_stem = not is_image and "{stem}" in layout.annotation
+        return last is None or _place(name, is_stem) <= _place(last)
 
     def with_names(self, layout: Layout, paths: Iterable[str]) -> Filter:
         """Return the filter with `upto`, from the names of all objects."""
@@ -77,12 +74,11 @@ class Filter:
 
     def covers(self, other: Filter) -> bool:
         """Whether this filter certainly selects everything that the other one selects."""
-        has_patterns = (not self.include or (other.include and set(other.include) <= set(self.include))) and set(
-            self.exclude
-        ) <= set(other.exclude)
+        include, exclude = set(self.include), set(self.exclude)
+        its_include, its_exclude = set(other.include), set(other.exclude)
         if self.limit is None:
-            return bool(has_patterns)
-        is_same = (set(self.include), set(self.exclude)) == (set(other.include), set(other.exclude))
+            return (not include or (bool(its_include) and its_include <= include)) and exclude <= its_exclude
+        is_same = (include, exclude) == (its_include, its_exclude)
         return is_same and other.limit is not None and other.limit <= self.limit
 
     def encode(self) -> dict[str, Any]:

@@ -70,10 +70,7 @@ class ManifestStore:
         """Lease the dataset for writing; raises BusyError if another run holds the lease."""
         return self.bucket.lease(self.lock)
 
-    def _put(self, name: str, data: Data, kind: str) -> None:
-        self._wrap(self.bucket.put, name, data, kind)
-
-    def _wrap(self, put: Callable[[str, Data, str], None], name: str, data: Data, kind: str) -> None:
+    def _put(self, name: str, data: Data, kind: str, put: Callable[[str, Data, str], None] | None = None) -> None:
         try:
             self._put_once(name, data, kind, put)
         except KeptError as error:
@@ -156,18 +153,16 @@ class ManifestStore:
 
     def commit(self, rows: Rows, failures: list[Row], metadata: Mapping[str, Any]) -> None:
         """Write the manifest; manifest.csv comes last, because it marks the dataset as complete."""
-        sha256 = hashlib.sha256()
+        sha256, table = hashlib.sha256(), _Table(rows)
         with ThreadPoolExecutor(1) as beside:
             failures_written = beside.submit(self.write_failures, failures)
-            for chunk in _Table(rows):
+            for chunk in table:
                 sha256.update(chunk)
             sealed = seal({**metadata, "manifest_sha256": sha256.hexdigest()}, indent=2)
             self._put_last("manifest", ".json", sealed, "application/json")
         failures_written.result()
-        table = _Table(rows)
         self.bucket.sync()  # all objects are on disk before the manifest lists them
-        data = whole(table, rows.text_size)
-        self._wrap(self.bucket.create, "manifest.csv", data, "text/csv")
+        self._put("manifest.csv", whole(table, rows.text_size), "text/csv", self.bucket.create)
         self.bucket.sync()
         self.clean_up()
 
@@ -204,7 +199,9 @@ class ManifestStore:
     def failures(self) -> list[Row]:
         """Return the rows of the last failures.csv."""
         *_, table = b"", *self._kept("failures", ".csv")
-        return list(_read_failures(table)) if table else []
+        lines = csv.reader(io.StringIO(table.decode()))
+        next(lines, None)
+        return [Row(path, 0, 0, source, int(offset), outcome, why) for path, source, offset, outcome, why in lines]
 
     def _kept(self, stem: str, end: str) -> Iterator[bytes]:
         """A file of _put_last and all that replace it."""
@@ -278,10 +275,3 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
         yield from (f"{line}\n" for line in lines)
     if rest:
         yield rest
-
-
-def _read_failures(table: bytes) -> Iterator[Row]:
-    lines = csv.reader(io.StringIO(table.decode()))
-    next(lines)
-    for path, source, offset, outcome, reason in lines:
-        yield Row(path, 0, 0, source, int(offset), outcome, reason)

@@ -1,4 +1,4 @@
-"""Compare journal and listing: which objects of a dataset a bucket already has."""
+"""Compare journal, manifest and listing: which objects of a dataset a bucket has, and which are none of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, sharing
 from errors import DamagedError, ExtractionError
 from manifest.compare import Resolved, last_wins, marks, matches, outer_join
 from manifest.journal import JournalEntry
@@ -22,6 +22,7 @@ log = logging.getLogger("spotted")
 
 Listing = dict[str, Stored]
 EARLIER = "earlier"  # stands for a unit
+EXTRA = "extra"  # the outcome of the rows of objects that are none of a dataset
 EMPTY = Rows()
 CONCURRENT_READS = 4  # of files, for their checksums
 
@@ -107,3 +108,26 @@ def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Itera
     moment = bucket.changed_at(since) if since else 0
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * CONCURRENT_READS)
+
+
+def is_unnamed(each: Resolved | None, stored: Stored | None) -> bool:
+    """Whether a listed object has no row; a folder's placeholder, which may have bytes, needs none."""
+    return each is None and stored is not None and not stored.name.endswith("/")
+
+
+def extra_rows(dataset: Dataset, known: Iterable[Dataset], bucket: Bucket, unnamed: Sequence[Stored]) -> list[Row]:
+    """The unnamed objects that no other known dataset in the same folder has stored either."""
+    theirs = set(_named_by(sharing(dataset, known), bucket)) if unnamed else set()
+    return [
+        Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, reason="none of the dataset")
+        for stored in unnamed
+        if stored.name not in theirs
+    ]
+
+
+def _named_by(datasets: Iterable[Dataset], bucket: Bucket) -> Iterator[str]:
+    for each in datasets:
+        store = ManifestStore(bucket, each.name)
+        complete = readable_manifest(store)
+        runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
+        yield from (row.path for rows in runs for row in rows)

@@ -11,8 +11,7 @@ from manifest.counters import ReasonCounter
 from manifest.labels.noted import NotedRows
 from manifest.records import FAILED, Row, Rows
 from pipeline.dataset_run import DatasetRun
-from pipeline.existing import compared
-from pipeline.extra import is_unnamed
+from pipeline.existing import compared, is_unnamed
 from storage.bucket import Bucket, Stored
 
 log = logging.getLogger("spotted")

@@ -17,8 +17,7 @@ from manifest.store import ManifestStore
 from pipeline.chains import join_chains
 from pipeline.choosing import check_unfinished, check_wider, note_filter, open_dataset
 from pipeline.dataset_run import DatasetRun
-from pipeline.existing import check_kind, compared, readable_manifest
-from pipeline.extra import extra_rows, is_unnamed
+from pipeline.existing import check_kind, compared, extra_rows, is_unnamed, readable_manifest
 from pipeline.job import CardWriter, Job
 from pipeline.options import RunOptions
 from pipeline.prove import prove

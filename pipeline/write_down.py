@@ -13,7 +13,7 @@ from manifest.labels.write import write_tables
 from manifest.records import ABSENT, FAILED, GONE, LINKED, NOT_AN_IMAGE, STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.dataset_run import DatasetRun
-from pipeline.extra import extra_rows
+from pipeline.existing import extra_rows
 from pipeline.job import CardWriter
 from pipeline.planner import PlannedArchive
 from pipeline.prove import ListingDiff

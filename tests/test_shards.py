@@ -23,9 +23,9 @@ import commands.shards
 from commands.shards import make_shards
 from datasets import Dataset, Layout
 from errors import DamagedError
-from manifest.labels.shards import SHARD_BYTES, Sample, Shard, shards
 from manifest.seal import unseal
 from pipeline.results import Result
+from pipeline.shards import SHARD_BYTES, Sample, Shard, shards
 from sources import sample
 from storage.bucket import decode_crc32c, encode_crc32c
 from support.archives import tar_of

@@ -15,7 +15,7 @@ from commands.verify import verify, verify_deep
 from datasets import Dataset
 from errors import ExtractionError
 from pipeline.differences import DIFFERENT, MISSING, UNREAD
-from pipeline.extra import EXTRA
+from pipeline.existing import EXTRA
 from pipeline.options import RunOptions
 from support.archives import some_members, tar_of, zip_of
 from support.bench import Bench

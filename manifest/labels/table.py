@@ -9,12 +9,12 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import google_crc32c
 
-from manifest.counters import MAX_EXAMPLES
+from manifest.counters import NONE, CountWithExamples
 from manifest.labels.annotations import COMPACT, Box
 from manifest.labels.noted import NotedImage, NotedRows
 from manifest.labels.packed import PackedBytes
@@ -38,21 +38,17 @@ class Tally:
     """Counts over all lines of a table."""
 
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)  # images by label, split, number of boxes
-    outside: list[str] = field(default_factory=list)  # the first few images with a box that is not inside them
-    outside_count: int = 0
-    unparsed: list[str] = field(default_factory=list)  # the first few annotations that cannot be parsed, and why
-    unparsed_count: int = 0
+    outside: CountWithExamples = NONE  # images with a box that is not inside them
+    unparsed: CountWithExamples = NONE  # annotations that cannot be parsed, and why
 
     def add(self, image: NotedImage, label: str, split: str) -> None:
         """Count an image."""
         _, width, height = image.header
         self.counts[label, split, len(image.said.boxes)] += 1
         if width and height and [box for box in image.said.boxes if not box.is_inside(width, height)]:
-            self.outside_count += 1
-            self.outside += [image.path][: MAX_EXAMPLES - len(self.outside)]
+            self.outside = self.outside.plus(image.path)
         if image.said.error:
-            self.unparsed_count += 1
-            self.unparsed += [f"{image.annotation}: {image.said.error}"][: MAX_EXAMPLES - len(self.unparsed)]
+            self.unparsed = self.unparsed.plus(f"{image.annotation}: {image.said.error}")
 
     def encode(self) -> dict[str, Any]:
         """Encode for the manifest."""
@@ -66,8 +62,8 @@ class Tally:
             "splits": dict(sorted(splits.items())),
             "labels": {name: dict(counts) for name, counts in labels.items()} if len(labels) <= MAX_LABELS else {},
             "boxes_per_image": {str(number): count for number, count in sorted(boxes.items())},
-            "outside": {"count": self.outside_count, "examples": self.outside},
-            "unparsed": {"count": self.unparsed_count, "examples": self.unparsed},
+            "outside": asdict(self.outside),
+            "unparsed": asdict(self.unparsed),
         }
 
 

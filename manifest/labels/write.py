@@ -41,8 +41,8 @@ def write_tables(
 
 
 def _warn(dataset: Dataset, tally: Tally) -> None:
-    if tally.unparsed_count:
+    if tally.unparsed.count:
         log.warning(
             "%s: %d annotations cannot be parsed, their images have no boxes in the table: %s",
-            dataset.name, tally.unparsed_count, "; ".join(tally.unparsed),
+            dataset.name, tally.unparsed.count, "; ".join(tally.unparsed.examples),
         )  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from datasets import Dataset
-from manifest.counters import CountWithExamples, ReasonCounter
+from manifest.counters import NONE, CountWithExamples, ReasonCounter
 from manifest.labels.annotations import Box
 from manifest.labels.noted import NotedRows, PackedImage
 from manifest.labels.notes import MAX_ANNOTATION_BYTES, boxes_note, read_annotation_note
@@ -38,7 +38,6 @@ MAX_PARALLEL_BYTES = 64 << 20  # bytes read back in parallel, at most: for usual
 MAX_GROUPS = 200  # groups shown by name; of more, only their sizes are shown
 BINS = 24
 NO_ANNOTATION, NO_IMAGE = "without annotation", "without image"
-NONE = CountWithExamples(0, ())
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # some other readers of Pillow start programs
 THUMBNAIL_PIXELS = 300  # pixels of a thumbnail's longer side: twice what the page shows, for dense screens
 JPEG_QUALITY = 78
