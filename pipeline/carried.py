@@ -22,9 +22,9 @@ class Checkpoint(NamedTuple):
 
     units: int  # their number
     next: str  # id of the unit after them; "" after the last one
-    position: int = 0  # bytes of the archive
-    fingerprint: str = ""
-    state: ChecksumState | None = None  # the last one that is known
+    position: int  # bytes of the archive
+    fingerprint: str
+    state: ChecksumState | None  # the last one that is known
 
     def within(self, rows: Rows, position: int, state: bytes) -> ChecksumState:
         """The state at a position in the next unit, after parts of it that stored `rows`."""
@@ -50,11 +50,12 @@ class Carried(NamedTuple):
 
 
 class Frontier:
-    """Follows how far the units of an archive are stored; `states` are those of its checksum, by position."""
+    """Follows how far the units of an archive are stored; `state` is what earlier runs know of its checksum."""
 
     def __init__(self, each: PlannedArchive, state: ChecksumState | None = None) -> None:
-        self._units, self._rows = list(zip(each.units, each.works, strict=True)), hashlib.sha256()
-        self.point = Checkpoint(0, each.units[0].id, state=state)
+        self._units = list(zip(each.units, each.works, strict=True))
+        self._rows = hashlib.sha256(each.units[0].fingerprint.encode())
+        self.point = Checkpoint(0, each.units[0].id, 0, self._rows.hexdigest(), state)
 
     def advance(self, entries: Mapping[str, JournalEntry], unread: Collection[str] = ()) -> bool:
         """Go on to the end of the next unit; return False if it is not stored, or is `unread`.
@@ -65,7 +66,7 @@ class Frontier:
         if entry is None or not entry.is_done or entry.unit in unread:
             return False
         units, span = self.point.units + 1, self._units[self.point.units][1].span
-        self._rows.update(entry.fingerprint.encode() + entry.rows.packed)
+        self._rows.update(entry.rows.packed)
         after = self._units[units][0].id if units < len(self._units) else ""
         position = max(self.point.position, span.stop, entry.link.end)
         self.point = Checkpoint(units, after, position, self._rows.hexdigest(), self.point.state)
