@@ -11,12 +11,11 @@ from typing import Any
 from commands.extract import Session, Work, open_to_write
 from datasets import Dataset
 from errors import BucketError, DamagedError, ExtractionError, MemberError
-from manifest.compare import matches
+from manifest.compare import checked, matches
 from manifest.labels.table import JSONL, sealed
 from manifest.seal import seal
 from manifest.store import ManifestStore
 from pipeline.dispatch import run
-from pipeline.existing import checked
 from pipeline.job import Job
 from pipeline.options import RunOptions
 from pipeline.progress import DatasetProgress

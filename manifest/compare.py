@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from errors import BucketError, escaped
 from manifest.records import STORED, Row, Rows
-from storage.bucket import Stored
+from storage.bucket import Bucket, Stored, map_bounded
 
 PATHS_PER_PIECE = 1900  # paths of a piece of a listing: two pages, with room for placeholders of folders
+CONCURRENT_READS = 4  # of files, for their checksums
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
@@ -74,6 +76,19 @@ def marks(runs: Sequence[Rows]) -> list[str]:
 def matches(row: Row, stored: Stored | Row | None) -> bool:
     """Whether an object, listed or just read, has the row's size and checksum; a missing checksum is not compared."""
     return stored is not None and stored.size == row.size and stored.crc32c in (row.crc32c, None)
+
+
+def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
+    """Add the checksums that a directory's listing lacks, by reading the files.
+
+    With `since`, the name of a file, only newer files are read, and none on a mount.
+    """
+    if bucket.has_checksums or (since and not bucket.is_local):
+        yield from listing
+        return
+    moment = bucket.changed_at(since) if since else 0
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * CONCURRENT_READS)
 
 
 def outer_join(

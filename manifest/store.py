@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import BucketError, DamagedError, ExtractionError, KeptError, MemberError, shown
-from manifest.compare import matches
+from manifest.compare import checked, matches
 from manifest.journal import JournalEntry, checksum_id, is_part, joined_parts, unit_of, version_of
 from manifest.records import Row, Rows, read_rows
 from manifest.seal import seal, unseal
@@ -32,8 +32,11 @@ log = logging.getLogger("spotted")
 FAILURES = ("path", "source", "offset", "outcome", "reason")
 MANIFEST = ("path", "size", "crc32c", "source", "offset")  # in the order of Rows
 REQUIRED = ("sample", "sources", "gone")  # fields of manifest.json that later commands need
-CARD = ("card.html", "card.json")
-TABLES = ("metadata.csv", "metadata.jsonl", "croissant.json")  # of its images
+# The card, and the tables of its images: file names and media types.
+CARD = {"card.html": "text/html; charset=utf-8", "card.json": "application/json"}
+TABLES = {
+    "metadata.csv": "text/csv", "metadata.jsonl": "application/x-ndjson", "croissant.json": "application/ld+json",
+}  # fmt: skip
 CONCURRENT_READS = 32  # concurrent reads of journal entries
 MAX_SINGLE_PUT_BYTES = 8 << 20  # bytes; a longer file is sent in chunks
 
@@ -166,10 +169,11 @@ class ManifestStore:
         self.bucket.sync()
         self.clean_up()
 
-    def put_beside(self, *files: tuple[str, Data, str]) -> None:
-        """Write files beside the manifest, in parallel: the name, the bytes and the media type of each."""
+    def put_beside(self, files: Mapping[str, Data]) -> None:
+        """Write files of CARD or TABLES beside the manifest, in parallel."""
+        kinds = CARD | TABLES
         with ThreadPoolExecutor(len(files)) as pool:
-            list(pool.map(lambda file: self._put(*file), files))
+            list(pool.map(lambda name: self._put(name, files[name], kinds[name]), files))
 
     def lost_tables(self, metadata: Mapping[str, Any]) -> list[Row]:
         """Return the rows of tables that are missing, or whose size or checksum is not the manifest's.
@@ -182,10 +186,7 @@ class ManifestStore:
         ]
         names = {row.path for row in rows}
         listed = (stored for stored in (self.bucket.list(self.folder) if rows else ()) if stored.name in names)
-        if self.bucket.is_local:
-            moment = self.bucket.changed_at(self.table)
-            listed = (self.bucket.with_checksum(stored, moment) for stored in listed)
-        listing = {stored.name: stored for stored in listed}
+        listing = {stored.name: stored for stored in checked(self.bucket, listed, self.table)}
         return [row for row in rows if not matches(row, listing.get(row.path))]
 
     def write_failures(self, failures: list[Row]) -> None:
@@ -220,8 +221,7 @@ class ManifestStore:
 
     def write_card(self, page: bytes, facts: bytes) -> None:
         """Write the card: the page, and its facts as JSON."""
-        kinds = "text/html; charset=utf-8", "application/json"
-        self.put_beside(*zip(CARD, (page, facts), kinds, strict=True))
+        self.put_beside(dict(zip(CARD, (page, facts), strict=True)))
 
 
 def _table(header: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> bytes:

@@ -58,37 +58,27 @@ def open_dataset(dataset: Dataset, job: Job, store: ManifestStore | None = None)
     run = DatasetRun(dataset, job, store)
     if not (dataset.layout and any(each.selection.filter.lacks_names for each in run.planned)):
         return run
-    names = _Names(dataset, job)
-    known = job.options.filter.with_names(dataset.layout, names.paths())
+    reading = DatasetRun(dataset, job.with_filter(EVERYTHING))
+    versions = [each.source.version for each in reading.planned]
+    known = job.options.filter.with_names(dataset.layout, _member_names(reading))
     run = DatasetRun(dataset, job.with_filter(known), store)
-    if [each.source.version for each in run.planned] != names.versions:
+    if [each.source.version for each in run.planned] != versions:
         raise SourceChangedError(f"{dataset.name}: its archives changed while they were read; run again")
     return run
 
 
-class _Names:
-    """Reads the archives of a dataset for the names of their members alone."""
-
-    def __init__(self, dataset: Dataset, job: Job) -> None:
-        self.run = DatasetRun(dataset, job.with_filter(EVERYTHING))
-        self.versions = [each.source.version for each in self.run.planned]
-
-    def paths(self) -> list[str]:
-        """The object names of all members."""
-        run, planned = self.run, self.run.planned
-        run.planned = [each for each in planned if each.names is None]
-        run.expect((unit for each in run.planned for unit in each.units), {})
-        size = sum(each.source.size for each in run.planned)
-        log.info(
-            "%s: reading %s bytes for the names in them, of which --limit takes the first",
-            run.dataset.name,
-            f"{size:,}",
-        )
-        run.run_units(list(run.units.values()), {})
-        join_chains(run, {})
-        for entry in run.entries.values():
-            if entry.error:
-                raise SourceError(entry.error)
-        return [row.path for rows in run.runs() for row in rows] + [
-            path for each in planned for path in each.names or ()
-        ]
+def _member_names(run: DatasetRun) -> list[str]:
+    """Return the object names of all members; archives without a directory are read."""
+    listed = [path for each in run.planned for path in each.names or ()]
+    run.planned = [each for each in run.planned if each.names is None]
+    run.expect((unit for each in run.planned for unit in each.units), {})
+    log.info(
+        "%s: reading %s bytes for the names in them, of which --limit takes the first",
+        run.dataset.name, f"{sum(each.source.size for each in run.planned):,}",
+    )  # fmt: skip
+    run.run_units(list(run.units.values()), {})
+    join_chains(run, {})
+    for entry in run.entries.values():
+        if entry.error:
+            raise SourceError(entry.error)
+    return [row.path for rows in run.runs() for row in rows] + listed

@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset, sharing
 from errors import DamagedError, ExtractionError
-from manifest.compare import Resolved, last_wins, marks, matches, outer_join
+from manifest.compare import Resolved, checked, last_wins, marks, matches, outer_join
 from manifest.journal import JournalEntry
 from manifest.records import STORED, Row, Rows
 from manifest.store import ManifestStore
 from pipeline.options import RunOptions
-from storage.bucket import Bucket, Stored, map_bounded
+from storage.bucket import Bucket, Stored
 
 log = logging.getLogger("spotted")
 
@@ -24,7 +23,6 @@ Listing = dict[str, Stored]
 EARLIER = "earlier"  # stands for a unit
 EXTRA = "extra"  # the outcome of the rows of objects that are none of a dataset
 EMPTY = Rows()
-CONCURRENT_READS = 4  # of files, for their checksums
 
 
 @dataclass
@@ -81,6 +79,26 @@ def compared(
     return outer_join(last_wins(runs), listing if since is None else checked(bucket, listing, since))
 
 
+def is_unnamed(each: Resolved | None, stored: Stored) -> bool:
+    """Whether a listed object has no row; a folder's placeholder, which may have bytes, needs none."""
+    return each is None and not stored.name.endswith("/")
+
+
+def extra_rows(dataset: Dataset, known: Iterable[Dataset], bucket: Bucket, unnamed: Sequence[Stored]) -> list[Row]:
+    """The unnamed objects that no other known dataset in the same folder has stored either."""
+    theirs = set[str]()
+    for other in sharing(dataset, known) if unnamed else ():
+        store = ManifestStore(bucket, other.name)
+        complete = readable_manifest(store)
+        runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
+        theirs.update(row.path for rows in runs for row in rows)
+    return [
+        Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, reason="none of the dataset")
+        for stored in unnamed
+        if stored.name not in theirs
+    ]
+
+
 def readable_manifest(store: ManifestStore) -> tuple[Rows, Mapping[str, Any]] | None:
     """Return a dataset's manifest; None with a warning if it is damaged."""
     try:
@@ -95,39 +113,3 @@ def check_kind(dataset: Dataset, options: RunOptions, bucket: Bucket, metadata: 
     if metadata["sample"] != options.sample:
         what = ("the sample", "the real dataset")[options.sample]
         raise ExtractionError(f"{dataset.name}: {bucket.url} holds {what} of it; --force puts the other in its place")
-
-
-def checked(bucket: Bucket, listing: Iterable[Stored], since: str = "") -> Iterator[Stored]:
-    """Add the checksums that a directory's listing lacks, by reading the files.
-
-    With `since`, the name of a file, only newer files are read, and none on a mount.
-    """
-    if bucket.has_checksums or (since and not bucket.is_local):
-        yield from listing
-        return
-    moment = bucket.changed_at(since) if since else 0
-    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-        yield from map_bounded(pool, lambda each: bucket.with_checksum(each, moment), listing, 2 * CONCURRENT_READS)
-
-
-def is_unnamed(each: Resolved | None, stored: Stored | None) -> bool:
-    """Whether a listed object has no row; a folder's placeholder, which may have bytes, needs none."""
-    return each is None and stored is not None and not stored.name.endswith("/")
-
-
-def extra_rows(dataset: Dataset, known: Iterable[Dataset], bucket: Bucket, unnamed: Sequence[Stored]) -> list[Row]:
-    """The unnamed objects that no other known dataset in the same folder has stored either."""
-    theirs = set(_named_by(sharing(dataset, known), bucket)) if unnamed else set()
-    return [
-        Row(stored.name, stored.size, stored.crc32c or 0, "", 0, EXTRA, reason="none of the dataset")
-        for stored in unnamed
-        if stored.name not in theirs
-    ]
-
-
-def _named_by(datasets: Iterable[Dataset], bucket: Bucket) -> Iterator[str]:
-    for each in datasets:
-        store = ManifestStore(bucket, each.name)
-        complete = readable_manifest(store)
-        runs = [complete[0]] if complete else [entry.rows for entry in store.journal().values()]
-        yield from (row.path for rows in runs for row in rows)

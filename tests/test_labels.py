@@ -15,6 +15,7 @@ from PIL import Image
 from datasets import AUSTIN, DATASETS, OXFORD, STANFORD, TSINGHUA, Layout
 from manifest.labels.annotations import COMPACT, Box, boxes, facts, parsed_boxes, plain_boxes
 from manifest.labels.headers import read_size
+from manifest.labels.noted import ROWS_PER_PIECE, PackedRows
 from manifest.labels.notes import (
     Annotation,
     ImageHeader,
@@ -25,7 +26,7 @@ from manifest.labels.notes import (
     read_annotation_note,
     read_image_note,
 )
-from manifest.labels.packed import ROWS_PER_PIECE, PackedBytes, PackedRows
+from manifest.labels.table import TableFile
 from manifest.layout import annotation_of, group, is_annotation, is_photo, label
 from sources.content_type import content_type
 
@@ -202,9 +203,11 @@ def test_names(dataset: object, image: str, breed: str, annotation: str) -> None
 
 
 def test_what_is_packed_is_read_as_often_as_it_takes() -> None:
-    text, rows = PackedBytes(), PackedRows[tuple[str, int]]()
+    text, rows = TableFile(""), PackedRows[tuple[str, int]]()
     for number in range(2 * ROWS_PER_PIECE + 1):
-        text.write(b"%d\n" % number)
+        text.write(f"{number}\n")
+        if number % ROWS_PER_PIECE == 0:
+            text.flush()
         rows.add((f"ü\udc80\r\n{number}", number))
     assert [b"".join(text)] * 2 == [b"".join(b"%d\n" % number for number in range(2 * ROWS_PER_PIECE + 1))] * 2
     assert [len(piece) for piece in rows] == [ROWS_PER_PIECE, ROWS_PER_PIECE, 1]

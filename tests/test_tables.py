@@ -22,8 +22,7 @@ from commands.verify import verify
 from datasets import DATASETS, Dataset, Layout
 from errors import SourceError
 from manifest.journal import VERSION, JournalEntry
-from manifest.labels.noted import NotedRows
-from manifest.labels.packed import ROWS_PER_PIECE
+from manifest.labels.noted import ROWS_PER_PIECE, NotedRows
 from manifest.labels.table import tables
 from manifest.records import Row, Rows
 from manifest.seal import seal, unseal

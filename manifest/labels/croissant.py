@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from datasets import Dataset
-from manifest.labels.table import CSV, JSONL, KINDS, TableFile
+from manifest.labels.table import CSV, JSONL, TableFile
+from manifest.store import TABLES
 
-FILE = "croissant.json"
-KIND = "application/ld+json"
 CONTEXT = {
     "@language": "en", "@vocab": "https://schema.org/", "arrayShape": "cr:arrayShape", "citeAs": "cr:citeAs",
     "column": "cr:column", "conformsTo": "dct:conformsTo", "containedIn": "cr:containedIn",
@@ -95,7 +94,7 @@ def _file_object(file: TableFile) -> Mapping[str, Any]:
         "description": meaning[file.name],
         "contentUrl": file.name,
         "contentSize": f"{sealed['size']} B",
-        "encodingFormat": KINDS[file.name],
+        "encodingFormat": TABLES[file.name],
         "sha256": sealed["sha256"],
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,8 +18,9 @@ import google_crc32c
 from manifest.counters import NONE, CountWithExamples
 from manifest.labels.annotations import COMPACT, Box
 from manifest.labels.noted import NotedImage, NotedRows
-from manifest.labels.packed import PackedBytes
 from manifest.layout import label
+from manifest.records import COMPRESSION_LEVEL
+from manifest.store import TABLES
 from storage.bucket import Bucket, encode_crc32c
 
 COLUMNS = (
@@ -27,8 +29,7 @@ COLUMNS = (
 BOXES = COLUMNS.index("boxes")
 LINE = "{" + ",".join(f'"{column}":%s' for column in COLUMNS)
 BOX = "{" + ",".join(f'"{field}":%s' for field in Box._fields) + "}"
-CSV, JSONL = "metadata.csv", "metadata.jsonl"
-KINDS = {CSV: "text/csv", JSONL: "application/x-ndjson"}
+CSV, JSONL, CROISSANT = TABLES
 LINES_PER_FLUSH = 500  # lines
 MAX_LABELS = 200  # counted by name
 
@@ -68,10 +69,10 @@ class Tally:
 
 
 class TableFile:
-    """A file of the table: its text, packed, and the size and checksums of its bytes."""
+    """A file of the table, compressed in memory, and the size and checksums of its bytes; can be read several times."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.size, self.text = name, 0, PackedBytes()
+        self.name, self.size, self._packed = name, 0, list[bytes]()
         self._sha256, self._crc32c = hashlib.sha256(), google_crc32c.Checksum()
         self._lines = list[str]()
         self.write = self._lines.append
@@ -84,7 +85,10 @@ class TableFile:
         self.size += len(data)
         self._sha256.update(data)
         self._crc32c.update(data)
-        self.text.write(data)
+        self._packed.append(zlib.compress(data, COMPRESSION_LEVEL))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(zlib.decompress, self._packed)
 
     def encode(self) -> dict[str, Any]:
         """Size and checksums, for the manifest."""
@@ -94,10 +98,8 @@ class TableFile:
 
 def sealed(data: bytes) -> dict[str, Any]:
     """Size and checksums of a file with these bytes, for the manifest."""
-    file = TableFile("")
-    file.write(data.decode())
-    file.flush()
-    return file.encode()
+    crc32c = encode_crc32c(google_crc32c.value(data))
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "crc32c": crc32c}
 
 
 SplitOf = Callable[[str], str]  # of an image's path

@@ -6,12 +6,10 @@ import logging
 from typing import Any
 
 from datasets import Dataset
-from manifest.labels.croissant import FILE as CROISSANT
-from manifest.labels.croissant import KIND as CROISSANT_KIND
 from manifest.labels.croissant import croissant
 from manifest.labels.noted import NotedRows
 from manifest.labels.splits import compare_counts, read_splits, split_fields
-from manifest.labels.table import COLUMNS, KINDS, Tally, sealed, tables
+from manifest.labels.table import COLUMNS, CROISSANT, sealed, tables
 from manifest.selection import EVERYTHING, Filter
 from manifest.store import ManifestStore, whole
 
@@ -30,19 +28,14 @@ def write_tables(
     splits = read_splits(dataset, noted.layout, store.bucket, filter_)
     files, tally = tables(noted, store.bucket, splits.of)
     described = croissant(dataset, files, (*COLUMNS, *noted.layout.columns))
-    texts = ((file.name, whole(file.text, file.size), KINDS[file.name]) for file in files)
-    store.put_beside(*texts, (CROISSANT, described, CROISSANT_KIND))
-    _warn(dataset, tally)
-    labels = tally.encode() | split_fields(splits, not filter_)
-    if not (is_sample or filter_):
-        compare_counts(dataset, noted.layout.splits, labels["splits"])
-    tables_sealed = {file.name: file.encode() for file in files} | {CROISSANT: sealed(described)}
-    return {"tables": tables_sealed, "labels": labels}
-
-
-def _warn(dataset: Dataset, tally: Tally) -> None:
+    store.put_beside({CROISSANT: described, **{file.name: whole(file, file.size) for file in files}})
     if tally.unparsed.count:
         log.warning(
             "%s: %d annotations cannot be parsed, their images have no boxes in the table: %s",
             dataset.name, tally.unparsed.count, "; ".join(tally.unparsed.examples),
         )  # fmt: skip
+    labels = tally.encode() | split_fields(splits, not filter_)
+    if not (is_sample or filter_):
+        compare_counts(dataset, noted.layout.splits, labels["splits"])
+    tables_sealed = {file.name: file.encode() for file in files} | {CROISSANT: sealed(described)}
+    return {"tables": tables_sealed, "labels": labels}
