@@ -50,7 +50,7 @@ class ManifestStore:
 
     def __init__(self, bucket: Bucket, dataset: str) -> None:
         self.bucket, self.folder = bucket, f"{METADATA_PREFIX}{dataset}/"
-        self.lock = f"{self.folder}lock"
+        self.lock, self.entries = f"{self.folder}lock", f"{self.folder}journal/"
         self.table, self.card = f"{self.folder}manifest.csv", {self.folder + name for name in CARD}
         self.image_tables = {self.folder + name for name in TABLES}
 
@@ -114,7 +114,7 @@ class ManifestStore:
             return None
 
     def _journal_names(self) -> list[str]:
-        return [stored.name for stored in self.bucket.list(f"{self.folder}journal/") if not stored.name.endswith("/")]
+        return [stored.name for stored in self.bucket.list(self.entries) if not stored.name.endswith("/")]
 
     def discard(self, units: Iterable[str]) -> None:
         """Remove the journal entries of these units, and those of their archives' checksums.
@@ -123,18 +123,16 @@ class ManifestStore:
         """
         gone = set(units)
         gone |= {checksum_id(unit.rpartition("/")[0]) for unit in gone}
-        start = len(f"{self.folder}journal/")
-        names = {name: unit_of(name[start:]) for name in self._journal_names()}
+        names = {name: unit_of(name.removeprefix(self.entries)) for name in self._journal_names()}
         kept = self.bucket.delete([name for name, unit in names.items() if unit in gone])
         for unit in {names[name] for name in kept}:
             self.write(JournalEntry(unit, ""))
 
     def clean_up(self, *kept: str) -> set[str]:
         """Remove the journal, except the `kept` entries, and unfinished files; returns the names of what is left."""
-        journal = f"{self.folder}journal/"
-        keep = {f"{journal}{unit}" for unit in kept}
+        keep = {self.entries + unit for unit in kept}
         listed = [stored.name for stored in self.bucket.list(self.folder) if unit_of(stored.name) not in keep]
-        over = [name for name in listed if name.startswith(journal) or is_unfinished(name)]
+        over = [name for name in listed if name.startswith(self.entries) or is_unfinished(name)]
         held = self.bucket.delete(name for name in over if not name.endswith("/"))
         self.bucket.delete(sorted((name for name in over if name.endswith("/")), key=len, reverse=True))
         return (set(listed) - set(over)).union(held)

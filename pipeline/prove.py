@@ -54,9 +54,9 @@ def _compare(run: DatasetRun, bucket: Bucket, is_first: bool = False) -> Listing
 
     def proved() -> Iterator[Row]:
         for each, stored in compared(bucket, run.dataset, run.runs()):
-            if each is None:
-                unnamed.extend([stored] if stored and is_unnamed(each, stored) else ())
-            elif each.row.is_folder and bucket.has_folders:
+            if stored and is_unnamed(each, stored):
+                unnamed.append(stored)
+            elif each is None or (each.row.is_folder and bucket.has_folders):
                 continue
             elif not matches(each.row, stored) or (is_first and stored and _is_contested(run, each, stored)):
                 lost.append(each)

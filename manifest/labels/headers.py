@@ -26,12 +26,7 @@ class Size(NamedTuple):
 
 def read_size(data: bytes, media_type: str) -> Size | None:
     """Return the size of an image of this media type; None if these bytes do not have it, or if it is 0."""
-    if media_type == "image/jpeg":
-        size = _jpeg(data)
-    elif media_type == "image/png":
-        size = _png(data)
-    else:
-        size = _other(data)
+    size = {"image/jpeg": _jpeg, "image/png": _png}.get(media_type, _other)(data)
     return size if size and all(size) else None
 
 
