@@ -173,8 +173,11 @@ def encode_crc32c(value: int) -> str:
 
 
 def decode_crc32c(text: str) -> int:
-    """Reverse encode_crc32c."""
-    return int.from_bytes(binascii.a2b_base64(text), "big")
+    """Reverse encode_crc32c; raises ValueError for other text."""
+    value = binascii.a2b_base64(text)
+    if len(value) != 4:
+        raise ValueError(f"expected the base64 of four bytes, got {text}")
+    return int.from_bytes(value, "big")
 
 
 def reason(error: BaseException) -> str:

@@ -68,9 +68,6 @@ class FolderBucket(Bucket):
                 raise BucketError(f"{self.root}/{name}: cannot be written: {reason(error)}") from error
             raise MemberError(reason(error)) from error
 
-    def create(self, name: str, data: Data, content_type: str = "application/octet-stream") -> None:
-        self.put(name, data, content_type)  # no other run can write: the lease is a file lock
-
     def lease(self, name: str) -> AbstractContextManager[Lease]:
         return locked_file(self._at, name)
 
@@ -96,10 +93,6 @@ class FolderBucket(Bucket):
             self._opened.cache_clear()
             at = self._opened(path)
         write(at, file, data)
-
-    def get(self, name: str) -> bytes | None:
-        found = self.read(name)
-        return None if found is None else b"".join(found)
 
     def read(self, name: str) -> Iterator[bytes] | None:
         try:

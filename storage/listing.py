@@ -5,12 +5,11 @@ Listings are merged by name, so one that is out of order, repeats itself or leav
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from errors import BucketError, escaped
-from storage.bucket import Stored
+from storage.bucket import Stored, decode_crc32c
 
 
 class Range(NamedTuple):
@@ -54,16 +53,9 @@ def _stored(url: str, item: Any) -> Stored:
     """Parse one object. Google's testbench omits zeros: the size of an empty object, and its checksum."""
     try:
         name, size = item["name"], int(item.get("size", 0))
-        crc32c = _crc32c(item["crc32c"]) if "crc32c" in item else None if size else 0
+        crc32c = decode_crc32c(item["crc32c"]) if "crc32c" in item else None if size else 0
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BucketError(f"{url}: cannot be listed: not an object of a listing: {escaped(repr(item))}") from error
     if not isinstance(name, str) or not name or size < 0:
         raise BucketError(f"{url}: cannot be listed: not an object of a listing: {escaped(repr(item))}")
     return Stored(name, size, crc32c)
-
-
-def _crc32c(text: str) -> int:
-    data = binascii.a2b_base64(text)
-    if len(data) != 4:
-        raise ValueError(text)
-    return int.from_bytes(data, "big")
