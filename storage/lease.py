@@ -62,11 +62,18 @@ class ObjectLease(Lease):
         if self._lost:
             raise BucketError(f"{self._lost}; this run ends")
         if self._clock() - self._renewed > LEASE_SECONDS and not self._is_kept:
-            self._renew(LEASE_SECONDS)
+            self.renew(LEASE_SECONDS)
 
-    def renew(self) -> None:
-        """Renew it for LEASE_SECONDS; raises BucketError if another run has taken it over."""
-        self._renew(0)
+    def renew(self, age: float = 0) -> None:
+        """Renew it for LEASE_SECONDS if the last renewal is `age` seconds old; raises BucketError as check() does."""
+        with self._lock:
+            is_young = self._clock() - self._renewed < age
+            if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
+                return
+            found = self._find()
+            other = f"{described(self.where, found[1])}, since this one was silent for too long" if found else ""
+            self._lost = other or f"{self.where}: another program has removed the lease"
+        self.check()
 
     def _take(self) -> None:
         seen, since = 0, self._clock()
@@ -130,18 +137,7 @@ class ObjectLease(Lease):
     def _keep(self) -> None:
         while not self._over.wait(RENEWAL_INTERVAL) and not self._is_kept and not self._lost:
             with contextlib.suppress(Exception):  # tried again; check() raises once it is too late
-                self._renew(0)
-
-    def _renew(self, age: float) -> None:
-        """Renew it if the last renewal was more than `age` seconds ago."""
-        with self._lock:
-            is_young = self._clock() - self._renewed < age
-            if self._over.is_set() or self._is_kept or is_young or self._write(self._generation):
-                return
-            found = self._find()
-            other = f"{described(self.where, found[1])}, since this one was silent for too long" if found else ""
-            self._lost = other or f"{self.where}: another program has removed the lease"
-        self.check()
+                self.renew()
 
     def _release(self) -> None:
         with self._lock, contextlib.suppress(Exception):  # otherwise it expires
