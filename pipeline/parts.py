@@ -83,7 +83,8 @@ class PartWriter:
             if any(row.outcome == FAILED for row in rows):  # the next run continues here
                 break
             del self._early[self._next]
-            self._rows, self._mark, self._next = self._rows + rows, mark, self._next + 1
+            self._rows += rows
+            self._mark, self._next = mark, self._next + 1
         return bool(self._rows) and not self._is_writing
 
     def _is_due(self) -> bool:
