@@ -40,7 +40,7 @@ def wait_for_objects(site: Site, count: int) -> None:
 @pytest.mark.parametrize("is_other", [False, True], ids=["same version", "other version"])
 def test_of_two_runs_one_writes_and_the_other_says_who(place: str, is_other: bool) -> None:
     with Site(place) as site:
-        offer(site, OLD, '"1"', drip=0.004)
+        offer(site, OLD, '"1"', drip=0.04)  # so that the first renews its lease while the other waits
         one = site.start()
         wait_for_objects(site, 20)
         if is_other:  # to the first it stays what it was
@@ -62,7 +62,7 @@ def test_of_two_runs_one_writes_and_the_other_says_who(place: str, is_other: boo
 @PLACES
 def test_what_a_killed_run_held_is_taken_over_at_once(place: str) -> None:
     with Site(place) as site:
-        offer(site, OLD, '"1"', drip=0.004)
+        offer(site, OLD, '"1"', drip=0.016)
         process = site.start()
         wait_for_objects(site, 20)
         process.kill()
@@ -75,7 +75,7 @@ def test_what_a_killed_run_held_is_taken_over_at_once(place: str) -> None:
 
 def test_a_run_that_was_paused_does_not_overwrite_what_another_completed() -> None:
     with Site("api") as site:
-        offer(site, OLD, '"1"', drip=0.004)
+        offer(site, OLD, '"1"', drip=0.016)
         paused = site.start()
         wait_for_objects(site, 20)
         os.kill(paused.pid, signal.SIGSTOP)
@@ -92,7 +92,7 @@ def test_a_run_that_was_paused_does_not_overwrite_what_another_completed() -> No
 def test_a_run_whose_lease_is_removed_ends_and_another_may_begin() -> None:
     """As docs/errors.md says for a run that cannot be reached."""
     with Site("api") as site:
-        offer(site, OLD, '"1"', drip=0.02)
+        offer(site, OLD, '"1"', drip=0.08)
         one = site.start()
         wait_for_objects(site, 20)
         lease = quote("_extraction/stanford/lock", safe="")
