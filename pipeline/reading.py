@@ -1,4 +1,4 @@
-"""Read a source in a thread of its own, while members are parsed from the bytes that have arrived."""
+"""Read a source over all connections, in stripes, while members are parsed from the bytes that have arrived."""
 
 from __future__ import annotations
 
