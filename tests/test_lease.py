@@ -36,6 +36,13 @@ def wait_for_objects(site: Site, count: int) -> None:
         time.sleep(0.05)
 
 
+def wait_for_a_pause(site: Site) -> None:
+    """Wait until no put is under way: one that is cannot be taken back."""
+    count = -1
+    while count != (count := len(site.stored())):
+        time.sleep(0.5)
+
+
 @PLACES
 @pytest.mark.parametrize("is_other", [False, True], ids=["same version", "other version"])
 def test_of_two_runs_one_writes_and_the_other_says_who(place: str, is_other: bool) -> None:
@@ -75,9 +82,10 @@ def test_what_a_killed_run_held_is_taken_over_at_once(place: str) -> None:
 
 def test_a_run_that_was_paused_does_not_overwrite_what_another_completed() -> None:
     with Site("api") as site:
-        offer(site, OLD, '"1"', drip=0.016)
+        offer(site, OLD, '"1"', drip=0.08)  # each connection brings a few members every 2.5 s
         paused = site.start()
         wait_for_objects(site, 20)
+        wait_for_a_pause(site)
         os.kill(paused.pid, signal.SIGSTOP)
         offer(site, NEW, '"2"', drip=0)
         run = site.run()
