@@ -227,9 +227,9 @@ class _Survey:
         if is_same and all(entry and is_whole(entry) for entry in stored):
             return
         self.work.checksums += 1
-        whole = {entry.unit: entry for entry in stored if entry and is_whole(entry)}
-        parts = {entry.unit: entry for entry in stored if entry}
-        done = carried(planned, {**parts, **covered(planned.units, whole)}, self.existing.kept)
+        entries = {entry.unit: entry for entry in stored if entry}
+        whole = {unit: entry for unit, entry in entries.items() if is_whole(entry)}
+        done = carried(planned, entries | covered(planned.units, whole), self.existing.kept)
         size = sum(entry.size for entry in stored[done.units :] if entry and entry.unit != done.inside)
         if self.options.is_spread:
             size = planned.source.size - done.position
