@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from archives.spans import SpanBoundary
 from manifest.records import FAILED, Rows
@@ -47,6 +47,15 @@ class ChecksumState(NamedTuple):
     fingerprint: str
     state: str  # hexadecimal
 
+    def encode(self) -> dict[str, object]:
+        """Encode for JSON; the keys are those of stored journals."""
+        return {"position": self.position, "fingerprint": self.fingerprint, "state": self.state}
+
+    @classmethod
+    def decode(cls, fields: Mapping[str, Any] | None) -> ChecksumState | None:
+        """Reverse encode(); None of an entry without a state."""
+        return cls(fields["position"], fields["fingerprint"], fields["state"]) if fields else None
+
 
 @dataclass(frozen=True)
 class JournalEntry:
@@ -84,7 +93,8 @@ class JournalEntry:
         """Encode as sealed JSON."""
         link = {"first": self.link.first, "end": self.link.end, "pax": self.link.pax, "ended": self.link.ended}
         fields = {"version": VERSION, "unit": self.unit, "fingerprint": self.fingerprint, "size": self.size}
-        place = {"begin": self.begin, "upto": self.upto, "sha256": self.sha256, "state": self.state}
+        state = self.state.encode() if self.state else None
+        place = {"begin": self.begin, "upto": self.upto, "sha256": self.sha256, "state": state}
         return seal({**fields, **place, "link": link, "rows": self.rows.encode()})
 
     @classmethod
@@ -99,7 +109,7 @@ class JournalEntry:
             fields["unit"], fields["fingerprint"], Rows.decode(fields["rows"]), fields["size"],
             SpanBoundary(link["first"], link["end"], pax, link["ended"]),
             begin=fields.get("begin", 0), upto=fields.get("upto"), sha256=fields.get("sha256", ""),
-            state=ChecksumState(*fields["state"]) if fields.get("state") else None,
+            state=ChecksumState.decode(fields.get("state")),
         )  # fmt: skip
 
 
